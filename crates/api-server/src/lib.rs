@@ -1,0 +1,1 @@
+//! Docker's HTTP API over the engine.

@@ -1,0 +1,1 @@
+//! Tars read with suspicion, written faithfully; compression; differences of two trees.

@@ -1,0 +1,1 @@
+//! The conex command: arguments to API calls to Docker's output.

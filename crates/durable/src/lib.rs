@@ -1,0 +1,1 @@
+//! Atomic files, locks and versioned records that survive a crash.

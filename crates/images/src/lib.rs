@@ -1,0 +1,1 @@
+//! The image store: references, manifests, configurations, load, save, import, garbage collection.

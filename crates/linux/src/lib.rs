@@ -1,0 +1,1 @@
+//! System calls in our words: the only crate with unsafe code.

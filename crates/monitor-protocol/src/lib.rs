@@ -1,0 +1,1 @@
+//! Messages between the daemon and a container's monitor, and their framing.

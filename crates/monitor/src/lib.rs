@@ -1,0 +1,1 @@
+//! The process that owns one container: its streams, log, exec sessions and exit status.

@@ -1,0 +1,1 @@
+//! Route netlink: the messages and sockets that Conex needs.

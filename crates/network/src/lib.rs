@@ -1,0 +1,1 @@
+//! Networks and endpoints: bridge, host, none; addresses; published ports.

@@ -1,0 +1,1 @@
+//! Rulesets as values, and the netlink transaction that installs them.

@@ -1,0 +1,1 @@
+//! Layers on this disk and the root file systems made of them.

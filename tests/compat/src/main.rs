@@ -1,0 +1,1 @@
+//! What a Docker user sees, tested through real clients.

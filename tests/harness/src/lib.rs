@@ -1,0 +1,1 @@
+//! A private engine, namespace and folder for every end-to-end test.

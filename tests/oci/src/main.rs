@@ -1,0 +1,1 @@
+//! The runtime alone, against the OCI specification.
