@@ -1,1 +1,49 @@
-fn main() {}
+//! What a developer repeats, one file a task. `./x help` lists the tasks.
+
+mod lint;
+mod packages;
+mod process;
+mod programs;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: ./x TASK [ARGUMENTS]
+
+  setup              install what is missing, build, and run a first container
+  build [--release]  build conex and its static runtime into target/conex/PROFILE
+  test [FILTER...]   build, then run every test, then the lints
+  lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
+  tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    std::env::set_current_dir(process::workspace())?;
+    let rest = arguments.get(1..).unwrap_or_default();
+    match arguments.first().map(String::as_str) {
+        Some("setup") => setup::run_all(),
+        Some("build") => programs::build(programs::Profile::parse(rest)?).map(drop),
+        Some("test") => test::run_all(rest),
+        Some("lint") => lint::run_all(),
+        Some("tidy") => tidy::run(rest),
+        None | Some("help" | "-h" | "--help") => {
+            process::say(HELP);
+            Ok(())
+        }
+        Some(other) => anyhow::bail!("unknown task {other:?}\n{HELP}"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Debian packages and cargo tools that building and testing need.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process::{cargo, found, run, say};
+
+/// A program that must be at the PATH, and the Debian package that brings it.
+struct Needed {
+    program: &'static str,
+    package: &'static str,
+}
+
+const FOR_TESTS: &[Needed] = &[
+    Needed { program: "busybox", package: "busybox-static" },
+    Needed { program: "mkfs.erofs", package: "erofs-utils" },
+    Needed { program: "debootstrap", package: "debootstrap" },
+    Needed { program: "nft", package: "nftables" },
+    Needed { program: "ip", package: "iproute2" },
+    Needed { program: "newuidmap", package: "uidmap" },
+    Needed { program: "xz", package: "xz-utils" },
+    Needed { program: "zstd", package: "zstd" },
+    Needed { program: "bzip2", package: "bzip2" },
+    Needed { program: "python3", package: "python3" },
+    Needed { program: "strace", package: "strace" },
+    Needed { program: "skopeo", package: "skopeo" },
+    Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+];
+
+/// Names under which Debian has had Docker's command line, the newest first.
+const DOCKER_CLIENTS: &[&str] = &["docker-cli", "docker.io"];
+
+/// Installs the Debian packages that the tests need and this machine lacks.
+pub(crate) fn for_tests() -> Result<()> {
+    let mut missing: Vec<&str> = FOR_TESTS.iter().filter(|n| !found(n.program)).map(|n| n.package).collect();
+    if !std::path::Path::new("/usr/include/seccomp.h").exists() {
+        missing.push("libseccomp-dev");
+    }
+    let docker_missing = !found("docker");
+    if missing.is_empty() && !docker_missing {
+        return Ok(());
+    }
+    update()?;
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if docker_missing {
+        install_first_of(DOCKER_CLIENTS)?;
+    }
+    Ok(())
+}
+
+/// Installs cargo-nextest, and for the lints cargo-deny, where they are missing.
+pub(crate) fn cargo_tool(name: &str) -> Result<()> {
+    if found(name) {
+        return Ok(());
+    }
+    say(&format!("installing {name} (once, some minutes)"));
+    run(cargo().args(["install", "--quiet", "--locked", name]))
+}
+
+fn update() -> Result<()> {
+    run(Command::new("apt-get").args(["update", "-qq"]))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    say(&format!("installing Debian packages: {}", packages.join(" ")));
+    run(Command::new("apt-get")
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(std::process::Stdio::null()))
+}
+
+fn install_first_of(packages: &[&str]) -> Result<()> {
+    match packages.iter().any(|package| install(&[package]).is_ok()) {
+        true => Ok(()),
+        false => bail!("none of these Debian packages can be installed: {}", packages.join(", ")),
+    }
+}
