@@ -1,1 +1,9 @@
 //! Tars read with suspicion, written faithfully; compression; differences of two trees.
+
+pub mod changes;
+pub mod compression;
+pub mod tar;
+
+mod refusal;
+
+pub use refusal::Refusal;

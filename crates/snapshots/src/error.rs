@@ -1,0 +1,76 @@
+//! What can go wrong with layers.
+
+use std::io;
+use std::path::PathBuf;
+
+use oci::DiffId;
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory of the store cannot be made or read.
+    #[error("cannot open the layer store in {path}")]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The chosen back end does not work here.
+    #[error("layers cannot be kept as {backend} here: {reason}")]
+    Unsupported {
+        /// The back end asked for.
+        backend: &'static str,
+        /// What the probe found.
+        reason: String,
+    },
+    /// Another engine uses this root.
+    #[error("the layer store in {path} is in use by another engine")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// Why something could not be done with a layer or an upper directory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such layer.
+    #[error("layer {layer} is not here")]
+    NotFound {
+        /// The layer asked for.
+        layer: DiffId,
+    },
+    /// The tar that arrived is another one than was announced.
+    #[error("layer {expected} was announced, but {actual} arrived")]
+    WrongDigest {
+        /// What the image says.
+        expected: DiffId,
+        /// What the bytes say.
+        actual: DiffId,
+    },
+    /// The stored tar does not hash to its name any more.
+    #[error("layer {layer} is damaged on the disk: its bytes hash to {actual}")]
+    Corrupt {
+        /// The layer.
+        layer: DiffId,
+        /// What its bytes say.
+        actual: DiffId,
+    },
+    /// The tar is malformed or hostile.
+    #[error("refused layer: {0}")]
+    Refused(#[from] archive::Refusal),
+    /// The tar cannot be indexed.
+    #[error("cannot index the layer")]
+    Index(#[source] erofs::Error),
+    /// A system call failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
