@@ -1,1 +1,27 @@
 //! System calls in our words: the only crate with unsafe code.
+//!
+//! rustix comes first: whatever it wraps safely is called directly by the crates above. Here is the rest, one system call a
+//! function, each with a safe signature and the reason why it is one. Errors are [`Errno`], as rustix's are.
+
+#![allow(unsafe_code, reason = "this crate is where it lives")]
+
+mod raw;
+
+pub mod bpf;
+pub mod clone;
+pub mod credentials;
+pub mod exec;
+pub mod fds;
+pub mod keyring;
+pub mod memory;
+pub mod mount_attr;
+pub mod namespace;
+pub mod netlink;
+pub mod resource;
+pub mod scheduler;
+pub mod scm;
+pub mod seccomp;
+pub mod signal;
+pub mod terminal;
+
+pub use raw::{Errno, Result};

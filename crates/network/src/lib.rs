@@ -1,1 +1,34 @@
-//! Networks and endpoints: bridge, host, none; addresses; published ports.
+//! Networks and endpoints: bridge, host, none; addresses; resolver and hosts files.
+//!
+//! [`Networks`] is the front door. It makes the engine's bridge, its firewall table and a supply of ready network namespaces,
+//! so that a container that starts only has to be handed one:
+//!
+//! ```text
+//! Networks::open ─▶ bridge + address + nft table          (again at every start: idempotent, atomic)
+//!                └▶ pool thread ─▶ [namespace, namespace, …]   lo and eth0 up, address and default route set
+//! take ◀── the next ready one;   release ──▶ pool thread deletes its veth and frees its address
+//! ```
+//!
+//! Namespaces are held by descriptor only: when the last holder and the last process are gone, the kernel takes the namespace
+//! and its veth pair away, so an engine that is killed leaves nothing but its bridge and table, which its next start takes over.
+//!
+//! Everything is blocking; callers in async code use their blocking pool. Nothing here knows containers, images or HTTP.
+
+mod address;
+mod endpoint;
+mod files;
+mod mode;
+mod names;
+mod networks;
+
+pub use address::{Mac, MacError, Subnet, SubnetError};
+pub use endpoint::{Endpoint, InterfaceStatistics, Sandbox};
+pub use files::{
+    Dns, ExtraHost, ExtraHostError, HostAddress, Reach, hostname_file, hosts_file, read_host_resolv_conf, resolv_conf,
+};
+pub use mode::Mode;
+pub use names::Names;
+pub use networks::{
+    Attachment, Bridge, CloseError, Networks, OpenError, Options, Remaining, StatisticsError, TakeError, Warning,
+    namespace_of,
+};

@@ -1,0 +1,54 @@
+//! A container's place in a network.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+
+/// Where a container sits in the default bridge network. The engine records it, gives it back at its next start in
+/// [`crate::Networks::open`], and to [`crate::Networks::release`] when the container has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The prefix length of the network.
+    pub prefix: u8,
+    /// The bridge's address, the container's default route.
+    pub gateway: Ipv4Addr,
+    /// The hardware address of the container's `eth0`.
+    pub mac: Mac,
+    /// The host's end of the pair, a port of the bridge.
+    pub host_interface: String,
+}
+
+/// A network namespace that a container can start in.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The namespace. It lives as long as this descriptor, a copy of it or a process in it.
+    pub namespace: OwnedFd,
+    /// Its place in the network; `None` when there is only loopback.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// What an interface carried since it was made, as seen from inside the container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStatistics {
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Receive errors.
+    pub rx_errors: u64,
+    /// Received packets that were dropped.
+    pub rx_dropped: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Send errors.
+    pub tx_errors: u64,
+    /// Packets to send that were dropped.
+    pub tx_dropped: u64,
+}
