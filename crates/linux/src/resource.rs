@@ -1,0 +1,30 @@
+//! Resource limits by the kernel's number.
+
+use crate::Result;
+use crate::raw::check;
+
+/// A soft and a hard limit; `u64::MAX` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What binds.
+    pub soft: u64,
+    /// What the soft limit may be raised to.
+    pub hard: u64,
+}
+
+/// Sets limit `resource` (`RLIMIT_*`) of this process.
+pub fn set_limit(resource: u32, limit: Limit) -> Result<()> {
+    let raw = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    let old: *mut libc::rlimit64 = std::ptr::null_mut();
+    // SAFETY: `raw` lives over the call; the kernel writes no old value to NULL.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const raw, old) }).map(drop)
+}
+
+/// Reads limit `resource` (`RLIMIT_*`) of this process.
+pub fn limit(resource: u32) -> Result<Limit> {
+    let mut raw = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new: *const libc::rlimit64 = std::ptr::null();
+    // SAFETY: `raw` lives over the call; nothing is set from NULL.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut raw) })?;
+    Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
+}
