@@ -1,0 +1,111 @@
+//! Images as readers see them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use oci::Digest;
+use oci::image::ImageConfig;
+
+/// One image of a list.
+#[derive(Debug, Clone)]
+pub struct ImageSummary {
+    /// Its id.
+    pub id: Digest,
+    /// Names with tags, in familiar form.
+    pub repo_tags: Vec<String>,
+    /// Names with digests, in familiar form.
+    pub repo_digests: Vec<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Bytes of its layers.
+    pub size_bytes: u64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Containers that use it.
+    pub containers: usize,
+    /// The image that it was built from here.
+    pub parent: Option<Digest>,
+}
+
+/// One image whole.
+#[derive(Debug, Clone)]
+pub struct ImageView {
+    /// What a list shows.
+    pub summary: ImageSummary,
+    /// Its configuration.
+    pub config: ImageConfig,
+    /// When its last tag was given.
+    pub last_tagged: Option<Timestamp>,
+    /// The storage driver's name.
+    pub driver: String,
+}
+
+/// One entry of an image's history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryView {
+    /// The image's id for the newest entry; none is `<missing>`.
+    pub id: Option<Digest>,
+    /// When.
+    pub created: Option<Timestamp>,
+    /// By which command.
+    pub created_by: String,
+    /// Tags of that image.
+    pub tags: Vec<String>,
+    /// Bytes of its layer.
+    pub size_bytes: u64,
+    /// The comment.
+    pub comment: String,
+}
+
+/// One line of what `rmi` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageRemoval {
+    /// A name is gone.
+    Untagged(String),
+    /// An image or layer is gone.
+    Deleted(String),
+}
+
+/// What `image prune` did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImagePruneReport {
+    /// Names and images that are gone.
+    pub removed: Vec<ImageRemoval>,
+    /// Bytes that are free again.
+    pub reclaimed_bytes: u64,
+}
+
+/// How an import names and changes what it makes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImportRequest {
+    /// The name with tag; none imports without a name.
+    pub reference: Option<String>,
+    /// The history's comment.
+    pub message: String,
+    /// Dockerfile instructions to apply.
+    pub changes: Vec<String>,
+    /// `platform`
+    pub platform: Option<String>,
+}
+
+/// What a load or an import tells while it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageProgress {
+    /// A layer is being read.
+    Layer {
+        /// The short id of the layer or a word for it.
+        id: String,
+        /// What happens to it.
+        status: String,
+        /// Bytes done.
+        current: u64,
+        /// Bytes in all, when known.
+        total: Option<u64>,
+    },
+    /// `Loaded image: x:y`
+    LoadedReference(String),
+    /// `Loaded image ID: sha256:…`
+    LoadedId(Digest),
+    /// An import's result.
+    Imported(Digest),
+}

@@ -1,0 +1,60 @@
+//! The engine's own types: no HTTP, no Docker JSON, no wire format.
+//!
+//! Text from outside becomes one of these by a `parse` function, with Docker's messages, and nothing behind it checks again.
+
+mod attach;
+mod container;
+mod device;
+mod error;
+mod event;
+mod filter;
+mod image;
+mod limits;
+mod logs;
+mod mounts;
+mod name;
+mod namespaces;
+mod network;
+mod ports;
+mod security;
+mod signal;
+mod system;
+mod view;
+mod volume;
+
+pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec};
+pub use container::{
+    ContainerSpec, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck, RemoveOptions, StopOptions,
+    TerminalSize, UpdateRequest, WaitCondition, WaitResult,
+};
+pub use device::{Device, DeviceRule};
+pub(crate) use error::chain;
+pub use error::{EngineError, ErrorKind};
+pub use event::{Event, EventKind};
+pub(crate) use filter::name_matches;
+pub use filter::{
+    ContainerFilters, ContainerQuery, EventFilters, EventQuery, ImageQuery, LabelFilter, NetworkQuery, PruneFilters,
+    VolumeQuery,
+};
+pub use image::{HistoryView, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest};
+pub(crate) use limits::parse_size;
+pub use limits::{BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDriver, Resources, RestartPolicy, Ulimit};
+pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, StatsSample};
+pub use mounts::{
+    Access, Bind, BindRecursion, BindSource, CopyUp, MountKind, MountSpec, Propagation, VolumeName, VolumesFrom,
+};
+pub(crate) use mounts::{clean_path, container_path};
+pub use name::ContainerName;
+pub use namespaces::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
+pub use network::{IpamPool, NetworkMember, NetworkView};
+pub use ports::{Port, PortBinding, Protocol};
+pub(crate) use security::CAPABILITIES;
+pub use security::{Capability, SecurityMeaning, SecurityOption};
+pub use signal::Signal;
+pub use system::{DiskUsage, HostFeature, LimitSupport, RuntimeView, SystemInfo};
+pub use view::{
+    Change, ChangeKind, ContainerFiles, ContainerNetworks, ContainerSizes, ContainerState, ContainerView, EndpointView,
+    ExecState, ExecView, GraphPaths, Health, HealthProbe, HealthStatus, MountPoint, MountPointKind, ProcessTable,
+    PruneReport, Status,
+};
+pub use volume::{VolumeRequest, VolumeUsage, VolumeView};

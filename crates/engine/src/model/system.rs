@@ -1,0 +1,127 @@
+//! The engine and its host.
+
+use std::path::PathBuf;
+
+use super::{ContainerSizes, ContainerView, ImageSummary, VolumeUsage};
+use std::sync::Arc;
+
+/// What `info` and `version` are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemInfo {
+    /// A stable id of this engine's root.
+    pub id: String,
+    /// The engine's name (`--name`).
+    pub engine_name: String,
+    /// The host's name.
+    pub hostname: String,
+    /// Conex's version.
+    pub version: String,
+    /// `6.18.0`
+    pub kernel_version: String,
+    /// `Debian GNU/Linux 12 (bookworm)`
+    pub operating_system: String,
+    /// `12`
+    pub os_version: String,
+    /// `x86_64`
+    pub architecture: String,
+    /// CPUs online.
+    pub cpus: usize,
+    /// The host's memory.
+    pub memory_bytes: u64,
+    /// `--root`
+    pub root: PathBuf,
+    /// The storage driver's name: `erofs`, `erofs-loop` or `directories`.
+    pub storage_driver: String,
+    /// Key and value lines about the storage driver.
+    pub storage_status: Vec<(String, String)>,
+    /// `cgroupfs`
+    pub cgroup_driver: String,
+    /// `1` or `2`
+    pub cgroup_version: String,
+    /// Which limits this host can set.
+    pub limits: LimitSupport,
+    /// Docker's strings: `name=seccomp,profile=builtin`, …
+    pub security_options: Vec<String>,
+    /// Names of runtimes: `conex` and those that were configured.
+    pub runtimes: Vec<RuntimeView>,
+    /// The one that is used unless another is asked for.
+    pub default_runtime: String,
+    /// Containers that run.
+    pub running: usize,
+    /// Containers that are paused.
+    pub paused: usize,
+    /// Containers that do not run.
+    pub stopped: usize,
+    /// Images.
+    pub images: usize,
+    /// Listeners on the event bus.
+    pub event_listeners: usize,
+    /// Whether IPv4 forwarding is on.
+    pub ipv4_forwarding: bool,
+    /// What this host cannot do, in sentences.
+    pub warnings: Vec<String>,
+    /// What was probed, for `conex info`.
+    pub features: Vec<HostFeature>,
+    /// Proxies from the daemon's environment: http, https, no.
+    pub proxies: [String; 3],
+    /// Open file descriptors of the daemon.
+    pub file_descriptors: usize,
+    /// Tasks of the daemon.
+    pub tasks: usize,
+}
+
+/// Which limits this host can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitSupport {
+    /// `MemoryLimit`
+    pub memory: bool,
+    /// `SwapLimit`
+    pub swap: bool,
+    /// `CpuCfsPeriod` and `CpuCfsQuota`
+    pub cpu_quota: bool,
+    /// `CPUShares`
+    pub cpu_shares: bool,
+    /// `CPUSet`
+    pub cpuset: bool,
+    /// `PidsLimit`
+    pub pids: bool,
+    /// `OomKillDisable`
+    pub oom_kill_disable: bool,
+    /// `KernelMemoryTCP`
+    pub kernel_memory_tcp: bool,
+    /// blkio weights
+    pub blkio_weight: bool,
+}
+
+/// A runtime by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeView {
+    /// `conex`, `runc`
+    pub name: String,
+    /// Its executable.
+    pub path: PathBuf,
+}
+
+/// One thing that was probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFeature {
+    /// What, in a few words.
+    pub name: String,
+    /// Whether the host can.
+    pub available: bool,
+    /// How or why not.
+    pub detail: String,
+}
+
+/// What uses the disk.
+#[derive(Debug, Clone)]
+pub struct DiskUsage {
+    /// Bytes of all layers.
+    pub layers_bytes: u64,
+    /// Images.
+    pub images: Vec<ImageSummary>,
+    /// Containers with their sizes.
+    pub containers: Vec<(Arc<ContainerView>, ContainerSizes)>,
+    /// Volumes with their sizes.
+    pub volumes: Vec<VolumeUsage>,
+}

@@ -1,0 +1,58 @@
+//! What an engine is opened with.
+
+use std::path::PathBuf;
+
+use crate::model::EngineError;
+
+/// The places, the name and the choices of one engine. Everything it owns hangs off `root`, `run` and `name`.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// What is kept: `/var/lib/conex`.
+    pub root: PathBuf,
+    /// What does not outlive the machine: `/run/conex`.
+    pub run: PathBuf,
+    /// From which come bridge names, the nft table and the cgroup parent: `conex`.
+    pub name: String,
+    /// How layers are kept.
+    pub storage: StorageBackend,
+    /// The networks.
+    pub network: NetworkOptions,
+    /// The `conex-runtime` executable.
+    pub runtime: PathBuf,
+}
+
+/// How the default networks are made.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkOptions {
+    /// The default bridge's subnet; chosen when none.
+    pub bridge_subnet: Option<String>,
+}
+
+/// How layers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StorageBackend {
+    /// The best that this host can do.
+    #[default]
+    Automatic,
+    /// File-backed EROFS (Linux 6.12).
+    Erofs,
+    /// EROFS over loop devices (Linux 6.4).
+    ErofsLoop,
+    /// Unpacked directories.
+    Directories,
+}
+
+impl StorageBackend {
+    /// Reads `auto`, `erofs`, `erofs-loop` or `directories`.
+    pub fn parse(text: &str) -> Result<Self, EngineError> {
+        match text {
+            "auto" => Ok(Self::Automatic),
+            "erofs" => Ok(Self::Erofs),
+            "erofs-loop" => Ok(Self::ErofsLoop),
+            "directories" => Ok(Self::Directories),
+            _ => Err(EngineError::invalid(format!(
+                "unknown storage backend '{text}': use auto, erofs, erofs-loop or directories"
+            ))),
+        }
+    }
+}
