@@ -1,0 +1,248 @@
+//! Images.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::container::{DriverData, HealthConfig};
+use crate::mount::is_zero;
+use crate::{ApiVersion, Set};
+
+/// An image in a list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct Summary {
+    pub containers: i64,
+    pub created: i64,
+    pub id: String,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub parent_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Value>,
+    pub repo_digests: Vec<String>,
+    pub repo_tags: Vec<String>,
+    pub shared_size: i64,
+    pub size: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub virtual_size: i64,
+}
+
+impl Summary {
+    /// Gives older versions what they expect.
+    #[must_use]
+    pub fn for_version(mut self, version: ApiVersion) -> Self {
+        if version.before(43) && self.repo_tags.is_empty() && self.repo_digests.is_empty() {
+            self.repo_tags.push("<none>:<none>".to_owned());
+            self.repo_digests.push("<none>@<none>".to_owned());
+        }
+        if version.before(44) {
+            self.virtual_size = self.size;
+        }
+        if version.before(48) {
+            self.descriptor = None;
+        }
+        if version.before(51) {
+            self.containers = -1;
+        }
+        self
+    }
+}
+
+/// Everything about an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct Inspect {
+    pub id: String,
+    pub repo_tags: Vec<String>,
+    pub repo_digests: Vec<String>,
+    pub parent: String,
+    pub comment: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub created: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_config: Option<Value>,
+    pub docker_version: String,
+    pub author: String,
+    pub config: Option<Value>,
+    pub architecture: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+    pub os: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub os_version: String,
+    pub size: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub virtual_size: i64,
+    pub graph_driver: DriverData,
+    #[serde(rename = "RootFS")]
+    pub root_fs: RootFs,
+    pub metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Value>,
+}
+
+impl Inspect {
+    /// Gives older versions what they expect.
+    ///
+    /// `config` holds what the image says; the members that a version always shows are added, sorted by name as Go does there.
+    #[must_use]
+    pub fn for_version(mut self, version: ApiVersion) -> Self {
+        if version.before(44) {
+            self.virtual_size = self.size;
+            if self.created.is_empty() {
+                crate::ZERO_TIME.clone_into(&mut self.created);
+            }
+        }
+        if version.at_least(45) {
+            self.container.clear();
+            self.container_config = None;
+        }
+        if version.before(48) {
+            self.descriptor = None;
+        }
+        self.config = self.config.map(|config| with_always_shown_members(config, version));
+        self
+    }
+}
+
+fn with_always_shown_members(config: Value, version: ApiVersion) -> Value {
+    let mut always = json!({
+        "Cmd": null, "Entrypoint": null, "Env": null, "Labels": null,
+        "OnBuild": null, "User": "", "Volumes": null, "WorkingDir": "",
+    });
+    let container_only = json!({
+        "AttachStderr": false, "AttachStdin": false, "AttachStdout": false, "Domainname": "",
+        "Hostname": "", "Image": "", "OpenStdin": false, "StdinOnce": false, "Tty": false,
+    });
+    let mut add = |members: Value| {
+        if let (Value::Object(all), Value::Object(members)) = (&mut always, members) {
+            all.extend(members);
+        }
+    };
+    if version.before(50) {
+        add(container_only);
+    }
+    add(config);
+    always
+}
+
+/// What an image says about the containers made from it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct Config {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: Set,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: Set,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthConfig>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+}
+
+/// The layers of an image, by the digests of their uncompressed tars.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct RootFs {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub r#type: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+}
+
+/// What this engine, not the image, knows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct Metadata {
+    pub last_tag_time: String,
+}
+
+/// One step of an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct HistoryItem {
+    pub comment: String,
+    pub created: i64,
+    pub created_by: String,
+    pub id: String,
+    pub size: i64,
+    pub tags: Option<Vec<String>>,
+}
+
+/// What a removal did: one of the two is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct DeleteItem {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deleted: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub untagged: String,
+}
+
+/// The answer of `POST /images/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct PruneReport {
+    pub images_deleted: Option<Vec<DeleteItem>>,
+    pub space_reclaimed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_change_with_the_version() {
+        let summary = Summary { size: 7, containers: 2, ..Summary::default() };
+        let old = summary.clone().for_version(ApiVersion::new(1, 42));
+        assert_eq!((old.repo_tags[0].as_str(), old.virtual_size, old.containers), ("<none>:<none>", 7, -1));
+        let new = summary.for_version(ApiVersion::NEWEST);
+        assert_eq!((new.repo_tags.len(), new.virtual_size, new.containers), (0, 0, 2));
+    }
+
+    #[test]
+    fn an_images_config_shows_more_to_older_clients() {
+        let config = Config { cmd: vec!["sh".into()], ..Config::default() };
+        let inspect = Inspect { config: serde_json::to_value(config).ok(), ..Inspect::default() };
+        let new = serde_json::to_string(&inspect.clone().for_version(ApiVersion::NEWEST).config).unwrap();
+        assert_eq!(
+            new,
+            r#"{"Cmd":["sh"],"Entrypoint":null,"Env":null,"Labels":null,"OnBuild":null,"User":"","Volumes":null,"WorkingDir":""}"#
+        );
+        let old = serde_json::to_string(&inspect.for_version(ApiVersion::new(1, 45)).config).unwrap();
+        assert!(old.starts_with(r#"{"AttachStderr":false,"#) && old.contains(r#""Tty":false"#), "{old}");
+    }
+}

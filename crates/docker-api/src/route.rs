@@ -1,0 +1,407 @@
+//! Which request a method and a path mean.
+//!
+//! Every path exists with and without `/v1.NN`. Names may contain slashes (`/images/a/b:c/json`), so they reach from the prefix to the
+//! last word that makes a route.
+
+use crate::query::percent_decode;
+use crate::{ApiVersion, VersionError};
+
+/// A request of Docker's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the endpoint of its name; the fields are the parts of its path")]
+pub enum Route {
+    Ping,
+    Options,
+    Version,
+    Info,
+    Events,
+    DiskUsage,
+    Auth,
+    Session,
+    Grpc,
+    Build,
+    BuildPrune,
+    BuildCancel,
+    Commit,
+    ContainerList,
+    ContainerCreate,
+    ContainerPrune,
+    ContainerInspect(String),
+    ContainerTop(String),
+    ContainerLogs(String),
+    ContainerChanges(String),
+    ContainerExport(String),
+    ContainerStats(String),
+    ContainerResize(String),
+    ContainerStart(String),
+    ContainerStop(String),
+    ContainerRestart(String),
+    ContainerKill(String),
+    ContainerUpdate(String),
+    ContainerRename(String),
+    ContainerPause(String),
+    ContainerUnpause(String),
+    ContainerAttach(String),
+    ContainerAttachWebsocket(String),
+    ContainerWait(String),
+    ContainerRemove(String),
+    ArchiveStat(String),
+    ArchiveGet(String),
+    ArchivePut(String),
+    CheckpointList(String),
+    CheckpointCreate(String),
+    CheckpointRemove(String, String),
+    ExecCreate(String),
+    ExecStart(String),
+    ExecResize(String),
+    ExecInspect(String),
+    ImageList,
+    ImageCreate,
+    ImageLoad,
+    ImagePrune,
+    ImageSearch,
+    ImageSave,
+    ImageSaveOne(String),
+    ImageInspect(String),
+    ImageHistory(String),
+    ImagePush(String),
+    ImageTag(String),
+    ImageRemove(String),
+    Distribution(String),
+    NetworkList,
+    NetworkCreate,
+    NetworkPrune,
+    NetworkInspect(String),
+    NetworkRemove(String),
+    NetworkConnect(String),
+    NetworkDisconnect(String),
+    VolumeList,
+    VolumeCreate,
+    VolumePrune,
+    VolumeInspect(String),
+    VolumeUpdate(String),
+    VolumeRemove(String),
+    PluginList,
+    /// Any other request below `/plugins`, with its name where it names one.
+    Plugin(Option<String>),
+    /// `GET /swarm` and everything else that only a swarm's manager answers.
+    Swarm,
+    SwarmInit,
+}
+
+/// Why a path leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// No such path, or not with this method.
+    #[error("page not found")]
+    NotFound,
+    /// The path is right, its version is not.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+}
+
+/// Finds the request; the version is [`ApiVersion::NEWEST`] where the path has none.
+///
+/// `path` is the raw one, without the query.
+pub fn route(method: &str, path: &str) -> Result<(Route, ApiVersion), RouteError> {
+    if method == "OPTIONS" {
+        return Ok((Route::Options, ApiVersion::NEWEST));
+    }
+    let path = percent_decode(path);
+    let (version, path) = split_version(&path);
+    let route = find(method, path).ok_or(RouteError::NotFound)?;
+    let version = match version {
+        Some(text) => text.parse::<ApiVersion>()?.supported()?,
+        None => ApiVersion::NEWEST,
+    };
+    Ok((route, version))
+}
+
+/// Takes `/v1.45` off the front.
+fn split_version(path: &str) -> (Option<&str>, &str) {
+    let Some(rest) = path.strip_prefix("/v") else {
+        return (None, path);
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (version, rest) = rest.split_at(end);
+    let is_version = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if is_version { (Some(version), rest) } else { (None, path) }
+}
+
+fn find(method: &str, path: &str) -> Option<Route> {
+    let (area, rest) = match path.strip_prefix('/')?.split_once('/') {
+        Some((area, rest)) => (area, rest),
+        None => return find_single(method, path.strip_prefix('/')?),
+    };
+    match area {
+        "containers" => find_container(method, rest),
+        "exec" => find_exec(method, rest),
+        "images" => find_image(method, rest),
+        "networks" => find_network(method, rest),
+        "volumes" => find_volume(method, rest),
+        "distribution" => match (method, named(rest, "/json")) {
+            ("GET", Some(name)) => Some(Route::Distribution(name)),
+            _ => None,
+        },
+        "build" => match (method, rest) {
+            ("POST", "prune") => Some(Route::BuildPrune),
+            ("POST", "cancel") => Some(Route::BuildCancel),
+            _ => None,
+        },
+        "system" => (method == "GET" && rest == "df").then_some(Route::DiskUsage),
+        "plugins" => find_plugin(method, rest),
+        "swarm" => find_swarm(method, rest),
+        "nodes" | "services" | "tasks" | "secrets" | "configs" => find_cluster_object(method, area, rest),
+        _ => None,
+    }
+}
+
+fn find_single(method: &str, word: &str) -> Option<Route> {
+    let route = match (method, word) {
+        ("GET" | "HEAD", "_ping") => Route::Ping,
+        ("GET", "version") => Route::Version,
+        ("GET", "info") => Route::Info,
+        ("GET", "events") => Route::Events,
+        ("POST", "auth") => Route::Auth,
+        ("POST", "session") => Route::Session,
+        ("POST", "grpc") => Route::Grpc,
+        ("POST", "build") => Route::Build,
+        ("POST", "commit") => Route::Commit,
+        ("GET", "networks") => Route::NetworkList,
+        ("GET", "volumes") => Route::VolumeList,
+        ("GET", "plugins") => Route::PluginList,
+        ("GET", "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs") => Route::Swarm,
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn find_container(method: &str, rest: &str) -> Option<Route> {
+    let route = match (method, rest) {
+        ("GET", "json") => Route::ContainerList,
+        ("POST", "create") => Route::ContainerCreate,
+        ("POST", "prune") => Route::ContainerPrune,
+        ("GET", _) => return find_container_get(rest),
+        ("POST", _) => return find_container_post(rest),
+        ("HEAD", _) => Route::ArchiveStat(named(rest, "/archive")?),
+        ("PUT", _) => Route::ArchivePut(named(rest, "/archive")?),
+        ("DELETE", _) => match split_checkpoint(rest) {
+            Some((name, checkpoint)) => Route::CheckpointRemove(name, checkpoint),
+            None => Route::ContainerRemove(named(rest, "")?),
+        },
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn find_container_get(rest: &str) -> Option<Route> {
+    const ACTIONS: &[(&str, fn(String) -> Route)] = &[
+        ("/attach/ws", Route::ContainerAttachWebsocket),
+        ("/json", Route::ContainerInspect),
+        ("/top", Route::ContainerTop),
+        ("/logs", Route::ContainerLogs),
+        ("/changes", Route::ContainerChanges),
+        ("/export", Route::ContainerExport),
+        ("/stats", Route::ContainerStats),
+        ("/archive", Route::ArchiveGet),
+        ("/checkpoints", Route::CheckpointList),
+    ];
+    find_action(rest, ACTIONS)
+}
+
+fn find_container_post(rest: &str) -> Option<Route> {
+    const ACTIONS: &[(&str, fn(String) -> Route)] = &[
+        ("/start", Route::ContainerStart),
+        ("/stop", Route::ContainerStop),
+        ("/restart", Route::ContainerRestart),
+        ("/kill", Route::ContainerKill),
+        ("/pause", Route::ContainerPause),
+        ("/unpause", Route::ContainerUnpause),
+        ("/wait", Route::ContainerWait),
+        ("/attach", Route::ContainerAttach),
+        ("/resize", Route::ContainerResize),
+        ("/rename", Route::ContainerRename),
+        ("/update", Route::ContainerUpdate),
+        ("/exec", Route::ExecCreate),
+        ("/checkpoints", Route::CheckpointCreate),
+    ];
+    find_action(rest, ACTIONS)
+}
+
+fn find_exec(method: &str, rest: &str) -> Option<Route> {
+    match method {
+        "GET" => Some(Route::ExecInspect(named(rest, "/json")?)),
+        "POST" => find_action(rest, &[("/start", Route::ExecStart), ("/resize", Route::ExecResize)]),
+        _ => None,
+    }
+}
+
+fn find_image(method: &str, rest: &str) -> Option<Route> {
+    let route = match (method, rest) {
+        ("GET", "json") => Route::ImageList,
+        ("GET", "get") => Route::ImageSave,
+        ("GET", "search") => Route::ImageSearch,
+        ("GET", _) => {
+            const ACTIONS: &[(&str, fn(String) -> Route)] =
+                &[("/get", Route::ImageSaveOne), ("/json", Route::ImageInspect), ("/history", Route::ImageHistory)];
+            return find_action(rest, ACTIONS);
+        }
+        ("POST", "create") => Route::ImageCreate,
+        ("POST", "load") => Route::ImageLoad,
+        ("POST", "prune") => Route::ImagePrune,
+        ("POST", _) => return find_action(rest, &[("/push", Route::ImagePush), ("/tag", Route::ImageTag)]),
+        ("DELETE", _) => Route::ImageRemove(rest.to_owned()),
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn find_network(method: &str, rest: &str) -> Option<Route> {
+    let route = match (method, rest) {
+        ("GET", "") => Route::NetworkList,
+        ("GET", _) => Route::NetworkInspect(named(rest, "")?),
+        ("POST", "create") => Route::NetworkCreate,
+        ("POST", "prune") => Route::NetworkPrune,
+        ("POST", _) => {
+            let actions: &[(&str, fn(String) -> Route)] =
+                &[("/connect", Route::NetworkConnect), ("/disconnect", Route::NetworkDisconnect)];
+            return find_action(rest, actions);
+        }
+        ("DELETE", _) => Route::NetworkRemove(named(rest, "")?),
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn find_volume(method: &str, rest: &str) -> Option<Route> {
+    let route = match (method, rest) {
+        ("POST", "create") => Route::VolumeCreate,
+        ("POST", "prune") => Route::VolumePrune,
+        ("GET", _) => Route::VolumeInspect(named(rest, "")?),
+        ("PUT", _) => Route::VolumeUpdate(named(rest, "")?),
+        ("DELETE", _) => Route::VolumeRemove(named(rest, "")?),
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn find_plugin(method: &str, rest: &str) -> Option<Route> {
+    let ends = |actions: &[&str]| {
+        let name = actions.iter().find_map(|action| named(rest, action))?;
+        Some(Route::Plugin(Some(name)))
+    };
+    match (method, rest) {
+        ("GET", "privileges") | ("POST", "pull" | "create") => Some(Route::Plugin(None)),
+        ("GET", _) => ends(&["/json"]),
+        ("POST", _) => ends(&["/enable", "/disable", "/push", "/upgrade", "/set"]),
+        ("DELETE", _) => Some(Route::Plugin(Some(named(rest, "")?))),
+        _ => None,
+    }
+}
+
+fn find_swarm(method: &str, rest: &str) -> Option<Route> {
+    match (method, rest) {
+        ("POST", "init" | "join") => Some(Route::SwarmInit),
+        ("GET", "unlockkey") | ("POST", "leave" | "update" | "unlock") => Some(Route::Swarm),
+        _ => None,
+    }
+}
+
+fn find_cluster_object(method: &str, area: &str, rest: &str) -> Option<Route> {
+    let name = rest.split('/').next().filter(|name| !name.is_empty())?;
+    let action = &rest[name.len()..];
+    let known = match (method, action) {
+        ("POST", "") => rest == "create" && !matches!(area, "nodes" | "tasks"),
+        ("GET", "") => true,
+        ("DELETE", "") => area != "tasks",
+        ("POST", "/update") => area != "tasks",
+        ("GET", "/logs") => matches!(area, "services" | "tasks"),
+        _ => false,
+    };
+    known.then_some(Route::Swarm)
+}
+
+fn find_action(rest: &str, actions: &[(&str, fn(String) -> Route)]) -> Option<Route> {
+    actions.iter().find_map(|(suffix, make)| named(rest, suffix).map(make))
+}
+
+/// The name before a suffix; a name of nothing is none.
+fn named(rest: &str, suffix: &str) -> Option<String> {
+    rest.strip_suffix(suffix).filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn split_checkpoint(rest: &str) -> Option<(String, String)> {
+    let (name, checkpoint) = rest.split_once("/checkpoints/")?;
+    (!name.is_empty() && !checkpoint.is_empty()).then(|| (name.to_owned(), checkpoint.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(method: &str, path: &str) -> Route {
+        route(method, path).unwrap().0
+    }
+
+    #[test]
+    fn names_reach_from_the_prefix_to_the_last_word() {
+        assert_eq!(at("GET", "/images/a/b:c/json"), Route::ImageInspect("a/b:c".into()));
+        assert_eq!(at("GET", "/v1.45/images/json/json"), Route::ImageInspect("json".into()));
+        assert_eq!(
+            at("GET", "/images/reg:5000/x@sha256:ab/history"),
+            Route::ImageHistory("reg:5000/x@sha256:ab".into())
+        );
+        assert_eq!(at("DELETE", "/images/a%2Fb:c"), Route::ImageRemove("a/b:c".into()));
+        assert_eq!(at("GET", "/images/get"), Route::ImageSave);
+        assert_eq!(at("GET", "/images/get/get"), Route::ImageSaveOne("get".into()));
+        assert_eq!(at("GET", "/containers/x/attach/ws"), Route::ContainerAttachWebsocket("x".into()));
+        assert_eq!(at("DELETE", "/containers/x/checkpoints/c"), Route::CheckpointRemove("x".into(), "c".into()));
+        assert_eq!(at("POST", "/containers/create/start"), Route::ContainerStart("create".into()));
+    }
+
+    #[test]
+    fn every_path_exists_with_and_without_a_version() {
+        assert_eq!(route("GET", "/v1.30/info"), Ok((Route::Info, ApiVersion::new(1, 30))));
+        assert_eq!(route("GET", "/info"), Ok((Route::Info, ApiVersion::NEWEST)));
+        assert_eq!(at("HEAD", "/v1.51/_ping"), Route::Ping);
+        assert_eq!(at("GET", "/volumes"), Route::VolumeList);
+        assert_eq!(at("GET", "/networks/"), Route::NetworkList);
+    }
+
+    #[test]
+    fn a_wrong_method_is_not_found_before_the_version_counts() {
+        for (method, path) in [
+            ("POST", "/info"),
+            ("GET", "/containers/create"),
+            ("GET", "/"),
+            ("GET", ""),
+            ("GET", "/x"),
+            ("PATCH", "/containers/x"),
+            ("GET", "/v9.99/nothing"),
+            ("GET", "/vx/info"),
+            ("GET", "/v1.45"),
+            ("DELETE", "/containers/"),
+            ("GET", "/containers//json"),
+        ] {
+            assert_eq!(route(method, path), Err(RouteError::NotFound), "{method} {path}");
+        }
+        assert!(matches!(route("GET", "/v9.99/info"), Err(RouteError::Version(VersionError::TooNew(_)))));
+        assert!(matches!(route("GET", "/v1.10/info"), Err(RouteError::Version(VersionError::TooOld(_)))));
+    }
+
+    #[test]
+    fn what_only_a_swarm_has_is_known() {
+        for (method, path) in [
+            ("GET", "/swarm"),
+            ("GET", "/nodes"),
+            ("POST", "/services/create"),
+            ("GET", "/tasks/x/logs"),
+            ("DELETE", "/secrets/x"),
+            ("POST", "/swarm/leave"),
+        ] {
+            assert_eq!(at(method, path), Route::Swarm, "{method} {path}");
+        }
+        assert_eq!(at("GET", "/plugins/x/y:z/json"), Route::Plugin(Some("x/y:z".into())));
+        assert_eq!(route("POST", "/tasks/create"), Err(RouteError::NotFound));
+    }
+}
