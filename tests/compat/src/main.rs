@@ -1,1 +1,16 @@
-//! What a Docker user sees, tested through real clients.
+//! What a Docker user sees, tested through the real docker command line on a real engine.
+//!
+//! One file a topic. Every test has its own engine in its own namespaces ([`harness::Engine`]) and ends with
+//! `finish`, which fails if anything is left behind.
+
+mod exec;
+mod images;
+mod lifecycle;
+mod limits;
+mod network;
+mod run;
+mod security;
+mod streams;
+mod survival;
+mod system;
+mod volumes;

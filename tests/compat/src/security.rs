@@ -1,0 +1,83 @@
+//! What a container may not do.
+
+use harness::Engine;
+
+#[test]
+fn capabilities() {
+    let engine = Engine::with_busybox();
+    let caps = |arguments: &[&str]| {
+        engine.docker(["run", "--rm"]).args(arguments).args(["busybox", "grep", "^Cap", "/proc/self/status"]).ok()
+    };
+    let default = caps(&[]);
+    assert!(
+        default.contains("CapEff:\t00000000a80425fb") && default.contains("CapBnd:\t00000000a80425fb"),
+        "{default}"
+    );
+    assert!(
+        default.contains("CapInh:\t0000000000000000") && default.contains("CapAmb:\t0000000000000000"),
+        "{default}"
+    );
+    let user = caps(&["-u", "1000"]);
+    assert!(user.contains("CapEff:\t0000000000000000") && user.contains("CapAmb:\t0000000000000000"), "{user}");
+    assert!(caps(&["--cap-drop", "ALL"]).contains("CapEff:\t0000000000000000"));
+    assert!(caps(&["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"]).contains("CapEff:\t0000000000001000"));
+    let unknown = engine.docker(["run", "--rm", "--cap-add", "FLY", "busybox", "true"]).fails(125);
+    assert!(
+        unknown.contains("invalid capability: \"CAP_FLY\"") || unknown.contains("unknown capability: \"CAP_FLY\""),
+        "{unknown}"
+    );
+    engine.finish();
+}
+
+#[test]
+fn privileges_seccomp_and_masks() {
+    let engine = Engine::with_busybox();
+    let status = |arguments: &[&str], field: &str| {
+        let text = engine.docker(["run", "--rm"]).args(arguments).args(["busybox", "cat", "/proc/self/status"]).ok();
+        text.lines().find_map(|line| line.strip_prefix(&format!("{field}:\t")).map(str::to_owned)).unwrap_or(text)
+    };
+    assert_eq!(status(&[], "Seccomp"), "2");
+    assert_eq!(status(&["--security-opt", "seccomp=unconfined"], "Seccomp"), "0");
+    assert_eq!(status(&["--privileged"], "Seccomp"), "0");
+    assert_eq!(status(&[], "NoNewPrivs"), "0");
+    assert_eq!(status(&["--security-opt", "no-new-privileges"], "NoNewPrivs"), "1");
+
+    let shell = |script: &str| engine.docker(["run", "--rm", "busybox", "sh", "-c", script]).run();
+    assert_eq!(shell("wc -c < /proc/kcore; ls /proc/acpi 2>/dev/null | wc -l").text(), "0\n0");
+    assert!(shell("echo 1 > /proc/sys/kernel/panic").error_text().contains("Read-only file system"));
+    assert!(
+        shell("mount -t tmpfs none /mnt || mkdir /mnt; mount -t tmpfs none /mnt")
+            .error_text()
+            .contains("ermission denied")
+    );
+    assert!(shell("unshare -U true").error_text().contains("Operation not permitted"));
+    engine.finish();
+}
+
+#[test]
+fn a_profile_of_the_users_own() {
+    let engine = Engine::with_busybox();
+    let profile = engine.host().files().join("profile.json");
+    let json =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    std::fs::write(&profile, json).unwrap();
+    let option = format!("seccomp={}", profile.display());
+    let output = engine.docker(["run", "--rm", "--security-opt", &option, "busybox", "mkdir", "/new"]).run();
+    assert!(output.expect_code(1).error_text().contains("Operation not permitted"));
+    engine.finish();
+}
+
+#[test]
+fn only_the_standard_streams_are_open() {
+    let engine = Engine::with_busybox();
+    let list = "ls /proc/self/fd | wc -l; readlink /proc/self/cwd";
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "sh", "-c", list]).ok(), "4\n/");
+    engine.docker(["run", "-d", "--name", "one", "busybox", "sleep", "1000"]).ok();
+    assert_eq!(engine.docker(["exec", "one", "sh", "-c", list]).ok(), "4\n/");
+    for number in [3, 5, 7, 9, 11] {
+        let cwd = format!("/proc/self/fd/{number}");
+        let output = engine.docker(["run", "--rm", "-w", &cwd, "busybox", "pwd"]).run();
+        assert!(output.code != 0 || !output.text().contains("unreachable"), "{output:?}");
+    }
+    engine.finish();
+}

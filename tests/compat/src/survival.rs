@@ -1,0 +1,58 @@
+//! Containers outlive the engine.
+
+use std::time::Duration;
+
+use harness::Engine;
+
+#[test]
+fn a_crash_of_the_daemon_loses_nothing() {
+    let mut engine = Engine::with_busybox();
+    let counter = "n=0; while [ $n -lt 400 ]; do n=$((n+1)); echo line $n; sleep 0.01; done; exit 21";
+    engine.docker(["run", "-d", "--name", "count", "busybox", "sh", "-c", counter]).ok();
+    engine.docker(["run", "-d", "--name", "stays", "busybox", "sleep", "1000"]).ok();
+    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", "stays"]).ok();
+    std::thread::sleep(Duration::from_millis(300));
+
+    engine.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    engine.launch();
+
+    assert_eq!(
+        engine.docker(["inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "stays"]).ok(),
+        format!("{pid} running")
+    );
+    assert_eq!(engine.docker(["exec", "stays", "echo", "alive"]).ok(), "alive");
+    assert_eq!(engine.docker(["wait", "count"]).ok(), "21");
+    let expected: Vec<String> = (1..=400).map(|n| format!("line {n}")).collect();
+    assert_eq!(engine.docker(["logs", "count"]).ok(), expected.join("\n"));
+    engine.docker(["stop", "-t", "0", "stays"]).ok();
+    engine.finish();
+}
+
+#[test]
+fn an_exit_while_the_daemon_is_away_is_known_afterwards() {
+    let mut engine = Engine::with_busybox();
+    engine.docker(["run", "-d", "--name", "one", "busybox", "sh", "-c", "sleep 0.5; echo last words; exit 33"]).ok();
+    engine.docker(["run", "-d", "--rm", "--name", "goes", "busybox", "sleep", "0.5"]).ok();
+    engine.kill();
+    std::thread::sleep(Duration::from_millis(1500));
+    engine.launch();
+    assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one"]).ok(), "exited 33");
+    assert_eq!(engine.docker(["logs", "one"]).ok(), "last words");
+    assert_eq!(engine.docker(["ps", "-a", "--format", "{{.Names}}"]).ok(), "one", "--rm removes it all the same");
+    engine.finish();
+}
+
+#[test]
+fn a_clean_stop_leaves_containers_running_and_attach_works_again() {
+    let mut engine = Engine::with_busybox();
+    engine
+        .docker(["run", "-d", "-i", "--name", "one", "busybox", "sh", "-c", "read line; echo got $line; exit 4"])
+        .ok();
+    engine.stop();
+    engine.launch();
+    let output = engine.docker(["attach", "one"]).input("after\n").run().expect_code(4);
+    assert_eq!(output.text(), "got after");
+    assert_eq!(engine.docker(["start", "-a", "one"]).run().code, 4, "it can be started again");
+    engine.finish();
+}
