@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::frame::{DecodeError, Decoder, EncodeError, Outbox};
+use crate::frame::{DecodeError, Decoder, EncodeError};
 use crate::message::{Event, Failure, FromMonitor, Hello, Request, RequestId, Response, ToMonitor};
+use crate::outbox::Outbox;
 use crate::socket::{self, Waiting};
 
 /// A connection to a monitor.

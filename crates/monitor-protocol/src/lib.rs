@@ -13,11 +13,13 @@
 //!     │─── Attach, Exec, Resize, Kill, … ──────────▶│
 //!     │ ◀────────────── Reply, Event … ─────────────│
 //!     │ ◀────────────── Event: Exited ──────────────│   the record is on disk by then
+//!     │─── AcknowledgeExit ────────────────────────▶│   only now clients see the end of their streams
 //! ```
 //!
 //! * [`launch`]: what a container is made from.
 //! * [`message`]: requests, replies and events.
 //! * [`frame`]: bytes and file descriptors to messages and back, without any I/O.
+//! * [`outbox`]: messages on their way out.
 //! * [`socket`]: the two system calls under it, usable with blocking and non-blocking sockets alike.
 //! * [`record`]: the files a monitor leaves for a daemon that was away.
 //! * [`client`]: a blocking client.
@@ -27,6 +29,7 @@ pub mod detach_keys;
 pub mod frame;
 pub mod launch;
 pub mod message;
+pub mod outbox;
 pub mod record;
 pub mod socket;
 pub mod stats;
@@ -43,5 +46,7 @@ pub use message::{
     KillScope, PROTOCOL_VERSION, Phase, Reply, Request, RequestId, Response, RunningExec, Signal, Target, ToMonitor,
     UnixNanos, UnreadableRequest,
 };
+pub use outbox::Outbox;
 pub use record::{ExecRecord, ExitRecord, MonitorRecord};
+pub use socket::Waiting;
 pub use stats::Stats;

@@ -9,6 +9,9 @@ use crate::stats::Stats;
 /// The version of these messages. It grows when an old monitor could misread a new daemon.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// How long the clients of a process that has ended wait for [`Request::AcknowledgeExit`].
+pub const ACKNOWLEDGE_LIMIT: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The number by which a reply finds its request; unique per connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -117,6 +120,15 @@ pub enum Request {
     },
     /// Begin a new log file now.
     RotateLogs,
+    /// The daemon knows that a process has ended, and tells so to who asks.
+    ///
+    /// Clients see the end of their streams only after this, so that the exit code is there for whoever asks for it
+    /// then (`docker exec` does). A monitor without a daemon, or with one that is silent for
+    /// [`ACKNOWLEDGE_LIMIT`], does not wait.
+    AcknowledgeExit {
+        /// Which process.
+        target: Target,
+    },
     /// Tell the state again. Answered by [`Response::Status`].
     Status,
     /// End a monitor that has no container yet. Refused with [`FailureKind::Conflict`] while one runs.
