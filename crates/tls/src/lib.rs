@@ -1,1 +1,18 @@
 //! TLS for the API's TCP sockets: the one place where the cryptography is chosen.
+//!
+//! Both sides hand out plain streams: the server an async one, the client a unix socket whose other end a thread wraps. So nothing above
+//! this crate knows a type of rustls, and a hijacked connection is an ordinary socket.
+
+mod client;
+mod error;
+mod files;
+mod server;
+
+pub use client::{ClientFiles, Connector, Verification};
+pub use error::TlsError;
+pub use server::{Acceptor, ServerFiles, ServerStream};
+
+/// The provider of all cryptography: ring, because it builds in a fifth of the time of aws-lc.
+fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
+    std::sync::Arc::new(rustls::crypto::ring::default_provider())
+}
