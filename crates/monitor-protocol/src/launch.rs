@@ -199,7 +199,7 @@ pub enum Delivery {
     /// The container waits.
     #[default]
     Blocking,
-    /// The oldest waiting lines are dropped, and counted.
+    /// What does not fit is dropped, the newest first, and counted.
     NonBlocking {
         /// `max-buffer-size`: how much may wait.
         buffer_bytes: u64,
