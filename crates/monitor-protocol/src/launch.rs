@@ -25,6 +25,9 @@ pub struct Launch {
     /// The compiled seccomp filter for the container and for all its exec sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<SeccompProgram>,
+    /// How the first process's user is found.
+    #[serde(default)]
+    pub identity: Identity,
     /// Who makes the container's cgroup.
     #[serde(default)]
     pub cgroup_driver: CgroupDriver,
@@ -58,6 +61,9 @@ pub enum Rootfs {
         upper: PathBuf,
         /// overlayfs' scratch folder, on the same file system as `upper`.
         work: PathBuf,
+        /// Further options of overlayfs, as `volatile`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
     /// A folder that is the root as it is.
     Directory {
@@ -83,6 +89,20 @@ impl std::fmt::Debug for SeccompProgram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SeccompProgram({} instructions, flags {:#x})", self.instructions.len() / 8, self.flags)
     }
+}
+
+/// How a process's user and groups are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// `process.user` has the numbers, as the runtime specification says.
+    #[default]
+    Numbers,
+    /// `process.user.username` has Docker's form (`name`, `uid`, `name:group`, …), looked up in the container's own
+    /// `/etc/passwd` and `/etc/group`. Empty means user and group 0.
+    Lookup {
+        /// Further groups, by name or number.
+        groups: Vec<String>,
+    },
 }
 
 /// Who makes and removes cgroups.

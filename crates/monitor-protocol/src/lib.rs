@@ -38,8 +38,8 @@ pub use client::{Client, ClientError};
 pub use detach_keys::{DetachKeys, DetachKeysError};
 pub use frame::{DecodeError, Decoder, EncodeError, Frame, MAX_FDS, MAX_FRAME_BYTES};
 pub use launch::{
-    Attach, CgroupDriver, Delivery, FdIndex, Framing, Isolation, JsonFile, Launch, LogConfig, Rootfs, Rotated,
-    SeccompProgram, StdinMode, Stdio, Streams, WindowSize,
+    Attach, CgroupDriver, Delivery, FdIndex, Framing, Identity, Isolation, JsonFile, Launch, LogConfig, Rootfs,
+    Rotated, SeccompProgram, StdinMode, Stdio, Streams, WindowSize,
 };
 pub use message::{
     AttachEnd, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, FailureKind, FromMonitor, Hello,

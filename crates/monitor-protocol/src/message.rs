@@ -3,7 +3,7 @@
 use oci::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
-use crate::launch::{Attach, FdIndex, Launch, Stdio, WindowSize};
+use crate::launch::{Attach, FdIndex, Identity, Launch, Stdio, WindowSize};
 use crate::stats::Stats;
 
 /// The version of these messages. It grows when an old monitor could misread a new daemon.
@@ -163,6 +163,9 @@ pub struct Exec {
     pub id: ExecId,
     /// What to run, as whom.
     pub process: Box<Process>,
+    /// How its user is found.
+    #[serde(default)]
+    pub identity: Identity,
     /// Its streams. With pipes and nobody in `attaches`, it finds `/dev/null` everywhere.
     pub stdio: Stdio,
     /// The clients, connected before the process starts.
