@@ -1,0 +1,125 @@
+//! Images.
+
+use docker_api::image::{DeleteItem, HistoryItem, Inspect, PruneReport, Summary};
+use docker_api::progress::Message;
+use docker_api::{AuthConfig, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
+
+use crate::body::Body;
+use crate::client::{Client, Request, Upload};
+use crate::error::Result;
+use crate::lines::Lines;
+
+/// Which images to list.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are the parameters of the endpoint")]
+pub struct ImageListOptions {
+    pub all: bool,
+    pub shared_size: bool,
+    pub filters: Filters,
+}
+
+/// How to make an image of a tar.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// The name, without a tag.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+    /// A comment for its history.
+    pub message: String,
+    /// Dockerfile instructions for its configuration.
+    pub changes: Vec<String>,
+    /// `os/arch`, or empty for the server's.
+    pub platform: String,
+}
+
+fn at(name: &str, action: &str) -> String {
+    format!("/images/{}{action}", encode_path_segment(name))
+}
+
+impl Client {
+    /// Lists images.
+    pub fn image_list(&self, options: &ImageListOptions) -> Result<Vec<Summary>> {
+        let query = QueryBuilder::new()
+            .with_flag("all", options.all)
+            .with_flag("shared-size", options.shared_size)
+            .with_filters(&options.filters)
+            .build();
+        self.document(Request::get(format!("/images/json{query}")))
+    }
+
+    /// Everything about an image.
+    pub fn image_inspect(&self, name: &str) -> Result<Inspect> {
+        self.document(Request::get(at(name, "/json")))
+    }
+
+    /// The same, as the server wrote it.
+    pub fn image_inspect_raw(&self, name: &str) -> Result<serde_json::Value> {
+        self.document(Request::get(at(name, "/json")))
+    }
+
+    /// The steps that made it.
+    pub fn image_history(&self, name: &str) -> Result<Vec<HistoryItem>> {
+        self.document(Request::get(at(name, "/history")))
+    }
+
+    /// Gives it another name.
+    pub fn image_tag(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
+        let query = QueryBuilder::new().with("repo", repository).with_some("tag", tag).build();
+        self.command(Request::post(at(name, &format!("/tag{query}"))))
+    }
+
+    /// Removes a name, and the image with its last one.
+    pub fn image_remove(&self, name: &str, force: bool, prune: bool) -> Result<Vec<DeleteItem>> {
+        let query = QueryBuilder::new().with_flag("force", force).with_flag("noprune", !prune).build();
+        self.document(Request::delete(at(name, &query)))
+    }
+
+    /// Removes those that are not used.
+    pub fn image_prune(&self, filters: &Filters) -> Result<PruneReport> {
+        let query = QueryBuilder::new().with_filters(filters).build();
+        self.document(Request::post(format!("/images/prune{query}")))
+    }
+
+    /// Reads images from a tar, which may be compressed.
+    pub fn image_load(&self, tar: Upload, quiet: bool, platform: &str) -> Result<Lines<Message>> {
+        let query =
+            QueryBuilder::new().with("quiet", if quiet { "1" } else { "0" }).with_some("platform", platform).build();
+        let request = Request::post(format!("/images/load{query}")).header("Content-Type", "application/x-tar");
+        self.upload(request, tar).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Writes images into a tar.
+    pub fn image_save(&self, names: &[String], platform: &str) -> Result<Body> {
+        let query = names
+            .iter()
+            .fold(QueryBuilder::new(), |query, name| query.with("names", name))
+            .with_some("platform", platform)
+            .build();
+        self.send(Request::get(format!("/images/get{query}"))).map(|answer| answer.body)
+    }
+
+    /// Makes an image of one layer from a tar.
+    pub fn image_import(&self, tar: Upload, options: &ImportOptions) -> Result<Lines<Message>> {
+        let query = QueryBuilder::new()
+            .with("fromSrc", "-")
+            .with_some("repo", &options.repository)
+            .with_some("tag", &options.tag)
+            .with_some("message", &options.message)
+            .with_some("platform", &options.platform);
+        let query = options.changes.iter().fold(query, |query, change| query.with("changes", change)).build();
+        let request = Request::post(format!("/images/create{query}")).header("Content-Type", "text/plain");
+        self.upload(request, tar).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Fetches an image from a registry.
+    pub fn image_pull(&self, repository: &str, tag: &str, platform: &str, auth: &AuthConfig) -> Result<Lines<Message>> {
+        let query = QueryBuilder::new()
+            .with("fromImage", repository)
+            .with_some("tag", tag)
+            .with_some("platform", platform)
+            .build();
+        let request = Request::post(format!("/images/create{query}")).header(REGISTRY_AUTH_HEADER, auth.to_header());
+        self.send(request).map(|answer| Lines::new(answer.body))
+    }
+}

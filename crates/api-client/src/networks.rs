@@ -1,0 +1,35 @@
+//! Networks.
+
+use docker_api::network::{CreateRequest, CreateResponse, Network};
+use docker_api::{Filters, QueryBuilder, encode_path_segment};
+
+use crate::client::{Client, Request};
+use crate::error::Result;
+
+impl Client {
+    /// Lists networks.
+    pub fn network_list(&self, filters: &Filters) -> Result<Vec<Network>> {
+        let query = QueryBuilder::new().with_filters(filters).build();
+        self.document(Request::get(format!("/networks{query}")))
+    }
+
+    /// Everything about a network, its containers included.
+    pub fn network_inspect(&self, name: &str) -> Result<Network> {
+        self.document(Request::get(format!("/networks/{}", encode_path_segment(name))))
+    }
+
+    /// The same, as the server wrote it.
+    pub fn network_inspect_raw(&self, name: &str) -> Result<serde_json::Value> {
+        self.document(Request::get(format!("/networks/{}", encode_path_segment(name))))
+    }
+
+    /// Makes a network.
+    pub fn network_create(&self, request: &CreateRequest) -> Result<CreateResponse> {
+        self.document(Request::post("/networks/create").json(request)?)
+    }
+
+    /// Removes a network.
+    pub fn network_remove(&self, name: &str) -> Result<()> {
+        self.command(Request::delete(format!("/networks/{}", encode_path_segment(name))))
+    }
+}
