@@ -2,8 +2,9 @@
 
 pub mod changes;
 pub mod compression;
+pub mod layer;
 pub mod tar;
 
 mod refusal;
 
-pub use refusal::Refusal;
+pub use refusal::{Name, Refusal};

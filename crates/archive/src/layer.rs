@@ -1,0 +1,365 @@
+//! The tree that a layer's tar describes, in memory: what extracting it into an empty directory would leave.
+//!
+//! Nothing is touched on any disk, so links cannot lead anywhere: names are resolved inside the tree alone, as Docker resolves them
+//! inside its chroot. Whiteouts become nodes of their own.
+
+use std::collections::BTreeMap;
+
+use crate::tar::{Device, Entry, EntryKind, Metadata, SparseMap};
+use crate::{Name, Refusal};
+
+/// Which node of a [`LayerTree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+impl NodeId {
+    /// The root directory.
+    pub const ROOT: NodeId = NodeId(0);
+
+    /// The node's place among all nodes: below [`LayerTree::node_count`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The names in one directory, sorted by their bytes.
+pub type Children = BTreeMap<Box<[u8]>, NodeId>;
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A directory.
+    Directory {
+        /// What is in it.
+        children: Children,
+        /// Whether it hides what lower layers have at this place.
+        opacity: Opacity,
+    },
+    /// A regular file, whose bytes are in the tar.
+    File {
+        /// Its size, holes included.
+        size: u64,
+        /// Where its bytes begin in the tar.
+        data_offset: u64,
+        /// Where in the file they belong, when it is sparse.
+        sparse: Option<Box<SparseMap>>,
+    },
+    /// A symbolic link.
+    Symlink(Box<[u8]>),
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+    /// A named pipe.
+    Fifo,
+    /// Hides what lower layers have under this name.
+    Whiteout,
+}
+
+/// Whether a directory merges with lower layers' or hides them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opacity {
+    /// Lower layers' entries show through.
+    Merged,
+    /// They do not.
+    Opaque,
+}
+
+/// A file, directory, link, device or whiteout. Hard links are names for the same node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
+    /// Permissions, owner, time, attributes.
+    pub metadata: Metadata,
+}
+
+/// A layer's tree, built entry by entry.
+#[derive(Debug, Clone)]
+pub struct LayerTree {
+    /// Nodes are never taken out: what was replaced is merely not reachable any more.
+    nodes: Vec<Node>,
+}
+
+/// Linux follows at most so many symbolic links in one name.
+const SYMLINKS_MAX: usize = 40;
+/// What a layer's tree may be at most in depth, symbolic links resolved.
+const DEPTH_MAX: usize = 2048;
+
+const WHITEOUT: &[u8] = b".wh.";
+const AUFS_METADATA: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// How a name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Directories that the tar omits are made: 0755, owned by root, as Docker does.
+    Create,
+    /// They are an error.
+    Refuse,
+}
+
+impl Default for LayerTree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LayerTree {
+    /// An empty root directory, 0755 and owned by root.
+    pub fn new() -> Self {
+        LayerTree { nodes: vec![Node::directory(implied_metadata(), Opacity::Merged)] }
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// All nodes that ever were, also those that are not reachable any more.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node of this number, as [`NodeId::index`] gave it.
+    pub fn id(&self, index: usize) -> Option<NodeId> {
+        u32::try_from(index).ok().filter(|_| index < self.nodes.len()).map(NodeId)
+    }
+
+    /// The names in a directory; of anything else, none.
+    pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], NodeId)> {
+        let children = match &self.node(id).kind {
+            NodeKind::Directory { children, .. } => Some(children),
+            _ => None,
+        };
+        children.into_iter().flatten().map(|(name, child)| (&**name, *child))
+    }
+
+    /// Adds the next entry of the layer's tar.
+    pub fn apply(&mut self, entry: Entry) -> Result<(), Refusal> {
+        if entry.path.is_empty() {
+            return self.apply_root(entry);
+        }
+        let (parent_path, name) = split(&entry.path);
+        if parent_path.split(|byte| *byte == b'/').chain([name]).any(is_aufs_metadata) {
+            return Ok(());
+        }
+        let directory_whiteout = parent_path.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT));
+        if directory_whiteout {
+            return Err(Refusal::Whiteout { name: Name::new(&entry.path) });
+        }
+        let parent = self.resolve(parent_path, Missing::Create, &entry.path)?;
+        if name == OPAQUE {
+            self.make_opaque(parent);
+            return Ok(());
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.apply_whiteout(parent, hidden, &entry.path);
+        }
+        let name: Box<[u8]> = name.into();
+        self.apply_file(parent, name, entry)
+    }
+
+    fn apply_root(&mut self, entry: Entry) -> Result<(), Refusal> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Refusal::RootNotDirectory);
+        }
+        self.nodes[0].metadata = entry.metadata;
+        Ok(())
+    }
+
+    /// Hides a name of the lower layers. What this layer itself has under the name stays, whichever came first: whiteouts concern
+    /// lower layers alone. A directory of both becomes opaque.
+    fn apply_whiteout(&mut self, parent: NodeId, hidden: &[u8], path: &[u8]) -> Result<(), Refusal> {
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(Refusal::Whiteout { name: Name::new(path) });
+        }
+        match self.child(parent, hidden) {
+            Some(existing) => self.make_opaque(existing),
+            None => {
+                let whiteout = self.add(Node { kind: NodeKind::Whiteout, metadata: Metadata::default() }, path)?;
+                self.link(parent, hidden.into(), whiteout);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_file(&mut self, parent: NodeId, name: Box<[u8]>, entry: Entry) -> Result<(), Refusal> {
+        let existing = self.child(parent, &name);
+        let kind = match entry.kind {
+            EntryKind::HardLink { target } => {
+                let target = self.link_target(&target, &entry.path)?;
+                self.link(parent, name, target);
+                return Ok(());
+            }
+            EntryKind::Directory => return self.apply_directory(parent, name, existing, entry.metadata, &entry.path),
+            EntryKind::File { size, sparse } => {
+                NodeKind::File { size, data_offset: entry.data_offset, sparse: sparse.map(Box::new) }
+            }
+            EntryKind::Symlink { target } => NodeKind::Symlink(target.into()),
+            // This is how overlayfs writes a whiteout, and how Docker would have stored this one.
+            EntryKind::CharDevice(Device { major: 0, minor: 0 }) => NodeKind::Whiteout,
+            EntryKind::CharDevice(device) => NodeKind::CharDevice(device),
+            EntryKind::BlockDevice(device) => NodeKind::BlockDevice(device),
+            EntryKind::Fifo => NodeKind::Fifo,
+        };
+        let node = self.add(Node { kind, metadata: entry.metadata }, &entry.path)?;
+        self.link(parent, name, node);
+        Ok(())
+    }
+
+    fn apply_directory(
+        &mut self,
+        parent: NodeId,
+        name: Box<[u8]>,
+        existing: Option<NodeId>,
+        metadata: Metadata,
+        path: &[u8],
+    ) -> Result<(), Refusal> {
+        let opacity = match existing.map(|id| &self.node(id).kind) {
+            Some(NodeKind::Directory { .. }) => {
+                let id = existing.map_or(NodeId::ROOT, |id| id);
+                self.nodes[id.index()].metadata = metadata;
+                return Ok(());
+            }
+            Some(NodeKind::Whiteout) => Opacity::Opaque,
+            _ => Opacity::Merged,
+        };
+        let node = self.add(Node::directory(metadata, opacity), path)?;
+        self.link(parent, name, node);
+        Ok(())
+    }
+
+    /// The file that a hard link names. Its last component is not followed: a link to a symbolic link is that link.
+    fn link_target(&mut self, target: &[u8], path: &[u8]) -> Result<NodeId, Refusal> {
+        let no_target = || Refusal::LinkTarget { name: Name::new(path), target: Name::new(target) };
+        if target.is_empty() {
+            return Err(no_target());
+        }
+        let (parent, name) = split(target);
+        let parent = self.resolve(parent, Missing::Refuse, path).map_err(|_| no_target())?;
+        let found = self.child(parent, name).ok_or_else(no_target)?;
+        match self.node(found).kind {
+            NodeKind::Directory { .. } | NodeKind::Whiteout => Err(no_target()),
+            _ => Ok(found),
+        }
+    }
+
+    /// Finds the directory at `path`, following symbolic links inside the tree, where `..` stops at the root.
+    fn resolve(&mut self, path: &[u8], missing: Missing, entry: &[u8]) -> Result<NodeId, Refusal> {
+        let not_directory = || Refusal::ParentNotDirectory { name: Name::new(entry) };
+        let mut above = vec![NodeId::ROOT];
+        let mut rest: Vec<(Box<[u8]>, Missing)> = components(path, missing);
+        let mut symlinks = 0;
+        while let Some((component, missing)) = rest.pop() {
+            let here = above[above.len() - 1];
+            match &*component {
+                b"" | b"." => continue,
+                b".." => {
+                    above.truncate((above.len() - 1).max(1));
+                    continue;
+                }
+                _ => {}
+            }
+            let next = match self.child(here, &component) {
+                Some(found) => found,
+                None if missing == Missing::Create => self.imply(here, component, Opacity::Merged, entry)?,
+                None => return Err(not_directory()),
+            };
+            match &self.node(next).kind {
+                NodeKind::Directory { .. } => above.push(next),
+                NodeKind::Whiteout if missing == Missing::Create => {
+                    let name = self.name_of(here, next).ok_or_else(not_directory)?;
+                    let made = self.imply(here, name, Opacity::Opaque, entry)?;
+                    above.push(made);
+                }
+                NodeKind::Symlink(target) => {
+                    symlinks += 1;
+                    if symlinks > SYMLINKS_MAX {
+                        return Err(not_directory());
+                    }
+                    if target.starts_with(b"/") {
+                        above.truncate(1);
+                    }
+                    // A dangling link is an error: nobody would make directories through one.
+                    rest.extend(components(target, Missing::Refuse));
+                }
+                _ => return Err(not_directory()),
+            }
+            if above.len() > DEPTH_MAX {
+                return Err(Refusal::Limit {
+                    name: Name::new(entry),
+                    what: "directories above one another",
+                    limit: DEPTH_MAX as u64,
+                });
+            }
+        }
+        Ok(above[above.len() - 1])
+    }
+
+    fn imply(&mut self, parent: NodeId, name: Box<[u8]>, opacity: Opacity, path: &[u8]) -> Result<NodeId, Refusal> {
+        let made = self.add(Node::directory(implied_metadata(), opacity), path)?;
+        self.link(parent, name, made);
+        Ok(made)
+    }
+
+    fn add(&mut self, node: Node, path: &[u8]) -> Result<NodeId, Refusal> {
+        // One entry can imply up to a thousand directories, so counting entries is not enough.
+        const NODES_MAX: usize = 8_000_000;
+        if self.nodes.len() >= NODES_MAX {
+            return Err(Refusal::Limit { name: Name::new(path), what: "files", limit: NODES_MAX as u64 });
+        }
+        self.nodes.push(node);
+        Ok(NodeId(self.nodes.len() as u32 - 1))
+    }
+
+    fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        match &self.node(parent).kind {
+            NodeKind::Directory { children, .. } => children.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    fn name_of(&self, parent: NodeId, child: NodeId) -> Option<Box<[u8]>> {
+        self.children(parent).find(|(_, id)| *id == child).map(|(name, _)| name.into())
+    }
+
+    fn link(&mut self, parent: NodeId, name: Box<[u8]>, child: NodeId) {
+        if let NodeKind::Directory { children, .. } = &mut self.nodes[parent.index()].kind {
+            children.insert(name, child);
+        }
+    }
+
+    fn make_opaque(&mut self, id: NodeId) {
+        if let NodeKind::Directory { opacity, .. } = &mut self.nodes[id.index()].kind {
+            *opacity = Opacity::Opaque;
+        }
+    }
+}
+
+impl Node {
+    fn directory(metadata: Metadata, opacity: Opacity) -> Self {
+        Node { kind: NodeKind::Directory { children: Children::new(), opacity }, metadata }
+    }
+}
+
+fn implied_metadata() -> Metadata {
+    Metadata { mode: 0o755, ..Metadata::default() }
+}
+
+/// The components of `path`, the first one last.
+fn components(path: &[u8], missing: Missing) -> Vec<(Box<[u8]>, Missing)> {
+    path.rsplit(|byte| *byte == b'/').map(|part| (part.into(), missing)).collect()
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// What AUFS kept for itself in a layer, and no other driver ever read: everything of this prefix but the opaque mark.
+fn is_aufs_metadata(component: &[u8]) -> bool {
+    component.starts_with(AUFS_METADATA) && component != OPAQUE
+}
