@@ -1,9 +1,11 @@
 //! The socket, and the strict reading of answers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use linux::netlink::NetlinkOption;
 use rustix::net::netlink::{self as protocols, SocketAddrNetlink};
+use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
@@ -23,6 +25,9 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// The kernel's largest error number.
 const ERRNO_MAX: i32 = 4095;
+
+/// The kernel answers before the sending call returns; this is for answers that it lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The kernel fills at most 32 KiB per answer when a dump offers more.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -145,12 +150,22 @@ impl Socket {
         }
         // Beyond the limit of an unprivileged process the kernel takes what it allows; that is enough for all but huge batches.
         rustix::net::sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)?;
+        rustix::net::sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
     }
 
     /// Carries out `requests` in order, all sent at once. The kernel goes on after a failed one; the first failure is returned.
     pub fn execute(&mut self, requests: &mut [Request]) -> Result<(), RequestError> {
         self.exchange(requests).map(drop)
+    }
+
+    /// Carries out `requests` as one netfilter transaction: the first opens it, the last ends it, and all between happen or none.
+    ///
+    /// Kernels before 6.10 do not confirm the end, so the message before it is the one whose confirmation is waited for. A
+    /// transaction that fails as a whole is reported against the message that opens it.
+    pub fn transact(&mut self, requests: &mut [Request]) -> Result<(), RequestError> {
+        let confirmed = requests.len().saturating_sub(2);
+        self.exchange_until(requests, confirmed, Opening::FailsAll).map(drop)
     }
 
     /// Carries out one request and returns what the kernel answers.
@@ -169,10 +184,19 @@ impl Socket {
         Err(RequestError::Unstable { purpose: request.purpose().to_owned() })
     }
 
-    /// Sends everything in one message and reads until the last request is answered.
     fn exchange(&mut self, requests: &mut [Request]) -> Result<Vec<Reply>, RequestError> {
-        let Some(last) = requests.last_mut() else { return Ok(Vec::new()) };
-        last.acknowledge();
+        self.exchange_until(requests, requests.len().saturating_sub(1), Opening::IsLikeTheRest)
+    }
+
+    /// Sends everything in one message and reads until the request at index `last` is answered.
+    fn exchange_until(
+        &mut self,
+        requests: &mut [Request],
+        last: usize,
+        opening: Opening,
+    ) -> Result<Vec<Reply>, RequestError> {
+        let Some(confirmed) = requests.get_mut(last) else { return Ok(Vec::new()) };
+        confirmed.acknowledge();
         let first_sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::with_capacity(requests.len() * 128);
         for request in requests.iter_mut() {
@@ -182,7 +206,7 @@ impl Socket {
         let requests: &[Request] = requests;
         let purpose = |index: usize| requests[index.min(requests.len() - 1)].purpose().to_owned();
         self.send(&bytes).map_err(|source| RequestError::Socket { purpose: purpose(0), source })?;
-        let mut answers = Answers { first_sequence, requests, replies: Vec::new(), failure: None, interrupted: false };
+        let mut answers = Answers::expect(requests, first_sequence, last, opening);
         while !self.receive_into(&mut answers)? {}
         match (answers.failure, answers.interrupted) {
             (Some(failure), _) => Err(failure),
@@ -219,10 +243,21 @@ impl AsFd for Socket {
     }
 }
 
+/// What an error against the first request means for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// Nothing.
+    IsLikeTheRest,
+    /// None of them will be answered.
+    FailsAll,
+}
+
 /// What came back so far for a series of requests with consecutive sequence numbers.
 struct Answers<'a> {
     first_sequence: u32,
     requests: &'a [Request],
+    last: usize,
+    opening: Opening,
     replies: Vec<Reply>,
     failure: Option<RequestError>,
     interrupted: bool,
@@ -236,7 +271,11 @@ struct Received<'a> {
     payload: &'a [u8],
 }
 
-impl Answers<'_> {
+impl<'a> Answers<'a> {
+    fn expect(requests: &'a [Request], first_sequence: u32, last: usize, opening: Opening) -> Self {
+        Self { first_sequence, requests, last, opening, replies: Vec::new(), failure: None, interrupted: false }
+    }
+
     /// Takes in the messages of one datagram; true when the last request is answered.
     fn take(&mut self, mut datagram: &[u8]) -> Result<bool, RequestError> {
         let mut complete = false;
@@ -253,16 +292,11 @@ impl Answers<'_> {
     }
 
     fn take_one(&mut self, index: usize, message: &Received<'_>) -> Result<bool, RequestError> {
-        let is_last = index + 1 == self.requests.len();
         self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
         match message.kind {
-            NLMSG_ERROR => {
+            NLMSG_ERROR | NLMSG_DONE => {
                 self.take_verdict(index, message)?;
-                Ok(is_last)
-            }
-            NLMSG_DONE => {
-                self.take_verdict(index, message)?;
-                Ok(is_last)
+                Ok(index == self.last || (index == 0 && self.opening == Opening::FailsAll))
             }
             NLMSG_OVERRUN => Err(self.malformed()),
             kind => {
@@ -345,7 +379,7 @@ mod tests {
     }
 
     fn answers(requests: &[Request]) -> Answers<'_> {
-        Answers { first_sequence: 10, requests, replies: Vec::new(), failure: None, interrupted: false }
+        Answers::expect(requests, 10, requests.len() - 1, Opening::IsLikeTheRest)
     }
 
     #[test]
