@@ -7,11 +7,14 @@
 //! monitor process, which this crate starts and talks to.
 
 mod containers;
+mod store;
+mod spec;
 mod engine;
 mod events;
 mod execs;
 mod images;
 pub mod model;
+mod moment;
 mod networks;
 mod options;
 mod system;

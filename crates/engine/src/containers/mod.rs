@@ -1,5 +1,7 @@
 //! Containers.
 
+mod life;
+
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
