@@ -2,3 +2,4 @@
 
 mod gzip;
 mod log;
+mod streams;
