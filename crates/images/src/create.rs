@@ -1,0 +1,76 @@
+//! Making an image of a configuration and layers that are here.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use oci::image::ImageConfig;
+use oci::{DiffId, Reference};
+
+use crate::disk::{ImageRecord, StoredImage};
+use crate::store::StoreError;
+use crate::{ErrorKind, Image, ImageId, ImageStore};
+
+/// An image to be made. Hold a [`Lease`](crate::Lease) from before its layers come until it is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewImage {
+    /// The configuration, byte for byte.
+    pub config: Vec<u8>,
+    /// The names that it gets.
+    pub references: Vec<Reference>,
+    /// The image that it was built upon here.
+    pub parent: Option<ImageId>,
+}
+
+/// Why an image cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The configuration is not one.
+    #[error("invalid image configuration")]
+    Config(#[source] serde_json::Error),
+    /// A layer that the configuration names is not here.
+    #[error("layer {0} of the image is not here")]
+    LayerMissing(DiffId),
+    /// A layer cannot be read or written.
+    #[error(transparent)]
+    Layer(#[from] snapshots::Error),
+    /// A layer's bytes cannot be written.
+    #[error("cannot write a layer")]
+    LayerWrite(#[source] std::io::Error),
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CreateError {
+    /// What it means to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Config(_) => ErrorKind::InvalidParameter,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+impl ImageStore {
+    /// Makes an image of a configuration and of layers that are here. If it is here already, it only gets the names.
+    pub fn create(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
+        let config: ImageConfig = serde_json::from_slice(&new.config).map_err(CreateError::Config)?;
+        let layer_sizes = self.layer_sizes(&config.rootfs.diff_ids)?;
+        let id = ImageId::of_config(&new.config);
+        let parent = new.parent.filter(|parent| *parent != id);
+        let record = ImageRecord { loaded: Timestamp::now(), parent, layer_sizes };
+        let stored = StoredImage { record, config_bytes: new.config.into() };
+        Ok(self.add(id, stored, Arc::new(config), &new.references)?)
+    }
+
+    fn layer_sizes(&self, layers: &[DiffId]) -> Result<Vec<u64>, CreateError> {
+        let mut sizes = Vec::with_capacity(layers.len());
+        for layer in layers {
+            if !self.snapshotter.has(layer) {
+                return Err(CreateError::LayerMissing(*layer));
+            }
+            sizes.push(self.snapshotter.size(layer)?);
+        }
+        Ok(sizes)
+    }
+}

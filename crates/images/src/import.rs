@@ -1,0 +1,130 @@
+//! `docker import`: an image of one layer, from a tar of a root file system.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use oci::image::{ContainerConfig, History, ImageConfig, Platform, RootFs};
+use oci::{DiffId, Reference};
+
+use crate::change::{Change, ChangeError};
+use crate::create::CreateError;
+use crate::load::platform;
+use crate::store::TagError;
+use crate::{ErrorKind, Image, ImageStore, NewImage};
+
+/// The size of the pieces that go from decompression to the layer.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// How to import.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImportRequest {
+    /// The image's name; without one it is dangling.
+    pub reference: Option<Reference>,
+    /// Instructions that make its configuration.
+    pub changes: Vec<Change>,
+    /// What its history says.
+    pub message: String,
+    /// What it is for, if not for this machine.
+    pub platform: Option<Platform>,
+}
+
+/// Why a tar is not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A change cannot be applied.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The name cannot be given.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// The image would be for another operating system.
+    #[error("operating system is not supported: {0}")]
+    OperatingSystem(String),
+    /// The stream ends, is damaged, or is no tar.
+    #[error("cannot read the tar to import")]
+    Input(#[source] io::Error),
+    /// The layer cannot be stored.
+    #[error("cannot import the tar")]
+    Layer(#[source] snapshots::Error),
+    /// The image cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl ImportError {
+    /// What it means to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ImportError::Change(_) | ImportError::OperatingSystem(_) | ImportError::Input(_) => {
+                ErrorKind::InvalidParameter
+            }
+            ImportError::Layer(snapshots::Error::Refused(_)) => ErrorKind::InvalidParameter,
+            ImportError::Layer(_) => ErrorKind::Internal,
+            ImportError::Tag(error) => error.kind(),
+            ImportError::Create(error) => error.kind(),
+        }
+    }
+}
+
+impl ImageStore {
+    /// Makes an image of the tar that `input` gives, compressed or not.
+    pub fn import(&self, input: Box<dyn Read + Send>, request: ImportRequest) -> Result<Arc<Image>, ImportError> {
+        let mut config = ContainerConfig::default();
+        Change::apply_all(&request.changes, &mut config)?;
+        if let Some(reference) = &request.reference {
+            crate::store::check_tag(reference)?;
+        }
+        let platform = request.platform.unwrap_or_else(Platform::host);
+        if platform.os != "linux" {
+            return Err(ImportError::OperatingSystem(platform::display(&platform)));
+        }
+        let _lease = self.lease();
+        let layer = self.store_layer(input)?;
+        let config = serde_json::to_vec(&image_config(config, &platform, layer, request.message));
+        let config = config.map_err(CreateError::Config)?;
+        Ok(self.create(NewImage { config, references: request.reference.into_iter().collect(), parent: None })?)
+    }
+
+    fn store_layer(&self, input: Box<dyn Read + Send>) -> Result<DiffId, ImportError> {
+        let mut tar = archive::compression::decompress(input).map_err(ImportError::Input)?;
+        let mut writer = self.snapshotter.stage().map_err(ImportError::Layer)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let length = read_full(&mut tar, &mut piece).map_err(ImportError::Input)?;
+            if writer.write_all(&piece[..length]).is_err() || length < piece.len() {
+                // What was wrong with the tar is known better to `finish` than to `write_all`.
+                return writer.finish(None).map(|layer| layer.diff_id).map_err(ImportError::Layer);
+            }
+        }
+    }
+}
+
+/// Reads until the buffer is full or the stream ends.
+pub(crate) fn read_full(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match reader.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn image_config(config: ContainerConfig, platform: &Platform, layer: DiffId, comment: String) -> ImageConfig {
+    let created = Some(Timestamp::now().to_string());
+    ImageConfig {
+        created: created.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        config,
+        rootfs: RootFs { diff_ids: vec![layer], ..RootFs::default() },
+        history: vec![History { created, comment: comment.clone(), ..History::default() }],
+        comment,
+        ..ImageConfig::default()
+    }
+}

@@ -1,0 +1,416 @@
+//! The store itself: one writer at a time, readers that never wait.
+//!
+//! Every change goes through [`State`], which the writer's lock guards: first the disk, then the state, then a new
+//! [`Catalogue`] for readers. Layers are deleted last, and only while nobody holds a [`Lease`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use durable::{PathError, RecordError};
+use jiff::Timestamp;
+use oci::image::ImageConfig;
+use oci::{DiffId, Reference};
+use snapshots::Snapshotter;
+
+use crate::catalogue::{Damage, ResolveError, looked_up};
+use crate::disk::{Disk, NamedImage, StoredImage};
+use crate::filter::{ListError, ListFilters};
+use crate::history::{HistoryEntry, HistoryError};
+use crate::prune::{PruneFilters, Pruned};
+use crate::remove::{ContainerUse, ImageUsers, Removal, RemoveError, RemoveRequest, Removing};
+use crate::usage::Usage;
+use crate::{Catalogue, ErrorKind, Image, ImageId, Intermediate, ListedImage, time};
+
+/// All images of one engine. Share it in an [`Arc`]; every method blocks, except those that only read.
+#[derive(Debug)]
+pub struct ImageStore {
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    disk: Disk,
+    catalogue: ArcSwap<Catalogue>,
+    state: Mutex<State>,
+    users: OnceLock<Arc<dyn ImageUsers>>,
+    leases: Arc<Mutex<usize>>,
+    problems: Vec<Damage>,
+}
+
+/// What the writer knows.
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<ImageId, (StoredImage, Arc<ImageConfig>)>,
+    references: BTreeMap<Reference, NamedImage>,
+    damaged: BTreeMap<ImageId, String>,
+    /// Layers to look at when the next chance comes.
+    doubtful_layers: HashSet<DiffId>,
+}
+
+/// While one lives, no layer is deleted, so that what was found stays until it is used.
+#[derive(Debug)]
+pub struct Lease {
+    count: Arc<Mutex<usize>>,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directories cannot be made or read.
+    #[error("cannot open the image store")]
+    Path(#[from] PathError),
+}
+
+/// Why a change could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A record cannot be written.
+    #[error("cannot store images")]
+    Record(#[from] RecordError),
+    /// A file cannot be removed.
+    #[error("cannot remove from the image store")]
+    Path(#[from] PathError),
+    /// A layer cannot be looked at or removed.
+    #[error("cannot clean up layers")]
+    Layer(#[from] snapshots::Error),
+}
+
+/// Why an image does not get a name; the messages are Docker's.
+#[derive(Debug, thiserror::Error)]
+pub enum TagError {
+    /// There is no such image.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The new name has a digest.
+    #[error("refusing to create a tag with a digest reference")]
+    Digest,
+    /// The new name is `sha256`.
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    Ambiguous,
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl TagError {
+    /// What it means to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            TagError::Resolve(error) => error.kind(),
+            TagError::Digest | TagError::Ambiguous => ErrorKind::InvalidParameter,
+            TagError::Store(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl ImageStore {
+    /// Opens the store below `root`, makes it where it is missing, and looks at each image whether it is whole.
+    pub fn open(root: &Path, snapshotter: Arc<dyn Snapshotter>) -> Result<ImageStore, OpenError> {
+        let disk = Disk::open(root)?;
+        let mut contents = disk.read()?;
+        let mut state = State { references: contents.references, ..State::default() };
+        for (id, stored) in contents.images {
+            state.take(id, stored, snapshotter.as_ref());
+        }
+        state.forget_dangling_references(&mut contents.problems);
+        disk.remove_stray_blobs(|id| state.images.contains_key(id) || state.damaged.contains_key(id))?;
+        let damage =
+            |(id, reason): (&ImageId, &String)| Damage { subject: format!("image {id}"), reason: reason.clone() };
+        contents.problems.extend(state.damaged.iter().map(damage));
+        Ok(ImageStore {
+            snapshotter,
+            disk,
+            catalogue: ArcSwap::from_pointee(state.catalogue()),
+            state: Mutex::new(state),
+            users: OnceLock::new(),
+            leases: Arc::default(),
+            problems: contents.problems,
+        })
+    }
+
+    /// Says who uses images, once, when that is known. Until then no layer is deleted; now, those go that a crash left.
+    pub fn set_users(&self, users: Arc<dyn ImageUsers>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if self.users.set(users).is_ok() {
+            state.doubtful_layers.extend(self.snapshotter.list()?.into_iter().map(|layer| layer.diff_id));
+            self.delete_doubtful_layers(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// All images at this moment.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
+    }
+
+    /// What was found broken when the store was opened.
+    pub fn problems(&self) -> &[Damage] {
+        &self.problems
+    }
+
+    /// The image that `name` means: a name, a name with a digest, an id, or a unique beginning of an id.
+    pub fn resolve(&self, name: &str) -> Result<Arc<Image>, ResolveError> {
+        self.catalogue.load().resolve(name).cloned()
+    }
+
+    /// Images, newest first.
+    pub fn list(&self, filters: &ListFilters, intermediate: Intermediate) -> Result<Vec<ListedImage>, ListError> {
+        crate::filter::list(&self.catalogue.load(), filters, intermediate)
+    }
+
+    /// How the image called `name` came to be, newest step first.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>, HistoryError> {
+        crate::history::history(&self.catalogue.load(), name)
+    }
+
+    /// What images take on the disk.
+    pub fn usage(&self) -> Usage {
+        crate::usage::usage(&self.catalogue.load(), &self.containers())
+    }
+
+    /// Keeps all layers that are here from being deleted, until it is dropped.
+    pub fn lease(&self) -> Lease {
+        *lock(&self.leases) += 1;
+        Lease { count: self.leases.clone() }
+    }
+
+    /// Gives the image called `source` the name `target`, which another image loses if it has it.
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<Arc<Image>, TagError> {
+        check_tag(target)?;
+        let mut state = self.lock();
+        let id = self.resolve(source)?.id;
+        self.add_references(&mut state, &id, std::slice::from_ref(target))?;
+        Ok(self.publish(&state, &id))
+    }
+
+    /// Removes what `name` names, by Docker's rules.
+    pub fn remove(&self, name: &str, request: &RemoveRequest) -> Result<Vec<Removal>, RemoveError> {
+        let mut state = self.lock();
+        let (catalogue, containers) = (self.catalogue(), self.containers());
+        let mut removing = Removing::new(&catalogue, &containers);
+        match removing.remove(name, request) {
+            Err(RemoveError::Resolve(ResolveError::Damaged { image, .. })) => {
+                Ok(self.remove_damaged(&mut state, name, &image)?)
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(self.carry_out(&mut state, removing)?),
+        }
+    }
+
+    /// Removes unused images.
+    pub fn prune(&self, filters: &PruneFilters) -> Result<Pruned, StoreError> {
+        let mut state = self.lock();
+        let (catalogue, containers) = (self.catalogue(), self.containers());
+        let removing = crate::prune::prune(&catalogue, &containers, filters);
+        let removals = self.carry_out(&mut state, removing)?;
+        Ok(Pruned { reclaimed_bytes: crate::prune::reclaimed_bytes(&removals), removals })
+    }
+
+    /// Deletes layers that only a container used which is gone now.
+    pub fn container_gone(&self, layers: &[DiffId]) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.doubtful_layers.extend(layers);
+        self.delete_doubtful_layers(&mut state)
+    }
+
+    /// Stores an image whose layers are all here, under names that other images lose.
+    pub(crate) fn add(
+        &self,
+        id: ImageId,
+        stored: StoredImage,
+        config: Arc<ImageConfig>,
+        references: &[Reference],
+    ) -> Result<Arc<Image>, StoreError> {
+        let mut state = self.lock();
+        // An image that is here keeps its record: when it came does not change because it comes again.
+        if !state.images.contains_key(&id) {
+            self.disk.write_image(&id, &stored)?;
+            state.damaged.remove(&id);
+            state.images.insert(id, (stored, config));
+        }
+        self.add_references(&mut state, &id, references)?;
+        Ok(self.publish(&state, &id))
+    }
+
+    /// Looks at layers again that an archive brought and no image may have taken.
+    pub(crate) fn doubt_layers(&self, layers: impl Iterator<Item = DiffId>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.doubtful_layers.extend(layers);
+        self.delete_doubtful_layers(&mut state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn containers(&self) -> Vec<ContainerUse> {
+        self.users.get().map(|users| users.containers()).unwrap_or_default()
+    }
+
+    fn add_references(&self, state: &mut State, id: &ImageId, references: &[Reference]) -> Result<(), StoreError> {
+        if references.is_empty() {
+            return Ok(());
+        }
+        let mut next = state.references.clone();
+        for reference in references {
+            next.insert(looked_up(reference), NamedImage { image: *id, tagged: Timestamp::now() });
+        }
+        self.disk.write_references(&next)?;
+        state.references = next;
+        Ok(())
+    }
+
+    /// Shows readers the new state, and gives back one image of it.
+    fn publish(&self, state: &State, id: &ImageId) -> Arc<Image> {
+        let catalogue = state.catalogue();
+        let image = catalogue.get(id).cloned().expect("the image was just stored");
+        self.catalogue.store(Arc::new(catalogue));
+        image
+    }
+
+    /// Names go first and all at once, then images, then layers: a crash leaves images without a name, or layers without
+    /// an image, and both are seen and can be removed.
+    fn carry_out(&self, state: &mut State, removing: Removing<'_>) -> Result<Vec<Removal>, StoreError> {
+        let Removing { untagged, deleted, removals, .. } = removing;
+        if !untagged.is_empty() {
+            let mut next = state.references.clone();
+            next.retain(|reference, _| !untagged.contains(reference));
+            self.disk.write_references(&next)?;
+            state.references = next;
+        }
+        for image in &deleted {
+            self.disk.remove_image(&image.id)?;
+            state.images.remove(&image.id);
+            state.doubtful_layers.extend(&image.layers);
+        }
+        self.catalogue.store(Arc::new(state.catalogue()));
+        self.delete_doubtful_layers(state)?;
+        Ok(removals)
+    }
+
+    /// A damaged image has no configuration to decide by: its names go, and with the last of them what is left of it.
+    fn remove_damaged(&self, state: &mut State, name: &str, id: &ImageId) -> Result<Vec<Removal>, StoreError> {
+        let by_id = id.has_prefix(name);
+        let named = Reference::parse(name).ok().map(|reference| looked_up(&reference));
+        let mut next = state.references.clone();
+        let mut removals = Vec::new();
+        for (reference, _) in state.references.iter().filter(|(_, named)| named.image == *id) {
+            if by_id || named.as_ref() == Some(reference) {
+                next.remove(reference);
+                removals.push(Removal::Untagged { reference: reference.clone(), image: *id });
+            }
+        }
+        self.disk.write_references(&next)?;
+        state.references = next;
+        if !state.references.values().any(|named| named.image == *id) {
+            self.disk.remove_image(id)?;
+            state.damaged.remove(id);
+            removals.push(Removal::Deleted { image: *id });
+        }
+        self.catalogue.store(Arc::new(state.catalogue()));
+        Ok(removals)
+    }
+
+    /// Deletes doubtful layers that no image and no container needs. It waits for nobody: while there is a lease, or while
+    /// nobody knows the containers, the layers stay doubtful until the next call.
+    fn delete_doubtful_layers(&self, state: &mut State) -> Result<(), StoreError> {
+        let Some(users) = self.users.get() else { return Ok(()) };
+        let of_images = state.images.values().flat_map(|(_, config)| config.rootfs.diff_ids.iter().copied());
+        let mut needed: HashSet<DiffId> = of_images.collect();
+        needed.extend(users.containers().into_iter().flat_map(|user| user.layers));
+        state.doubtful_layers.retain(|layer| !needed.contains(layer));
+        while let Some(layer) = state.doubtful_layers.iter().next().copied() {
+            let leases = lock(&self.leases);
+            if *leases > 0 {
+                return Ok(());
+            }
+            self.snapshotter.remove(&layer)?;
+            drop(leases);
+            state.doubtful_layers.remove(&layer);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Takes an image that was read back, whole or damaged.
+    fn take(&mut self, id: ImageId, stored: Result<StoredImage, String>, snapshotter: &dyn Snapshotter) {
+        match stored.and_then(|stored| whole_config(&stored, snapshotter).map(|config| (stored, config))) {
+            Ok((stored, config)) => drop(self.images.insert(id, (stored, Arc::new(config)))),
+            Err(reason) => drop(self.damaged.insert(id, reason)),
+        }
+    }
+
+    /// A name whose image has left no trace names nothing; the order of writing makes it impossible, a disk does not.
+    fn forget_dangling_references(&mut self, problems: &mut Vec<Damage>) {
+        let (images, damaged) = (&self.images, &self.damaged);
+        self.references.retain(|reference, named| {
+            let is_known = images.contains_key(&named.image) || damaged.contains_key(&named.image);
+            if !is_known {
+                let reason = format!("its image {} is gone", named.image);
+                problems.push(Damage { subject: reference.familiar(), reason });
+            }
+            is_known
+        });
+    }
+
+    fn catalogue(&self) -> Catalogue {
+        let mut names: BTreeMap<ImageId, Vec<(&Reference, Timestamp)>> = BTreeMap::new();
+        for (reference, named) in &self.references {
+            names.entry(named.image).or_default().push((reference, named.tagged));
+        }
+        let images = self.images.iter().map(|(id, (stored, config))| {
+            let names = names.get(id).map(Vec::as_slice).unwrap_or_default();
+            Arc::new(image_of(*id, stored, config, names))
+        });
+        let references = self.references.iter().map(|(reference, named)| (reference.clone(), named.image)).collect();
+        Catalogue::new(images, references, self.damaged.clone())
+    }
+}
+
+fn image_of(id: ImageId, stored: &StoredImage, config: &Arc<ImageConfig>, names: &[(&Reference, Timestamp)]) -> Image {
+    let with = |has_digest: bool| {
+        let of_kind = names.iter().filter(|(reference, _)| reference.digest().is_some() == has_digest);
+        of_kind.map(|(reference, _)| (*reference).clone()).collect()
+    };
+    Image {
+        id,
+        config: config.clone(),
+        config_bytes: stored.config_bytes.clone(),
+        layers: config.rootfs.diff_ids.clone(),
+        layer_sizes: stored.record.layer_sizes.clone(),
+        tags: with(false),
+        digests: with(true),
+        parent: stored.record.parent,
+        created: time::parse_created(config.created.as_deref()),
+        loaded: stored.record.loaded,
+        last_tagged: names.iter().map(|(_, tagged)| *tagged).max(),
+    }
+}
+
+fn whole_config(stored: &StoredImage, snapshotter: &dyn Snapshotter) -> Result<ImageConfig, String> {
+    let config: ImageConfig = serde_json::from_slice(&stored.config_bytes).map_err(|error| error.to_string())?;
+    if stored.record.layer_sizes.len() != config.rootfs.diff_ids.len() {
+        return Err("its record does not fit its configuration".to_owned());
+    }
+    match config.rootfs.diff_ids.iter().find(|layer| !snapshotter.has(layer)) {
+        Some(layer) => Err(format!("layer {layer} is missing")),
+        None => Ok(config),
+    }
+}
+
+pub(crate) fn check_tag(target: &Reference) -> Result<(), TagError> {
+    if target.digest().is_some() {
+        return Err(TagError::Digest);
+    }
+    if target.familiar_name() == "sha256" { Err(TagError::Ambiguous) } else { Ok(()) }
+}
+
+/// A panic while the lock was held leaves the disk at some step that the order of writing allows.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *lock(&self.count) -= 1;
+    }
+}

@@ -1,0 +1,52 @@
+//! `docker system df`: what images take on the disk.
+
+use std::collections::{BTreeMap, HashMap};
+
+use oci::DiffId;
+
+use crate::ImageId;
+use crate::catalogue::Catalogue;
+use crate::remove::ContainerUse;
+
+/// What all images take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All layers of all images, each counted once.
+    pub layers_bytes: u64,
+    /// Each image.
+    pub images: BTreeMap<ImageId, ImageUsage>,
+}
+
+/// What one image takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// All its layers.
+    pub size_bytes: u64,
+    /// Those of its layers that another image has too.
+    pub shared_bytes: u64,
+    /// Containers that were made from it.
+    pub containers: usize,
+}
+
+/// Adds it all up.
+pub(crate) fn usage(catalogue: &Catalogue, containers: &[ContainerUse]) -> Usage {
+    let mut layers: HashMap<DiffId, (u64, usize)> = HashMap::new();
+    for image in catalogue.images() {
+        for (layer, size_bytes) in image.layers.iter().zip(&image.layer_sizes) {
+            layers.entry(*layer).or_insert((*size_bytes, 0)).1 += 1;
+        }
+    }
+    let shared = |layer: &DiffId| layers.get(layer).filter(|(_, users)| *users > 1).map_or(0, |(size, _)| *size);
+    let of_image = |image: &std::sync::Arc<crate::Image>| {
+        let usage = ImageUsage {
+            size_bytes: image.size_bytes(),
+            shared_bytes: image.layers.iter().map(shared).sum(),
+            containers: containers.iter().filter(|container| container.image == image.id).count(),
+        };
+        (image.id, usage)
+    };
+    Usage {
+        layers_bytes: layers.values().map(|(size, _)| size).sum(),
+        images: catalogue.images().map(of_image).collect(),
+    }
+}
