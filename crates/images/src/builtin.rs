@@ -24,7 +24,7 @@ Hello from a container.
 It had its own processes, files, host name and network, and it is gone already.
 It was made from an image that is built into Conex; yours come in files:
 
-  conex load -i IMAGE.tar         take in what `docker save` or `conex save` wrote
+  conex load -i IMAGE.tar         take in what docker save or conex save wrote
   conex run -it --rm IMAGE sh     look around inside
   conex ps -a                     see what runs, and what has ended
 

@@ -152,3 +152,47 @@ pub(crate) fn looked_up(reference: &Reference) -> Reference {
         None => reference.clone().with_default_tag(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{canonical, catalogue, id, image};
+
+    fn check(catalogue: &Catalogue, name: &str, expected: Result<&str, &str>) {
+        let found = catalogue.resolve(name).map(|image| image.id).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map(id).map_err(str::to_owned), "{name}");
+    }
+
+    #[test]
+    fn names_are_found_as_docker_finds_them() {
+        let digest = canonical("web");
+        let only_digest = digest.split_once('@').unwrap().1;
+        let images = vec![image("a", None, "", 0), image("b", None, "", 0)];
+        let catalogue = catalogue(images, &[("web:latest", "a"), ("web:2", "b"), (&digest, "b")]);
+        let (whole, unknown) = (id("a"), id("c").hex());
+        check(&catalogue, "web", Ok("a"));
+        check(&catalogue, "docker.io/library/web:latest", Ok("a"));
+        check(&catalogue, "web:2", Ok("b"));
+        check(&catalogue, &digest, Ok("b"));
+        check(&catalogue, &format!("web:latest@{only_digest}"), Ok("b"));
+        check(&catalogue, &whole.to_string(), Ok("a"));
+        check(&catalogue, &whole.hex(), Ok("a"));
+        check(&catalogue, &whole.short(), Ok("a"));
+        check(&catalogue, &format!("sha256:{}", whole.short()), Ok("a"));
+        check(&catalogue, "nope", Err("No such image: nope:latest"));
+        check(&catalogue, "example.org/nope:1", Err("No such image: example.org/nope:1"));
+        check(&catalogue, &unknown, Err(&format!("No such image: sha256:{unknown}")));
+        check(&catalogue, "ABC", Err("invalid reference format: repository name (library/ABC) must be lowercase"));
+        check(&catalogue, "", Err("invalid reference format"));
+    }
+
+    #[test]
+    fn an_ambiguous_beginning_finds_nothing() {
+        let images: Vec<_> = (0..40).map(|number| image(&number.to_string(), None, "", 0)).collect();
+        let catalogue = catalogue(images, &[]);
+        let mut first: Vec<char> = catalogue.images().map(|image| image.id.hex().remove(0)).collect();
+        first.sort_unstable();
+        let twice = first.windows(2).find(|pair| pair[0] == pair[1]).unwrap()[0].to_string();
+        check(&catalogue, &twice, Err(&format!("No such image: {twice}:latest")));
+    }
+}

@@ -54,7 +54,7 @@ impl CreateError {
 impl ImageStore {
     /// Makes an image of a configuration and of layers that are here. If it is here already, it only gets the names.
     pub fn create(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
-        let config: ImageConfig = serde_json::from_slice(&new.config).map_err(CreateError::Config)?;
+        let config: ImageConfig = crate::json::object(&new.config).map_err(CreateError::Config)?;
         let layer_sizes = self.layer_sizes(&config.rootfs.diff_ids)?;
         let id = ImageId::of_config(&new.config);
         let parent = new.parent.filter(|parent| *parent != id);

@@ -129,3 +129,6 @@ fn matches_any(patterns: &[String], reference: &oci::Reference) -> Result<bool, 
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

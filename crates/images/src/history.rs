@@ -74,3 +74,38 @@ fn steps_of(image: &Image) -> Result<Vec<HistoryEntry>, HistoryError> {
     entries.reverse();
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use oci::image::History;
+
+    use super::*;
+    use crate::testing::{catalogue, id, image};
+
+    fn step(created_by: &str, empty_layer: bool) -> History {
+        History { created_by: created_by.to_owned(), empty_layer, ..History::default() }
+    }
+
+    #[test]
+    fn steps_have_sizes_ids_and_tags() {
+        let mut top = image("top", Some("base"), "xy", 0);
+        Arc::make_mut(&mut top.config).history = vec![step("ADD", false), step("ENV", true), step("RUN", false)];
+        let catalogue = catalogue(vec![image("base", None, "x", 0), top], &[("app:1", "top"), ("base:1", "base")]);
+        let entries = history(&catalogue, "app:1").unwrap();
+        let shown: Vec<_> = entries.iter().map(|entry| (entry.created_by.as_str(), entry.size_bytes)).collect();
+        assert_eq!(shown, [("RUN", 10), ("ENV", 0), ("ADD", 10)]);
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [Some(id("top")), Some(id("base")), None]);
+        assert_eq!((entries[0].tags.clone(), entries[1].tags.clone()), (vec!["app:1".into()], vec!["base:1".into()]));
+    }
+
+    #[test]
+    fn more_steps_than_layers_is_an_error() {
+        let mut image = image("a", None, "x", 0);
+        Arc::make_mut(&mut image.config).history = vec![step("1", false), step("2", false)];
+        let error = history(&catalogue(vec![image], &[("a:1", "a")]), "a:1").unwrap_err();
+        assert_eq!(error.to_string(), "too many non-empty layers in History section");
+    }
+}

@@ -29,12 +29,15 @@ mod history;
 mod id;
 mod image;
 mod import;
+mod json;
 mod load;
 mod path_match;
 mod prune;
 mod remove;
 mod save;
 mod store;
+#[cfg(test)]
+mod testing;
 mod time;
 mod usage;
 

@@ -91,3 +91,6 @@ pub(crate) fn reclaimed_bytes(removals: &[Removal]) -> u64 {
     };
     removals.iter().map(size).sum()
 }
+
+#[cfg(test)]
+mod tests;

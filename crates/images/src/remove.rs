@@ -381,3 +381,6 @@ fn is_single(references: &[Reference]) -> bool {
     let repositories: BTreeSet<String> = references.iter().map(Reference::canonical_name).collect();
     tags.len() <= 1 && repositories.len() == 1
 }
+
+#[cfg(test)]
+mod tests;

@@ -387,7 +387,7 @@ fn image_of(id: ImageId, stored: &StoredImage, config: &Arc<ImageConfig>, names:
 }
 
 fn whole_config(stored: &StoredImage, snapshotter: &dyn Snapshotter) -> Result<ImageConfig, String> {
-    let config: ImageConfig = serde_json::from_slice(&stored.config_bytes).map_err(|error| error.to_string())?;
+    let config: ImageConfig = crate::json::object(&stored.config_bytes).map_err(|error| error.to_string())?;
     if stored.record.layer_sizes.len() != config.rootfs.diff_ids.len() {
         return Err("its record does not fit its configuration".to_owned());
     }

@@ -50,3 +50,22 @@ pub(crate) fn usage(catalogue: &Catalogue, containers: &[ContainerUse]) -> Usage
         images: catalogue.images().map(of_image).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Running;
+    use crate::testing::{catalogue, container, id, image};
+
+    #[test]
+    fn shared_layers_are_counted_once() {
+        let images = vec![image("a", None, "xy", 0), image("b", None, "xz", 0), image("c", None, "w", 0)];
+        let containers = [container('1', &images[1], Running::No), container('2', &images[1], Running::Yes)];
+        let usage = usage(&catalogue(images, &[]), &containers);
+        assert_eq!(usage.layers_bytes, 40);
+        let of = |name: &str| usage.images[&id(name)].clone();
+        assert_eq!(of("a"), ImageUsage { size_bytes: 20, shared_bytes: 10, containers: 0 });
+        assert_eq!(of("b"), ImageUsage { size_bytes: 20, shared_bytes: 10, containers: 2 });
+        assert_eq!(of("c"), ImageUsage { size_bytes: 10, shared_bytes: 0, containers: 0 });
+    }
+}

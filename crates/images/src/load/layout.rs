@@ -13,9 +13,11 @@ use oci::image::{
 };
 use oci::{DiffId, Digest, Reference};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::platform;
 use crate::ImageId;
+use crate::json::{self, Object};
 
 /// The largest manifest or index that is read.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -277,11 +279,12 @@ struct ManifestItem {
 
 fn plan_docker_archive<L>(archive: &Archive<L>, wanted: Option<&Platform>) -> Result<Vec<PlannedImage>, LayoutError> {
     let bytes = archive.document(MANIFEST_JSON, MANIFEST_JSON, MANIFEST_BYTES_MAX)?;
-    let items: Vec<ManifestItem> = parse(MANIFEST_JSON, bytes)?;
+    let items: Vec<Object<ManifestItem>> =
+        serde_json::from_slice(bytes).map_err(|source| LayoutError::Json { name: MANIFEST_JSON.to_owned(), source })?;
     if items.is_empty() {
         return Err(LayoutError::Empty(MANIFEST_JSON));
     }
-    let images = items.iter().map(|item| plan_item(archive, item)).collect::<Result<Vec<_>, _>>()?;
+    let images = items.iter().map(|Object(item)| plan_item(archive, item)).collect::<Result<Vec<_>, _>>()?;
     match wanted {
         Some(wanted) => only_for(wanted, images),
         None => Ok(images),
@@ -494,6 +497,9 @@ fn check_digest(name: &str, bytes: &[u8], expected: &Digest) -> Result<(), Layou
     if actual == *expected { Ok(()) } else { Err(LayoutError::Digest { name: name.to_owned(), actual }) }
 }
 
-fn parse<'a, T: Deserialize<'a>>(name: &str, bytes: &'a [u8]) -> Result<T, LayoutError> {
-    serde_json::from_slice(bytes).map_err(|source| LayoutError::Json { name: name.to_owned(), source })
+fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, LayoutError> {
+    json::object(bytes).map_err(|source| LayoutError::Json { name: name.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;
