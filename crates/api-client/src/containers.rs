@@ -138,6 +138,12 @@ impl Client {
         self.document(Request::get(at(name, "/json")))
     }
 
+    /// Everything about it, with the sizes of its files where `size` is set.
+    pub fn container_inspect_sized(&self, name: &str, size: bool) -> Result<Inspect> {
+        let query = QueryBuilder::new().with_flag("size", size).build();
+        self.document(Request::get(at(name, &format!("/json{query}"))))
+    }
+
     /// The same, as the server wrote it.
     pub fn container_inspect_raw(&self, name: &str, size: bool) -> Result<serde_json::Value> {
         let query = QueryBuilder::new().with_flag("size", size).build();

@@ -1,0 +1,8 @@
+//! How results look: Docker's units, tables and templates.
+
+pub(crate) mod json;
+pub(crate) mod list;
+pub(crate) mod progress;
+pub(crate) mod table;
+pub(crate) mod template;
+pub(crate) mod units;
