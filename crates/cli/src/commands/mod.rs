@@ -170,6 +170,7 @@ pub(crate) fn tree(detail: Detail<'_>) -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .arg(Arg::new("print-version").short('v').long("version").action(ArgAction::Version).help("Print the version"))
+        .arg(everywhere(&flag("json", Takes::Switch, "Print results as JSON")))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
