@@ -52,3 +52,19 @@ pub struct InterfaceStatistics {
     /// Packets to send that were dropped.
     pub tx_dropped: u64,
 }
+
+impl InterfaceStatistics {
+    /// What the host's end received, the container sent.
+    pub(crate) fn seen_from_the_other_end(host: &netlink::link::Statistics) -> Self {
+        Self {
+            rx_bytes: host.tx_bytes,
+            rx_packets: host.tx_packets,
+            rx_errors: host.tx_errors,
+            rx_dropped: host.tx_dropped,
+            tx_bytes: host.rx_bytes,
+            tx_packets: host.rx_packets,
+            tx_errors: host.rx_errors,
+            tx_dropped: host.rx_dropped,
+        }
+    }
+}

@@ -15,20 +15,31 @@
 //! Everything is blocking; callers in async code use their blocking pool. Nothing here knows containers, images or HTTP.
 
 mod address;
+mod allocator;
+mod bridge;
 mod endpoint;
 mod files;
+mod firewall;
+mod forwarding;
+mod maker;
 mod mode;
 mod names;
 mod networks;
+mod pools;
+mod settings;
+mod supply;
 
 pub use address::{Mac, MacError, Subnet, SubnetError};
 pub use endpoint::{Endpoint, InterfaceStatistics, Sandbox};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, hostname_file, hosts_file, read_host_resolv_conf, resolv_conf,
 };
+pub use firewall::FirewallError;
+pub use maker::MakeError;
 pub use mode::Mode;
 pub use names::Names;
 pub use networks::{
     Attachment, Bridge, CloseError, Networks, OpenError, Options, Remaining, StatisticsError, TakeError, Warning,
     namespace_of,
 };
+pub use supply::SupplyError;

@@ -2,13 +2,22 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use netlink::link::Link;
+use netlink::namespace::{self, NamespaceError};
+use netlink::{Family, RequestError, Socket};
 use thiserror::Error;
 
 use crate::address::{Mac, Subnet};
+use crate::allocator::Addresses;
+use crate::bridge;
 use crate::endpoint::{Endpoint, InterfaceStatistics, Sandbox};
+use crate::firewall::{self, FirewallError, Plan};
+use crate::forwarding::{self, Enabled, Forwarding};
+use crate::maker::{MakeError, Maker};
 use crate::names::Names;
+use crate::supply::{Supply, SupplyError};
 
 /// What an engine's networks are made from.
 #[derive(Clone, Debug)]
@@ -19,7 +28,7 @@ pub struct Options {
     pub run: PathBuf,
     /// The default bridge's subnet; `None` takes the first of Docker's pools that the host has no route into.
     pub subnet: Option<Subnet>,
-    /// The largest packet; `None` leaves the kernel's 1500.
+    /// The largest packet; `None` takes 1500, or what the default route's link has where that is less.
     pub mtu: Option<u32>,
     /// How many namespaces of each kind are kept ready; 0 makes each when it is asked for.
     pub ready: usize,
@@ -63,6 +72,8 @@ pub enum Warning {
     ForeignDrop(String),
     /// IPv4 forwarding is off and cannot be switched on.
     NoForwarding(String),
+    /// A setting of the bridge could not be made.
+    Setting(String),
     /// IPv4 forwarding was off and has been switched on.
     ForwardingEnabled,
 }
@@ -82,6 +93,7 @@ impl std::fmt::Display for Warning {
             Self::NoForwarding(reason) => {
                 write!(f, "no outbound network for containers: IPv4 forwarding is off and cannot be enabled ({reason})")
             }
+            Self::Setting(error) => f.write_str(error),
             Self::ForwardingEnabled => f.write_str("IPv4 forwarding was off; it is on now"),
         }
     }
@@ -89,19 +101,85 @@ impl std::fmt::Display for Warning {
 
 /// Why the networks cannot be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {}
+pub enum OpenError {
+    /// The host's namespace cannot be had.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// There is no socket.
+    #[error(transparent)]
+    Socket(#[from] netlink::OpenError),
+    /// The bridge or its address was refused.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// An interface of the bridge's name is there and is not ours.
+    #[error("interface {interface} exists and was not made by this engine: choose another --name or remove it")]
+    ForeignInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// The bridge that was just made is not there.
+    #[error("bridge {interface} vanished while it was set up")]
+    Vanished {
+        /// Its name.
+        interface: String,
+    },
+    /// The wanted subnet is in use on this host.
+    #[error("subnet {subnet} overlaps with a network that this host is connected to")]
+    SubnetTaken {
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// None of the usual subnets is free.
+    #[error("no subnet is free for the default bridge: choose one with --bip")]
+    NoSubnet,
+    /// There is no thread for the supply.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
 
 /// Why no namespace can be handed out.
 #[derive(Debug, Error)]
-pub enum TakeError {}
+pub enum TakeError {
+    /// None was ready, and none could be made.
+    #[error("cannot make a network namespace: {0}")]
+    Supply(#[from] SupplyError),
+    /// It could not be given the hardware address.
+    #[error("cannot set hardware address {mac}: {source}")]
+    Mac {
+        /// The address.
+        mac: Mac,
+        /// What went wrong.
+        source: MakeError,
+    },
+}
 
 /// Why an interface's statistics cannot be read.
 #[derive(Debug, Error)]
-pub enum StatisticsError {}
+pub enum StatisticsError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It is gone, and the container with it.
+    #[error("interface {interface} is gone")]
+    Gone {
+        /// The host's end.
+        interface: String,
+    },
+}
 
 /// Why something could not be taken away.
 #[derive(Debug, Error)]
-pub enum CloseError {}
+pub enum CloseError {
+    /// The bridge.
+    #[error(transparent)]
+    Bridge(#[from] RequestError),
+    /// The rules.
+    #[error("cannot remove firewall rules: {0}")]
+    Firewall(#[from] FirewallError),
+    /// The host's forwarding.
+    #[error("cannot restore IPv4 forwarding: {0}")]
+    Forwarding(String),
+}
 
 /// Whether containers stay behind when the engine closes its networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,54 +192,125 @@ pub enum Remaining {
 
 /// One engine's networks: its bridge, its firewall table, its supply of ready namespaces.
 #[derive(Debug)]
-pub struct Networks {}
+pub struct Networks {
+    run: PathBuf,
+    plan: Plan,
+    bridge: Bridge,
+    warnings: Vec<Warning>,
+    supply: Supply,
+}
 
 impl Networks {
     /// Makes, or takes over, what the engine needs. `running` are the endpoints of containers that live on from before: their
     /// addresses stay taken, every other port of the bridge is a dead engine's and is removed.
     pub fn open(options: &Options, running: &[Endpoint]) -> Result<Self, OpenError> {
-        let _ = (options, running, Names::of(&options.name));
-        unreachable!("published before it is written")
+        let names = Names::of(&options.name);
+        let host = namespace::current()?;
+        let mut socket = Socket::open(Family::Route)?;
+        let mut warnings = Vec::new();
+        let before = interfaces(&mut socket)?;
+        let ready = bridge::ensure(&mut socket, &names, options, running, &mut warnings)?;
+        let kept_apart = forward(&options.run, before, &mut warnings);
+        let plan = Plan { names: names.clone(), subnet: ready.view.subnet, kept_apart };
+        install_rules(&plan, &mut warnings);
+        let mut addresses = Addresses::new(ready.view.subnet, ready.view.gateway);
+        running.iter().for_each(|endpoint| addresses.reserve(endpoint.address));
+        let maker = Maker::new(host, socket, names, &ready);
+        let supply = Supply::start(maker, addresses, options.ready).map_err(OpenError::Thread)?;
+        Ok(Self { run: options.run.clone(), plan, bridge: ready.view, warnings, supply })
     }
 
     /// What does not work as it should on this host.
     pub fn warnings(&self) -> &[Warning] {
-        unreachable!("published before it is written")
+        &self.warnings
     }
 
     /// The default bridge.
     pub fn bridge(&self) -> &Bridge {
-        unreachable!("published before it is written")
+        &self.bridge
     }
 
     /// A namespace to start a container in: a ready one at almost no cost, or a new one when none is left.
     pub fn take(&self, attachment: Attachment) -> Result<Sandbox, TakeError> {
-        let _ = attachment;
-        unreachable!("published before it is written")
+        Ok(self.supply.take(attachment)?)
     }
 
     /// As [`Networks::take`] of the bridge, with this hardware address (`--mac-address`) instead of the one that follows from
     /// the IP address.
     pub fn take_with_mac(&self, mac: Mac) -> Result<Sandbox, TakeError> {
-        let _ = mac;
-        unreachable!("published before it is written")
+        let mut sandbox = self.supply.take(Attachment::Bridge)?;
+        match self.supply.maker().set_mac(&mut sandbox, mac) {
+            Ok(()) => Ok(sandbox),
+            Err(source) => {
+                sandbox.endpoint.into_iter().for_each(|endpoint| self.release(endpoint));
+                Err(TakeError::Mac { mac, source })
+            }
+        }
     }
 
     /// Gives back what a container had, after its last process has ended. Returns at once; the work is done behind it.
     pub fn release(&self, endpoint: Endpoint) {
-        let _ = endpoint;
+        self.supply.release(endpoint);
     }
 
     /// What the container's interface carried.
     pub fn statistics(&self, endpoint: &Endpoint) -> Result<InterfaceStatistics, StatisticsError> {
-        let _ = endpoint;
-        unreachable!("published before it is written")
+        let link = self.supply.maker().host_socket().link_by_name(&endpoint.host_interface)?;
+        let statistics = link.and_then(|link| link.statistics);
+        let gone = || StatisticsError::Gone { interface: endpoint.host_interface.clone() };
+        Ok(InterfaceStatistics::seen_from_the_other_end(&statistics.ok_or_else(gone)?))
+    }
+
+    /// Waits until as many namespaces are ready as there should be. For measurements: nobody else needs to wait.
+    pub fn settle(&self) {
+        self.supply.settle();
     }
 
     /// Takes away what the engine made, as far as no container needs it any more; waits until that is done.
     pub fn close(&self, remaining: Remaining) -> Result<(), CloseError> {
-        let _ = remaining;
-        unreachable!("published before it is written")
+        self.supply.stop();
+        if remaining == Remaining::Containers {
+            return Ok(());
+        }
+        let left = {
+            let mut socket = self.supply.maker().host_socket();
+            bridge::remove(&mut socket, &self.plan.names)?;
+            interfaces(&mut socket)?.present
+        };
+        firewall::remove(&self.plan)?;
+        forwarding::restore(&self.run, &left).map_err(|error| CloseError::Forwarding(error.to_string()))
+    }
+}
+
+/// The interfaces of the host: all, and those that lead out of it, which container engines' own do not.
+fn interfaces(socket: &mut Socket) -> Result<Forwarding, RequestError> {
+    let links: Vec<Link> = socket.links()?.into_iter().filter(|link| link.name != "lo").collect();
+    let leads_out = |link: &&Link| !["bridge", "veth"].contains(&link.kind.as_str());
+    Ok(Forwarding {
+        kept_apart: links.iter().filter(leads_out).map(|link| link.name.clone()).collect(),
+        present: links.into_iter().map(|link| link.name).collect(),
+    })
+}
+
+/// Switches forwarding on and returns the interfaces to keep apart because of it.
+fn forward(run: &Path, now: Forwarding, warnings: &mut Vec<Warning>) -> Vec<String> {
+    match forwarding::enable(run, now) {
+        Ok(Enabled::Before) => Vec::new(),
+        Ok(Enabled::ByUs(forwarding)) => {
+            warnings.push(Warning::ForwardingEnabled);
+            forwarding.kept_apart
+        }
+        Err(error) => {
+            warnings.push(Warning::NoForwarding(error.to_string()));
+            Vec::new()
+        }
+    }
+}
+
+fn install_rules(plan: &Plan, warnings: &mut Vec<Warning>) {
+    match firewall::install(plan) {
+        Ok(unhelped) => warnings.extend(unhelped.into_iter().map(Warning::ForeignDrop)),
+        Err(error) => warnings.push(Warning::NoFirewall(error.to_string())),
     }
 }
 

@@ -1,0 +1,201 @@
+//! Making network namespaces that a container can start in.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netlink::address::LinkAddress;
+use netlink::link::{self, Change, NewVeth, Power, Target};
+use netlink::namespace::{self, NamespaceError};
+use netlink::route::Route;
+use netlink::{Errno, Family, OpenError as SocketError, RequestError, Socket};
+use thiserror::Error;
+
+use crate::address::{Mac, Subnet};
+use crate::bridge::{Ready, gone};
+use crate::endpoint::{Endpoint, Sandbox};
+use crate::names::Names;
+use crate::settings;
+
+/// The index that the first device of every namespace has.
+const LOOPBACK: u32 = 1;
+const CONTAINER_INTERFACE: &str = "eth0";
+/// A pair's name can be taken by a container that lives on from before; the next number is then tried, this often.
+const NAME_ATTEMPTS: usize = 1000;
+
+/// What Docker allows inside every container: any port for any user, and pings without a capability.
+const CONTAINER_SETTINGS: [(&str, &str); 2] =
+    [("ipv4/ip_unprivileged_port_start", "0"), ("ipv4/ping_group_range", "0 2147483647")];
+
+/// Why a namespace could not be made.
+#[derive(Debug, Error)]
+pub enum MakeError {
+    /// There is no new namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// There is no socket in it.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A link, address or route was refused.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The interface that was just made is not there.
+    #[error("the container's interface vanished while it was set up")]
+    Vanished,
+}
+
+/// Makes namespaces and takes veth pairs away.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    host: OwnedFd,
+    host_socket: Mutex<Socket>,
+    names: Names,
+    bridge: u32,
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+    mtu: u32,
+    number: AtomicU32,
+    ipv6: bool,
+}
+
+impl Maker {
+    /// A maker that plugs into `bridge`; `host` is the namespace that it is in.
+    pub(crate) fn new(host: OwnedFd, host_socket: Socket, names: Names, bridge: &Ready) -> Self {
+        // Starting from the clock, two engines of one name in a row rarely meet the same number.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            host,
+            host_socket: Mutex::new(host_socket),
+            names,
+            bridge: bridge.index,
+            subnet: bridge.view.subnet,
+            gateway: bridge.view.gateway,
+            mtu: bridge.view.mtu,
+            number: AtomicU32::new(now.as_millis() as u32),
+            ipv6: settings::has_ipv6(),
+        }
+    }
+
+    /// A namespace with loopback alone. Leaves the calling thread in another namespace until [`Maker::return_home`].
+    pub(crate) fn isolated_here(&self) -> Result<Sandbox, MakeError> {
+        let namespace = namespace::leave_for_new()?;
+        let mut inside = Socket::open(Family::Route)?;
+        inside.execute(&mut [power_up(LOOPBACK)])?;
+        apply_container_settings();
+        Ok(Sandbox { namespace, endpoint: None })
+    }
+
+    /// A namespace on the bridge, with this address. Leaves the calling thread in another namespace until
+    /// [`Maker::return_home`].
+    pub(crate) fn bridged_here(&self, address: Ipv4Addr) -> Result<Sandbox, MakeError> {
+        let namespace = namespace::leave_for_new()?;
+        let mut inside = Socket::open(Family::Route)?;
+        let mac = Mac::of_address(address);
+        let host_interface = self.create_pair(&mut inside, mac)?;
+        self.disable_ipv6();
+        let eth0 = inside.link_by_name(CONTAINER_INTERFACE)?.ok_or(MakeError::Vanished)?.index;
+        self.plug_in(&host_interface)?;
+        let address_of_link = LinkAddress { link: eth0, address: address.into(), prefix: self.subnet.prefix() };
+        inside.execute(&mut [
+            power_up(LOOPBACK),
+            address_of_link.add(),
+            power_up(eth0),
+            Route::default_by(self.gateway.into(), eth0).add(),
+        ])?;
+        apply_container_settings();
+        let endpoint = Endpoint { address, prefix: self.subnet.prefix(), gateway: self.gateway, mac, host_interface };
+        Ok(Sandbox { namespace, endpoint: Some(endpoint) })
+    }
+
+    /// Takes the calling thread back to where it belongs, so that it does not keep a container's namespace alive.
+    pub(crate) fn return_home(&self) -> Result<(), NamespaceError> {
+        linux::namespace::join(self.host.as_fd(), linux::namespace::NETWORK).map_err(NamespaceError::Enter)
+    }
+
+    /// Makes the pair with the container's end here and the other on the host, and returns the other's name.
+    fn create_pair(&self, inside: &mut Socket, mac: Mac) -> Result<String, MakeError> {
+        for _ in 0..NAME_ATTEMPTS {
+            let peer = self.names.veth(self.number.fetch_add(1, Ordering::Relaxed));
+            let pair = NewVeth {
+                name: CONTAINER_INTERFACE,
+                mac: mac.octets(),
+                mtu: Some(self.mtu),
+                peer: &peer,
+                peer_namespace: self.host.as_fd(),
+            };
+            match inside.execute(&mut [link::create_veth(&pair)]) {
+                Ok(()) => return Ok(peer),
+                Err(error) if error.errno() == Some(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(MakeError::Vanished)
+    }
+
+    /// The network has no IPv6, so neither has the interface; loopback keeps `::1`. Kernels without IPv6 have no such setting.
+    fn disable_ipv6(&self) {
+        if self.ipv6 {
+            // In a container of ours /proc/sys may be read-only; the rules then still drop what is sent.
+            let _ = settings::set("ipv6/conf/eth0/disable_ipv6", "1");
+        }
+    }
+
+    /// Makes the host's end a port of the bridge. It needs no address of its own, not even a link-local one.
+    fn plug_in(&self, host_interface: &str) -> Result<(), MakeError> {
+        let target = Target::Name(host_interface);
+        let port = Change { master: Some(self.bridge), power: Some(Power::Up), ..Change::default() };
+        let mut batch = Vec::new();
+        if self.ipv6 {
+            batch.push(link::without_link_local(target));
+        }
+        batch.push(link::change(target, &port));
+        Ok(self.host_socket().execute(&mut batch)?)
+    }
+
+    /// Gives `eth0` in the sandbox another hardware address.
+    pub(crate) fn set_mac(&self, sandbox: &mut Sandbox, mac: Mac) -> Result<(), MakeError> {
+        namespace::within(sandbox.namespace.as_fd(), || -> Result<(), MakeError> {
+            let change = Change { mac: Some(mac.octets()), ..Change::default() };
+            Ok(Socket::open(Family::Route)?.execute(&mut [link::change(Target::Name(CONTAINER_INTERFACE), &change)])?)
+        })??;
+        if let Some(endpoint) = &mut sandbox.endpoint {
+            endpoint.mac = mac;
+        }
+        Ok(())
+    }
+
+    /// Deletes the pairs of these endpoints, and returns those that could not be deleted.
+    pub(crate) fn unplug(&self, endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+        let group = self.names.group();
+        let into_group = Change { group: Some(group), ..Change::default() };
+        let collected = endpoints.iter().map(|dead| link::change(Target::Name(&dead.host_interface), &into_group));
+        // All in one go: the kernel waits once for readers of its tables, however many links there are.
+        let mut batch: Vec<_> = collected.chain([link::delete_group(group)]).collect();
+        let mut socket = self.host_socket();
+        match socket.execute(&mut batch) {
+            Ok(()) => Vec::new(),
+            Err(_) => endpoints.into_iter().filter(|dead| !unplug_one(&mut socket, dead)).collect(),
+        }
+    }
+
+    /// The host's socket. A panic while it was locked leaves at most an unread answer, which the next exchange skips.
+    pub(crate) fn host_socket(&self) -> std::sync::MutexGuard<'_, Socket> {
+        self.host_socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn unplug_one(socket: &mut Socket, dead: &Endpoint) -> bool {
+    gone(socket.execute(&mut [link::delete(Target::Name(&dead.host_interface))])).is_ok()
+}
+
+fn power_up(index: u32) -> netlink::Request {
+    link::change(Target::Index(index), &Change { power: Some(Power::Up), ..Change::default() })
+}
+
+/// Best effort: a kernel without one of these settings starts containers all the same.
+fn apply_container_settings() {
+    for (setting, value) in CONTAINER_SETTINGS {
+        let _ = settings::set(setting, value);
+    }
+}

@@ -1,0 +1,70 @@
+//! Beside the rules of others.
+
+use std::os::fd::AsFd;
+
+use network::{Attachment, Networks, Remaining, Warning};
+
+use crate::world::{Host, Machine, call_tcp, serve_tcp};
+
+/// What Docker leaves behind on a host with iptables over nf_tables.
+const DOCKERS_RULES: &str = "add table ip filter; \
+    add chain ip filter DOCKER-USER; add rule ip filter DOCKER-USER counter return; \
+    add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+    add rule ip filter FORWARD counter jump DOCKER-USER";
+
+fn reaches_out(networks: &Networks, outside: &Machine, port: u16) -> bool {
+    let sandbox = networks.take(Attachment::Bridge).unwrap();
+    let _server = serve_tcp(outside.namespace.as_fd(), ([198, 51, 100, 2], port).into());
+    let reached = call_tcp(sandbox.namespace.as_fd(), ([198, 51, 100, 2], port).into()).is_ok();
+    networks.release(sandbox.endpoint.unwrap());
+    reached
+}
+
+#[test]
+fn dockers_drop_policy_does_not_cut_us_off() {
+    let (host, outside) = Host::with_outside();
+    host.machine.nft(&[DOCKERS_RULES]);
+    let before = host.machine.nft(&["list", "ruleset"]);
+    let networks = host.open();
+    assert!(reaches_out(&networks, &outside, 80));
+    drop(networks);
+    // A second start does not add the rules a second time.
+    let networks = host.open();
+    assert_eq!(host.machine.nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]).matches("conex0").count(), 2);
+    host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
+    let counters_aside =
+        |text: String| text.split_whitespace().filter(|word| word.parse::<u64>().is_err()).collect::<String>();
+    assert_eq!(counters_aside(host.machine.nft(&["list", "ruleset"])), counters_aside(before));
+}
+
+#[test]
+fn a_plain_iptables_drop_policy_is_passed_as_well() {
+    let (host, outside) = Host::with_outside();
+    host.machine.nft(&[
+        "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+    ]);
+    let networks = host.open();
+    assert!(reaches_out(&networks, &outside, 80));
+    host.machine.nft(&["delete rule ip filter FORWARD handle", &handle_of_first_rule(&host)]);
+    assert!(!reaches_out(&networks, &outside, 81), "without our rule the foreign policy drops");
+}
+
+fn handle_of_first_rule(host: &Host) -> String {
+    let listing = host.machine.nft(&["-a", "list", "chain", "ip", "filter", "FORWARD"]);
+    let outgoing = listing.lines().find(|line| line.contains("iifname \"conex0\"")).unwrap();
+    outgoing.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_chain_that_we_cannot_enter_is_told() {
+    let (host, _outside) = Host::with_outside();
+    host.machine.nft(&[
+        "add table inet custom; add chain inet custom inward { type filter hook forward priority 0; policy drop; }",
+    ]);
+    let networks = host.open();
+    assert!(
+        networks.warnings().contains(&Warning::ForeignDrop("inet custom inward".to_owned())),
+        "{:?}",
+        networks.warnings()
+    );
+}

@@ -1,0 +1,7 @@
+//! Networks in the real kernel. Each test has a "host" of its own: a network namespace in which the engine's bridge and rules are
+//! made, where it needs one with another namespace for the world outside.
+
+mod foreign;
+mod lifecycle;
+mod reach;
+mod world;
