@@ -84,7 +84,7 @@ pub struct LayerTree {
 /// Linux follows at most so many symbolic links in one name.
 const SYMLINKS_MAX: usize = 40;
 /// What a layer's tree may be at most in depth, symbolic links resolved.
-const DEPTH_MAX: usize = 2048;
+const DEPTH_MAX: usize = 512;
 
 const WHITEOUT: &[u8] = b".wh.";
 const AUFS_METADATA: &[u8] = b".wh..wh.";

@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod exec;
 pub mod fds;
 pub mod keyring;
+pub mod loop_device;
 pub mod memory;
 pub mod mount_attr;
 pub mod namespace;
@@ -23,5 +24,7 @@ pub mod scm;
 pub mod seccomp;
 pub mod signal;
 pub mod terminal;
+pub mod title;
+pub mod writeback;
 
 pub use raw::{Errno, Result};

@@ -1,7 +1,7 @@
 //! What can go wrong with layers.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci::DiffId;
 
@@ -9,23 +9,18 @@ use oci::DiffId;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A directory of the store cannot be made or read.
-    #[error("cannot open the layer store in {path}")]
-    Root {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot open the layer store")]
+    Root(#[from] durable::PathError),
     /// The chosen back end does not work here.
     #[error("layers cannot be kept as {backend} here: {reason}")]
     Unsupported {
         /// The back end asked for.
-        backend: &'static str,
+        backend: crate::Backend,
         /// What the probe found.
         reason: String,
     },
     /// Another engine uses this root.
-    #[error("the layer store in {path} is in use by another engine")]
+    #[error("the layer store in {path} is in use by another engine", path = path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -63,8 +58,11 @@ pub enum Error {
     /// The tar cannot be indexed.
     #[error("cannot index the layer")]
     Index(#[source] erofs::Error),
+    /// A file of the store could not be written, named or removed.
+    #[error(transparent)]
+    Durable(#[from] durable::PathError),
     /// A system call failed.
-    #[error("cannot {action} {path}")]
+    #[error("cannot {action} {path}", path = path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -73,4 +71,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// For `map_err`: what was tried, on what.
+    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source: source.into() }
+    }
 }

@@ -11,25 +11,35 @@
 //!
 //! ```text
 //! <root>/layers/                           <run>/layers/
-//!   staging/                                 <32 hex digits of a diff-id>/    a mounted layer (EROFS only)
-//!   sha256/<hex>.tar, <hex>.erofs          
-//!   sha256/<hex>/{fs,skeleton,shadow}      (directories back end)
+//!   lock                                     <32 hex digits of a diff-id>/    a mounted layer (EROFS)
+//!   sha256/<hex>.tar, <hex>.erofs            empty/                           for images without layers
+//!   unpacked/<hex>/{root,skeleton}           (directories)
 //! ```
 //!
 //! What must not be known here: images, manifests, containers, compression.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci::DiffId;
 
+mod directories;
+mod erofs_store;
 mod error;
+mod index;
 mod layer_writer;
+mod mount;
+mod open;
+mod probe;
+mod skeleton;
+mod upper;
 
 pub use archive::changes::{Change, ChangeKind};
 pub use error::{Error, OpenError};
 pub use layer_writer::{Layer, LayerWriter};
+pub use open::open;
+pub use probe::{Probe, probe};
 
 /// How layers are kept and mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +50,16 @@ pub enum Backend {
     ErofsLoop,
     /// Unpacked directories.
     Directories,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Backend::ErofsFile => "erofs",
+            Backend::ErofsLoop => "erofs-loop",
+            Backend::Directories => "directories",
+        })
+    }
 }
 
 /// Which back end to open.
@@ -106,7 +126,8 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
     /// Hashes the layer's tar again; [`Error::Corrupt`] when it is not what it was.
     fn verify(&self, layer: &DiffId) -> Result<(), Error>;
 
-    /// Forgets the layer. Containers that run on it keep it until they end. A layer that is not here is no error.
+    /// Forgets the layer; one that is not here is no error. The caller makes sure that no container uses it: a mounted layer lives on
+    /// until the last overlay on it is gone, but an unpacked one is gone at once.
     fn remove(&self, layer: &DiffId) -> Result<(), Error>;
 
     /// The directories to give to overlayfs as lower layers, topmost first, for `layers` given bottom first (as in an image's
@@ -125,39 +146,4 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
 
     /// What the upper directory changes in the image of `layers` (bottom first), sorted by path.
     fn changes(&self, upper: &Path, layers: &[DiffId]) -> Result<Vec<Change>, Error>;
-}
-
-/// What this machine can do, and why not.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// File-backed EROFS: `Err` has the reason.
-    pub erofs_file: Result<(), String>,
-    /// EROFS through loop devices.
-    pub erofs_loop: Result<(), String>,
-    /// Unpacked directories: needs only a file system.
-    pub directories: Result<(), String>,
-}
-
-impl Probe {
-    /// The back end that [`Choice::Automatic`] takes.
-    pub fn best(&self) -> Backend {
-        match (&self.erofs_file, &self.erofs_loop) {
-            (Ok(()), _) => Backend::ErofsFile,
-            (_, Ok(())) => Backend::ErofsLoop,
-            _ => Backend::Directories,
-        }
-    }
-}
-
-/// Finds out by trying (a tiny image, mounted and unmounted again) which back ends work for `<root>` and `<run>`.
-pub fn probe(root: &Path, run: &Path) -> Probe {
-    let _ = (root, run);
-    let untried = || Err("not tried yet".to_owned());
-    Probe { erofs_file: untried(), erofs_loop: untried(), directories: Ok(()) }
-}
-
-/// Opens the store, clears what a crash left in staging, and recognises the mounts that an earlier daemon left.
-pub fn open(root: &Path, run: &Path, choice: Choice) -> Result<std::sync::Arc<dyn Snapshotter>, OpenError> {
-    let _ = (root, run, choice);
-    Err(OpenError::Root { path: root.to_owned(), source: io::Error::other("not built yet") })
 }

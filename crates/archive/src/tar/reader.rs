@@ -29,7 +29,7 @@ impl Default for Limits {
         Limits {
             entries: 4_000_000,
             path_bytes: 4095,
-            path_depth: 1024,
+            path_depth: 512,
             extension_bytes: 1 << 20,
             xattr_bytes: 256 << 10,
             sparse_bytes: 8 << 40,

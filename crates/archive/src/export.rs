@@ -1,0 +1,205 @@
+//! A directory tree as a tar, read through directory file descriptors: no name is resolved twice, no link followed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::attributes::{read_xattr, read_xattrs};
+use crate::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
+
+/// Deeper trees are refused: each level takes a file descriptor while its contents are written.
+const DEPTH_MAX: usize = 512;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Writes everything below `root` as a tar, the root itself first. Sockets are left out: no tar can have them.
+pub fn tree(root: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
+    Export { writer: Writer::new(output), form: Form::Tree, links: HashMap::new() }.run(root)
+}
+
+/// Writes an overlay's upper directory as an OCI layer: overlayfs' whiteouts and opaque directories in the form of OCI.
+pub fn layer(upper: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
+    Export { writer: Writer::new(output), form: Form::Layer, links: HashMap::new() }.run(upper)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Tree,
+    Layer,
+}
+
+struct Export<'a> {
+    writer: Writer<&'a mut dyn Write>,
+    form: Form,
+    /// The first name of every file that has several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+/// A directory whose contents are being written.
+struct Level {
+    dir: OwnedFd,
+    names: std::vec::IntoIter<Vec<u8>>,
+    path_bytes: usize,
+}
+
+impl Export<'_> {
+    fn run(mut self, root: BorrowedFd<'_>) -> io::Result<()> {
+        let mut path = Vec::new();
+        let root = open(root, b".", OFlags::DIRECTORY)?;
+        let mut levels = vec![self.enter(root, &path)?];
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.path_bytes);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            let parent_bytes = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            if let Some(dir) = self.entry(&level.dir, &name, &path, parent_bytes)? {
+                if levels.len() == DEPTH_MAX {
+                    return Err(io::Error::other("the directories are nested too deeply for a tar"));
+                }
+                levels.push(self.enter(dir, &path)?);
+            }
+        }
+        self.writer.finish().map(drop)
+    }
+
+    /// Writes a directory's own entry and prepares its contents.
+    fn enter(&mut self, dir: OwnedFd, path: &[u8]) -> io::Result<Level> {
+        let stat = rustix::fs::fstat(&dir)?;
+        let metadata = metadata(&stat, dir.as_fd())?;
+        self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::Directory })?;
+        if self.form == Form::Layer && is_opaque(dir.as_fd())? {
+            let mark = [path, if path.is_empty() { b"" } else { b"/" }, OPAQUE].concat();
+            self.writer.file(&mark, &Metadata { mtime: metadata.mtime, ..Metadata::default() }, b"")?;
+        }
+        let names = names(dir.as_fd())?.into_iter();
+        Ok(Level { dir, names, path_bytes: path.len() })
+    }
+
+    /// Writes what is not a directory; gives a directory back to be entered.
+    fn entry(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], parent_bytes: usize) -> io::Result<Option<OwnedFd>> {
+        let Some(file) = open_path(dir.as_fd(), name)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&file)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return open(file.as_fd(), b".", OFlags::DIRECTORY).map(Some),
+            FileType::Socket | FileType::Unknown => return Ok(None),
+            FileType::CharacterDevice if self.form == Form::Layer && stat.st_rdev == 0 => {
+                return self.whiteout(&stat, name, &path[..parent_bytes]).map(|()| None);
+            }
+            _ if self.known_link(&stat, path) => EntryKind::HardLink { target: self.links[&inode(&stat)].clone() },
+            FileType::RegularFile => return self.file(&file, &stat, path).map(|()| None),
+            FileType::Symlink => {
+                EntryKind::Symlink { target: rustix::fs::readlinkat(&file, c"", Vec::new())?.into_bytes() }
+            }
+            FileType::CharacterDevice => EntryKind::CharDevice(device(&stat)),
+            FileType::BlockDevice => EntryKind::BlockDevice(device(&stat)),
+            FileType::Fifo => EntryKind::Fifo,
+        };
+        let metadata = metadata(&stat, file.as_fd())?;
+        self.writer.start(&Header { path, metadata: &metadata, kind: &kind })?;
+        Ok(None)
+    }
+
+    fn whiteout(&mut self, stat: &Stat, name: &[u8], parent: &[u8]) -> io::Result<()> {
+        let path = [parent, if parent.is_empty() { b"" } else { b"/" }, WHITEOUT, name].concat();
+        self.writer.file(&path, &Metadata { mtime: mtime(stat), ..Metadata::default() }, b"")
+    }
+
+    /// Whether the file was written already under another name; remembers this one if not.
+    fn known_link(&mut self, stat: &Stat, path: &[u8]) -> bool {
+        if stat.st_nlink < 2 {
+            return false;
+        }
+        let known = self.links.contains_key(&inode(stat));
+        self.links.entry(inode(stat)).or_insert_with(|| path.to_vec());
+        known
+    }
+
+    /// Writes a file as long as it was when its header was written, even when somebody writes to it or cuts it meanwhile.
+    fn file(&mut self, file: &OwnedFd, stat: &Stat, path: &[u8]) -> io::Result<()> {
+        // The file that was inspected, whatever has its name by now.
+        let file = File::open(crate::attributes::fd_path(file.as_fd()))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let metadata = metadata(stat, file.as_fd())?;
+        self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::File { size, sparse: None } })?;
+        let copied = io::copy(&mut file.take(size), &mut self.writer)?;
+        io::copy(&mut io::repeat(0).take(size - copied), &mut self.writer).map(drop)
+    }
+}
+
+/// The names in a directory, sorted, so that the same tree gives the same tar.
+pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if !matches!(name.as_slice(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(crate) fn open(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Opens whatever is under a name, without side effects; `None` when it is gone by now.
+pub(crate) fn open_path(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    match rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether overlayfs hides what lower layers have in this directory.
+pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    for name in [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"] {
+        if read_xattr(dir, name)?.is_some_and(|value| value == b"y") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(crate) fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
+}
+
+fn metadata(stat: &Stat, file: BorrowedFd<'_>) -> io::Result<Metadata> {
+    Ok(Metadata {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: mtime(stat),
+        xattrs: read_xattrs(file)?,
+    })
+}
+
+fn device(stat: &Stat) -> Device {
+    Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) }
+}
+
+fn inode(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
