@@ -1,0 +1,12 @@
+//! The image store from outside, on real layers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod builtin;
+mod crash;
+mod fixtures;
+mod hostile;
+mod import;
+mod load;
+mod save;
+mod store;
