@@ -7,6 +7,7 @@ mod programs;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ usage: ./x TASK [ARGUMENTS]
   setup              install what is missing, build, and run a first container
   build [--release]  build conex and its static runtime into target/conex/PROFILE
   test [FILTER...]   build, then run every test, then the lints
+  vm-test [FILTER...] run tests of limits inside a virtual machine that has cgroup v2 only
   lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
   tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
 ";
@@ -38,6 +40,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some("setup") => setup::run_all(),
         Some("build") => programs::build(programs::Profile::parse(rest)?).map(drop),
         Some("test") => test::run_all(rest),
+        Some("vm-test") => vm::run_tests(rest),
         Some("lint") => lint::run_all(),
         Some("tidy") => tidy::run(rest),
         None | Some("help" | "-h" | "--help") => {

@@ -25,8 +25,9 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "python3", package: "python3" },
     Needed { program: "strace", package: "strace" },
     Needed { program: "skopeo", package: "skopeo" },
-    Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" },
 ];
+
+const FOR_VM: &[Needed] = &[Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" }];
 
 /// Names under which Debian has had Docker's command line, the newest first.
 const DOCKER_CLIENTS: &[&str] = &["docker-cli", "docker.io"];
@@ -49,6 +50,16 @@ pub(crate) fn for_tests() -> Result<()> {
         install_first_of(DOCKER_CLIENTS)?;
     }
     Ok(())
+}
+
+/// Installs what booting a virtual machine needs.
+pub(crate) fn for_vm() -> Result<()> {
+    let missing: Vec<&str> = FOR_VM.iter().filter(|n| !found(n.program)).map(|n| n.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    update()?;
+    install(&missing)
 }
 
 /// Installs cargo-nextest, and for the lints cargo-deny, where they are missing.
