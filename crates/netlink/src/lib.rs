@@ -18,4 +18,4 @@ pub mod socket;
 
 pub use attribute::{Attribute, Attributes};
 pub use request::Request;
-pub use socket::{Errno, Family, OpenError, Reply, RequestError, Socket};
+pub use socket::{Errno, Family, Group, OpenError, Reply, RequestError, Socket};

@@ -47,6 +47,21 @@ pub enum Family {
     Netfilter,
 }
 
+/// What a socket can be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Changes to nf_tables.
+    Rules,
+}
+
+impl Group {
+    fn mask(self) -> u32 {
+        match self {
+            Self::Rules => 1 << (7 - 1),
+        }
+    }
+}
+
 /// Why there is no socket.
 #[derive(Debug, Error)]
 #[error("cannot open a netlink socket: {source}")]
@@ -137,12 +152,16 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket here.
     pub fn open(family: Family) -> Result<Self, OpenError> {
+        Self::open_in_groups(family, 0)
+    }
+
+    fn open_in_groups(family: Family, groups: u32) -> Result<Self, OpenError> {
         let protocol = match family {
             Family::Route => None,
             Family::Netfilter => Some(protocols::NETFILTER),
         };
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         linux::netlink::enable(fd.as_fd(), NetlinkOption::CapAck)?;
         linux::netlink::enable(fd.as_fd(), NetlinkOption::ExtAck)?;
         if family == Family::Route {
@@ -152,6 +171,22 @@ impl Socket {
         rustix::net::sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)?;
         rustix::net::sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
+    }
+
+    /// Opens a socket that the kernel tells of changes. It is only good for [`Socket::discard`] and for waiting on.
+    pub fn subscribe(family: Family, group: Group) -> Result<Self, OpenError> {
+        Self::open_in_groups(family, group.mask())
+    }
+
+    /// Throws away what has come in unasked, without waiting for more.
+    pub fn discard(&mut self) {
+        // An overrun is reported once, as an error, and then cleared: read on until there really is nothing.
+        loop {
+            match rustix::net::recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// Carries out `requests` in order, all sent at once. The kernel goes on after a failed one; the first failure is returned.

@@ -152,10 +152,11 @@ pub(crate) fn is_installed(plan: &Plan) -> Result<bool, FirewallError> {
     if !kernel.tables()?.contains(&(Family::Inet, plan.names.table().to_owned())) {
         return Ok(false);
     }
-    let chains = kernel.chains()?;
-    let of_ours = chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == plan.names.table());
-    if of_ours.count() != plan.table().chains.len() {
-        return Ok(false);
+    for chain in plan.table().chains {
+        // The rules of a chain that is not there are an empty list.
+        if kernel.rules(Family::Inet, plan.names.table(), &chain.name)?.len() != chain.rules.len() {
+            return Ok(false);
+        }
     }
     let foreign = Foreign::find(&mut kernel, plan)?;
     Ok(foreign.entrance.is_none_or(|chain| foreign.marked.iter().filter(|(name, _)| *name == chain).count() == 2))

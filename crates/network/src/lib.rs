@@ -28,6 +28,7 @@ mod networks;
 mod pools;
 mod settings;
 mod supply;
+mod watch;
 
 pub use address::{Mac, MacError, Subnet, SubnetError};
 pub use endpoint::{Endpoint, InterfaceStatistics, Sandbox};

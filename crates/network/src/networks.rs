@@ -18,6 +18,7 @@ use crate::forwarding::{self, Enabled, Forwarding};
 use crate::maker::{MakeError, Maker};
 use crate::names::Names;
 use crate::supply::{Supply, SupplyError};
+use crate::watch::Watch;
 
 /// What an engine's networks are made from.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ pub enum Warning {
     ForeignDrop(String),
     /// IPv4 forwarding is off and cannot be switched on.
     NoForwarding(String),
+    /// The rules are there, but nobody notices when they are taken away.
+    Unwatched(String),
     /// A setting of the bridge could not be made.
     Setting(String),
     /// IPv4 forwarding was off and has been switched on.
@@ -93,6 +96,7 @@ impl std::fmt::Display for Warning {
             Self::NoForwarding(reason) => {
                 write!(f, "no outbound network for containers: IPv4 forwarding is off and cannot be enabled ({reason})")
             }
+            Self::Unwatched(error) => write!(f, "firewall rules are not watched: {error}"),
             Self::Setting(error) => f.write_str(error),
             Self::ForwardingEnabled => f.write_str("IPv4 forwarding was off; it is on now"),
         }
@@ -198,6 +202,7 @@ pub struct Networks {
     bridge: Bridge,
     warnings: Vec<Warning>,
     supply: Supply,
+    watch: Option<Watch>,
 }
 
 impl Networks {
@@ -212,12 +217,12 @@ impl Networks {
         let ready = bridge::ensure(&mut socket, &names, options, running, &mut warnings)?;
         let kept_apart = forward(&options.run, before, &mut warnings);
         let plan = Plan { names: names.clone(), subnet: ready.view.subnet, kept_apart };
-        install_rules(&plan, &mut warnings);
+        let watch = install_rules(&plan, &mut warnings);
         let mut addresses = Addresses::new(ready.view.subnet, ready.view.gateway);
         running.iter().for_each(|endpoint| addresses.reserve(endpoint.address));
         let maker = Maker::new(host, socket, names, &ready);
         let supply = Supply::start(maker, addresses, options.ready).map_err(OpenError::Thread)?;
-        Ok(Self { run: options.run.clone(), plan, bridge: ready.view, warnings, supply })
+        Ok(Self { run: options.run.clone(), plan, bridge: ready.view, warnings, supply, watch })
     }
 
     /// What does not work as it should on this host.
@@ -269,6 +274,9 @@ impl Networks {
     /// Takes away what the engine made, as far as no container needs it any more; waits until that is done.
     pub fn close(&self, remaining: Remaining) -> Result<(), CloseError> {
         self.supply.stop();
+        if let Some(watch) = &self.watch {
+            watch.stop();
+        }
         if remaining == Remaining::Containers {
             return Ok(());
         }
@@ -307,10 +315,17 @@ fn forward(run: &Path, now: Forwarding, warnings: &mut Vec<Warning>) -> Vec<Stri
     }
 }
 
-fn install_rules(plan: &Plan, warnings: &mut Vec<Warning>) {
+/// Installs the rules and has them watched, where there is something to watch.
+fn install_rules(plan: &Plan, warnings: &mut Vec<Warning>) -> Option<Watch> {
     match firewall::install(plan) {
-        Ok(unhelped) => warnings.extend(unhelped.into_iter().map(Warning::ForeignDrop)),
-        Err(error) => warnings.push(Warning::NoFirewall(error.to_string())),
+        Ok(unhelped) => {
+            warnings.extend(unhelped.into_iter().map(Warning::ForeignDrop));
+            Watch::start(plan.clone()).map_err(|error| warnings.push(Warning::Unwatched(error.to_string()))).ok()
+        }
+        Err(error) => {
+            warnings.push(Warning::NoFirewall(error.to_string()));
+            None
+        }
     }
 }
 

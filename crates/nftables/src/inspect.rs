@@ -57,7 +57,7 @@ impl Kernel {
     pub fn tables(&mut self) -> Result<Vec<(Family, String)>, RequestError> {
         let request = Request::new(message(GET_TABLE), DUMP, &header(0, 0), "list nftables tables");
         let table = |reply: &Reply| Some((family(reply)?, text(reply, 1)?));
-        Ok(self.list(&request, NEW_TABLE, table)?)
+        self.list(&request, NEW_TABLE, table)
     }
 
     /// All chains of families that we know.

@@ -1,5 +1,7 @@
 //! The messages against the real kernel, each test in network namespaces of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 

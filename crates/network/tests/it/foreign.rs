@@ -45,8 +45,12 @@ fn a_plain_iptables_drop_policy_is_passed_as_well() {
     ]);
     let networks = host.open();
     assert!(reaches_out(&networks, &outside, 80));
+    // It is our rule that lets it: the foreign policy drops what has none.
+    let stopped = networks.take(Attachment::Bridge).unwrap();
+    drop(networks);
     host.machine.nft(&["delete rule ip filter FORWARD handle", &handle_of_first_rule(&host)]);
-    assert!(!reaches_out(&networks, &outside, 81), "without our rule the foreign policy drops");
+    let _server = serve_tcp(outside.namespace.as_fd(), ([198, 51, 100, 2], 81).into());
+    call_tcp(stopped.namespace.as_fd(), ([198, 51, 100, 2], 81).into()).unwrap_err();
 }
 
 fn handle_of_first_rule(host: &Host) -> String {
@@ -67,4 +71,42 @@ fn a_chain_that_we_cannot_enter_is_told() {
         "{:?}",
         networks.warnings()
     );
+}
+
+/// Waits for something that another thread brings about.
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn rules_that_somebody_flushes_come_back() {
+    let (host, outside) = Host::with_outside();
+    let networks = host.open();
+    let rules = host.machine.nft(&["list", "ruleset"]);
+    assert!(rules.contains("direct-access"));
+    for what in
+        [["flush", "ruleset"].as_slice(), &["flush", "table", "inet", "conex"], &["delete", "table", "inet", "conex"]]
+    {
+        host.machine.nft(what);
+        eventually("the rules did not come back", || host.machine.nft(&["list", "ruleset"]) == rules);
+    }
+    assert!(reaches_out(&networks, &outside, 80));
+    host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(host.machine.nft(&["list", "ruleset"]), "", "after closing they stay away");
+}
+
+#[test]
+fn docker_may_come_later() {
+    let (host, outside) = Host::with_outside();
+    let networks = host.open();
+    host.machine.nft(&[DOCKERS_RULES]);
+    eventually("no rule for Docker's chain", || {
+        host.machine.nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]).matches("conex0").count() == 2
+    });
+    assert!(reaches_out(&networks, &outside, 80));
 }

@@ -32,7 +32,7 @@ fn two_containers_and_their_host_speak_with_each_other() {
 fn a_container_reaches_out_as_its_host() {
     let (host, outside) = Host::with_outside();
     let networks = host.open();
-    assert_eq!(networks.warnings(), [Warning::ForwardingEnabled]);
+    assert_eq!(networks.warnings(), [Warning::ForwardingEnabled], "a host like any other");
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     let server = serve_tcp(outside.namespace.as_fd(), ([198, 51, 100, 2], 80).into());
     call_tcp(sandbox.namespace.as_fd(), server.address).unwrap();
@@ -50,6 +50,7 @@ fn nobody_outside_reaches_a_container_by_a_route_to_its_address() {
     let server = serve_tcp(sandbox.namespace.as_fd(), target);
     call_tcp(outside.namespace.as_fd(), target).unwrap_err();
     // It is the rules that keep it out: without them the way is open, so this test would notice if they did nothing.
+    drop(networks);
     host.machine.nft(&["flush", "ruleset"]);
     call_tcp(outside.namespace.as_fd(), target).unwrap();
     assert_eq!(server.caller().ip(), Ipv4Addr::new(198, 51, 100, 2));
@@ -61,6 +62,7 @@ fn the_second_barrier_holds_without_the_first() {
     let networks = host.open();
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     outside.add_route([172, 17, 0, 0], 16, [198, 51, 100, 1]);
+    drop(networks);
     host.machine.nft(&["flush", "chain", "inet", "conex", "direct-access"]);
     let target: SocketAddr = (address(&sandbox), 80).into();
     let _server = serve_tcp(sandbox.namespace.as_fd(), target);

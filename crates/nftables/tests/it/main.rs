@@ -1,5 +1,7 @@
 //! Rulesets in the real kernel, compared with what `nft` prints; each test in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
