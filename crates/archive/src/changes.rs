@@ -48,13 +48,7 @@ struct Below {
     merged: Vec<OwnedFd>,
 }
 
-fn compare(
-    upper: &OwnedFd,
-    below: &Below,
-    path: &[u8],
-    depth: usize,
-    changes: &mut Vec<Change>,
-) -> io::Result<()> {
+fn compare(upper: &OwnedFd, below: &Below, path: &[u8], depth: usize, changes: &mut Vec<Change>) -> io::Result<()> {
     if depth == DEPTH_MAX {
         return Err(io::Error::other("the directories are nested too deeply to be compared"));
     }

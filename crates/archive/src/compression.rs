@@ -130,7 +130,9 @@ impl<W: Write> Compressor<W> {
         let encoder = match compression {
             Compression::None => Encoder::None(inner),
             Compression::Gzip => Encoder::Gzip(flate2::write::GzEncoder::new(inner, flate2::Compression::fast())),
-            Compression::Zstd => Encoder::Zstd(zstd::stream::write::Encoder::new(inner, zstd::DEFAULT_COMPRESSION_LEVEL)?),
+            Compression::Zstd => {
+                Encoder::Zstd(zstd::stream::write::Encoder::new(inner, zstd::DEFAULT_COMPRESSION_LEVEL)?)
+            }
             Compression::Xz | Compression::Bzip2 => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, "xz and bzip2 can be read only, not written"));
             }

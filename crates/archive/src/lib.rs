@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod changes;
 pub mod compression;
 pub mod export;
+pub mod extract;
 pub mod layer;
 pub mod pipe;
 pub mod tar;

@@ -1,8 +1,6 @@
 //! Where everything stands in the image, decided before the first byte is written.
 
-use crate::format::{
-    CHUNK_BITS_MAX, CHUNK_INDEX_BYTES, DataLayout, INODE_BYTES, META_OFFSET, NID_BYTES, file_type,
-};
+use crate::format::{CHUNK_BITS_MAX, CHUNK_INDEX_BYTES, DataLayout, INODE_BYTES, META_OFFSET, NID_BYTES, file_type};
 use crate::xattr::{Body, Shared};
 use crate::{BLOCK_BYTES, Contents, Error, Inode, Kind, Tree, directory, sparse};
 
@@ -145,7 +143,12 @@ impl<'a> Walk<'a> {
 
     fn check_name(&self, directory: u32, name: &[u8], before: Option<&[u8]>, child: usize) -> Result<(), Error> {
         let wrong = |reason| Err(Error::Inconsistent { inode: directory as usize, reason });
-        if name.is_empty() || name.len() > 255 || name.contains(&0) || name.contains(&b'/') || matches!(name, b"." | b"..") {
+        if name.is_empty()
+            || name.len() > 255
+            || name.contains(&0)
+            || name.contains(&b'/')
+            || matches!(name, b"." | b"..")
+        {
             return wrong("it has an invalid name in it");
         }
         if before.is_some_and(|before| before >= name) {

@@ -146,7 +146,9 @@ pub enum Error {
         limit: u64,
     },
     /// Contents do not begin at a block border of the data device.
-    #[error("inode {inode} has contents at byte {offset}, which is not at a block border or lies outside of the data device")]
+    #[error(
+        "inode {inode} has contents at byte {offset}, which is not at a block border or lies outside of the data device"
+    )]
     Misplaced {
         /// The inode's number in the tree.
         inode: usize,

@@ -70,13 +70,10 @@ mod tests {
     #[test]
     fn aligned_segments_stay_in_the_tar() {
         let segments = [Segment { offset: 4096, length: 8192, data_offset: 512 }];
-        assert_eq!(plan(20_000, &segments), [
-            Chunk::Hole,
-            Chunk::Device(512),
-            Chunk::Device(4608),
-            Chunk::Hole,
-            Chunk::Hole
-        ]);
+        assert_eq!(
+            plan(20_000, &segments),
+            [Chunk::Hole, Chunk::Device(512), Chunk::Device(4608), Chunk::Hole, Chunk::Hole]
+        );
     }
 
     #[test]
@@ -100,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_index_of_a_huge_file_stays_small() {
-        let size = 8 << 40;
+        let size: u64 = 8 << 40;
         assert!(size.div_ceil(1 << chunk_bits(size)) <= CHUNKS_MAX);
     }
 }

@@ -123,9 +123,13 @@ impl Image<'_> {
         match &inode.kind {
             Kind::Directory | Kind::Symlink(_) => (u64::from(place.size), first_block),
             Kind::File { size: 0, .. } => (0, 0),
-            Kind::File { size, contents: Contents::Contiguous(_) } => (*size, chunk_format(contiguous_chunk_bits(*size))),
+            Kind::File { size, contents: Contents::Contiguous(_) } => {
+                (*size, chunk_format(contiguous_chunk_bits(*size)))
+            }
             Kind::File { size, contents: Contents::Sparse(_) } => (*size, chunk_format(chunk_bits(*size))),
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (0, device_number(*major, *minor)),
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                (0, device_number(*major, *minor))
+            }
             Kind::Fifo | Kind::Socket => (0, 0),
         }
     }
@@ -228,7 +232,9 @@ impl Image<'_> {
     ) -> Result<(), Error> {
         let mut at = self.layout.copies_at;
         for number in self.layout.order.iter().map(|number| *number as usize) {
-            let Kind::File { size, contents: Contents::Sparse(segments) } = self.tree.inode(number).kind else { continue };
+            let Kind::File { size, contents: Contents::Sparse(segments) } = self.tree.inode(number).kind else {
+                continue;
+            };
             let chunk_bytes = 1_u64 << chunk_bits(size);
             for (index, (chunk, touching)) in chunks(size, segments).enumerate() {
                 if chunk == Chunk::Copy {

@@ -110,7 +110,8 @@ impl Trees {
             DirBuilder::new().mode(DIR_MODE).create(dir).map_err(Error::io("create", dir))?;
         }
         let dir = File::open(&root).map_err(Error::io("open", &root))?;
-        unpack(&layer.tree, layer.file.file(), dir.as_fd(), self.privileges).map_err(Error::io("unpack into", &root))?;
+        unpack(&layer.tree, layer.file.file(), dir.as_fd(), self.privileges)
+            .map_err(Error::io("unpack into", &root))?;
         skeleton::write(&layer.tree, layer.file.file(), layer.tar_bytes, &skeleton)
             .map_err(Error::io("write", &skeleton))?;
         // One step for thousands of files; syncing each would take minutes.

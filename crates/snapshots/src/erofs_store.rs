@@ -240,7 +240,8 @@ impl Snapshotter for ErofsStore {
     }
 
     fn unmount_except(&self, keep: &[DiffId]) -> Result<(), Error> {
-        let keep: Vec<PathBuf> = keep.iter().map(|layer| self.place(layer)).chain([self.mounts.join("empty")]).collect();
+        let keep: Vec<PathBuf> =
+            keep.iter().map(|layer| self.place(layer)).chain([self.mounts.join("empty")]).collect();
         let _mounting = self.mounting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let places = fs::read_dir(&self.mounts).map_err(Error::io("list", &self.mounts))?;
         let places = places.filter_map(|place| place.ok()).map(|place| place.path());

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
+use archive::Refusal;
 use archive::layer::LayerTree;
 use archive::tar::{Decoder, Event, Limits};
-use archive::Refusal;
 use durable::StagedFile;
 use oci::{DiffId, Digest};
 use sha2::{Digest as _, Sha256};

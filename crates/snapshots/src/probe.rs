@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use archive::tar::{Metadata, Reader, Writer};
 use archive::layer::LayerTree;
+use archive::tar::{Metadata, Reader, Writer};
 use durable::StagedFile;
 use oci::{DiffId, Digest};
 use rustix::fs::{Mode, OFlags};
@@ -51,7 +51,8 @@ impl Probe {
 pub fn probe(root: &Path) -> Probe {
     let layers = root.join("layers");
     let directories = durable::create_dir(&layers, 0o700).map_err(|error| explain(&error));
-    let try_one = |backend| directories.clone().and_then(|()| try_mount(backend, &layers).map_err(|error| explain(&error)));
+    let try_one =
+        |backend| directories.clone().and_then(|()| try_mount(backend, &layers).map_err(|error| explain(&error)));
     Probe { erofs_file: try_one(Backend::ErofsFile), erofs_loop: try_one(Backend::ErofsLoop), directories }
 }
 
@@ -86,5 +87,9 @@ fn try_mount(backend: Backend, dir: &Path) -> io::Result<()> {
     let file = rustix::fs::openat(mounted.as_fd(), NAME, flags, Mode::empty())?;
     let mut found = Vec::new();
     File::from(file).read_to_end(&mut found)?;
-    if found == CONTENTS { Ok(()) } else { Err(io::Error::other("the mounted index shows other bytes than the tar has")) }
+    if found == CONTENTS {
+        Ok(())
+    } else {
+        Err(io::Error::other("the mounted index shows other bytes than the tar has"))
+    }
 }

@@ -131,7 +131,10 @@ impl Skeleton {
         let mut magic = [0; 8];
         file.read_exact(&mut magic)?;
         if magic != *MAGIC || u32::from_le_bytes(array(&mut file)?) != VERSION {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no skeleton of a layer, or of another version"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this is no skeleton of a layer, or of another version",
+            ));
         }
         let (tar_bytes, disk_bytes) = (u64::from_le_bytes(array(&mut file)?), u64::from_le_bytes(array(&mut file)?));
         Ok(Skeleton { tar_bytes, disk_bytes: disk_bytes + file.metadata()?.len(), file })

@@ -40,11 +40,15 @@ pub(crate) fn create(container_dir: &Path, topmost: &Path) -> Result<Upper, Erro
     let metadata = like.metadata().map_err(Error::io("inspect", topmost))?;
     let dir = File::open(&upper.upper).map_err(Error::io("open", &upper.upper))?;
     let change = Error::io("change", &upper.upper);
-    rustix::fs::fchown(dir.as_fd(), rustix::fs::Uid::from_raw(metadata.uid()).into(), rustix::fs::Gid::from_raw(metadata.gid()).into())
-        .map_err(std::io::Error::from)
-        .and_then(|()| fs::set_permissions(&upper.upper, fs::Permissions::from_mode(metadata.mode() & 0o7777)))
-        .and_then(|()| archive::attributes::copy_xattrs(like.as_fd(), dir.as_fd()))
-        .map_err(change)?;
+    rustix::fs::fchown(
+        dir.as_fd(),
+        rustix::fs::Uid::from_raw(metadata.uid()).into(),
+        rustix::fs::Gid::from_raw(metadata.gid()).into(),
+    )
+    .map_err(std::io::Error::from)
+    .and_then(|()| fs::set_permissions(&upper.upper, fs::Permissions::from_mode(metadata.mode() & 0o7777)))
+    .and_then(|()| archive::attributes::copy_xattrs(like.as_fd(), dir.as_fd()))
+    .map_err(change)?;
     Ok(upper)
 }
 

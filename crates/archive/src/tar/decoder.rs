@@ -45,13 +45,28 @@ enum Phase {
     /// The next block must be zeros: the second half of the end.
     SecondZero,
     /// Blocks of a PAX or GNU header's contents; how many bytes are still missing.
-    Extension { typeflag: u8, missing: u64, contents: Vec<u8> },
+    Extension {
+        typeflag: u8,
+        missing: u64,
+        contents: Vec<u8>,
+    },
     /// Further blocks of a GNU sparse map, behind this header.
-    GnuSparse { header: Box<[u8; BLOCK]>, segments: Vec<(u64, u64)>, size: u64 },
+    GnuSparse {
+        header: Box<[u8; BLOCK]>,
+        segments: Vec<(u64, u64)>,
+        size: u64,
+    },
     /// A PAX 1.0 sparse map, in the first blocks of the contents.
-    SparseMap { header: Box<[u8; BLOCK]>, text: Vec<u8>, lines: usize },
+    SparseMap {
+        header: Box<[u8; BLOCK]>,
+        text: Vec<u8>,
+        lines: usize,
+    },
     /// Contents of an entry, then padding.
-    Data { left: u64, padding: u64 },
+    Data {
+        left: u64,
+        padding: u64,
+    },
     Ended,
 }
 

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn numbers() {
-        let check = |field: &[u8], expected: Option<u64>| assert_eq!(number(field), expected, "{}", field.escape_ascii());
+        let check =
+            |field: &[u8], expected: Option<u64>| assert_eq!(number(field), expected, "{}", field.escape_ascii());
         check(b"0000644\0", Some(0o644));
         check(b"   644 \0", Some(0o644));
         check(b"644     ", Some(0o644));

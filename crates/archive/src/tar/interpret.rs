@@ -269,7 +269,8 @@ fn sparse_file(sparse: Sparse, size: u64, path: &[u8], limits: &Limits) -> Resul
     }
     let (mut end, mut stored, mut segments) = (0, 0_u64, Vec::new());
     for (offset, length) in sparse.segments {
-        let segment_end = offset.checked_add(length).filter(|segment_end| *segment_end <= sparse.size).ok_or_else(bad)?;
+        let segment_end =
+            offset.checked_add(length).filter(|segment_end| *segment_end <= sparse.size).ok_or_else(bad)?;
         if offset < end {
             return Err(bad());
         }
@@ -296,9 +297,7 @@ fn link_path(raw: &[u8], path: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusa
     match clean_path(raw, limits) {
         Ok(target) => Ok(target),
         Err(Refusal::Escapes { .. }) => Err(Refusal::Escapes { name: Name::new(path) }),
-        Err(Refusal::InvalidName { .. }) => {
-            Err(Refusal::LinkTarget { name: Name::new(path), target: Name::new(raw) })
-        }
+        Err(Refusal::InvalidName { .. }) => Err(Refusal::LinkTarget { name: Name::new(path), target: Name::new(raw) }),
         Err(other) => Err(other),
     }
 }

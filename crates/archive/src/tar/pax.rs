@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_xattrs_wins() {
-        let pax = Pax::parse(b"25 SCHILY.xattr.user.b=x\n25 SCHILY.xattr.user.a=1\n25 SCHILY.xattr.user.b=y\n").unwrap();
+        let pax =
+            Pax::parse(b"25 SCHILY.xattr.user.b=x\n25 SCHILY.xattr.user.a=1\n25 SCHILY.xattr.user.b=y\n").unwrap();
         let found: Vec<_> = pax.xattrs.iter().map(|xattr| (xattr.name.as_slice(), xattr.value.as_slice())).collect();
         assert_eq!(found, [(&b"user.a"[..], &b"1"[..]), (b"user.b", b"y")]);
     }

@@ -1,0 +1,4 @@
+//! The layer store as its users see it, on this kernel: every test in its own mount namespace and its own directories.
+
+mod against_gnu_tar;
+mod support;
