@@ -12,15 +12,20 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
 
 /// Marks every descriptor from `first` to `last`, both included, close-on-exec.
 pub fn close_on_exec_range(first: RawFd, last: RawFd) -> Result<()> {
-    close_range(first, last, libc::CLOSE_RANGE_CLOEXEC)
+    call_close_range(first, last, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// Closes every descriptor from `first` on, whoever thinks to own them: for a child that is about to run another program.
 pub fn close_from(first: RawFd) -> Result<()> {
-    close_range(first, RawFd::MAX, 0)
+    call_close_range(first, RawFd::MAX, 0)
 }
 
-fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
+/// Closes every descriptor from `first` to `last`, both included, whoever thinks to own them.
+pub fn close_range(first: RawFd, last: RawFd) -> Result<()> {
+    call_close_range(first, last, 0)
+}
+
+fn call_close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
     if first < 0 || last < 0 {
         return Err(Errno::BADF);
     }

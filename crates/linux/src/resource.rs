@@ -28,3 +28,12 @@ pub fn limit(resource: u32) -> Result<Limit> {
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut raw) })?;
     Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
 }
+
+/// Sets limit `resource` (`RLIMIT_*`) of process `pid`.
+pub fn set_limit_of(pid: rustix::process::Pid, resource: u32, limit: Limit) -> Result<()> {
+    let raw = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    let old: *mut libc::rlimit64 = std::ptr::null_mut();
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: `raw` lives over the call; the kernel writes no old value to NULL.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const raw, old) }).map(drop)
+}

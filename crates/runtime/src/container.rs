@@ -1,0 +1,264 @@
+//! Containers as this library's callers hold them: created, and running.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use cgroups::{Cgroup, CgroupPath, FreezerState, Host};
+use linux::Errno;
+use linux::clone::Child;
+use oci::runtime::{LinuxResources, Spec, State, Status};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::channel::{Channel, Message};
+use crate::creator;
+use crate::error::{Context, Error, Kind, Result, Stage};
+use crate::request::{CreateRequest, Identity};
+
+/// A container whose init is ready and waits.
+#[derive(Debug)]
+pub struct Created {
+    running: Running,
+    channel: Channel,
+    /// What was left out because it cannot be granted here.
+    pub warnings: Vec<String>,
+}
+
+/// A container whose program has been started.
+#[derive(Debug)]
+pub struct Running {
+    /// The pid of its first process.
+    pub pid: Pid,
+    /// A handle of that process.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// A mount of its root without what is mounted in it, attached nowhere; only where the root was an overlay.
+    pub rootfs_mount: Option<OwnedFd>,
+    /// Its cgroup, when the library made one.
+    pub cgroup: Option<Cgroup>,
+    /// What was left out because it cannot be granted here.
+    pub warnings: Vec<String>,
+    /// What processes that join it need to know.
+    pub(crate) membership: Membership,
+}
+
+/// What a process that joins a container needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Membership {
+    /// `CLONE_NEW*` of the namespaces that are not the runtime's.
+    pub(crate) namespaces: u64,
+    /// Names its keyrings.
+    pub(crate) id: String,
+    /// Groups that were given to the container besides its user's.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+}
+
+/// Creates a container and leaves its init waiting for [`Created::start`].
+///
+/// The caller must be single-threaded: the container's init is a copy of it until it runs the program.
+pub fn create(request: CreateRequest<'_>) -> Result<Created> {
+    let (running, channel) = creator::create(request, creator::Waiting::ForCreator)?;
+    let warnings = running.warnings.clone();
+    Ok(Created { running, channel, warnings })
+}
+
+/// Creates a container whose init waits until somebody connects to `listener`, a listening Unix socket of the type SEQPACKET, and
+/// sends the start; see [`start_through`].
+pub fn create_with_listener(request: CreateRequest<'_>, listener: OwnedFd) -> Result<Running> {
+    creator::create(request, creator::Waiting::OnListener(listener)).map(|(running, _)| running)
+}
+
+/// Creates a container and starts its program at once.
+///
+/// The caller must be single-threaded: the container's init is a copy of it until it runs the program.
+pub fn create_and_start(request: CreateRequest<'_>) -> Result<Running> {
+    creator::create(request, creator::Waiting::Not).map(|(running, _)| running)
+}
+
+/// Starts the container whose init waits at the other end of a connected socket. Returns when the program runs.
+pub fn start_through(socket: OwnedFd) -> Result<()> {
+    await_exec(&Channel::new(socket), None)
+}
+
+impl Created {
+    /// The pid of init.
+    pub fn pid(&self) -> Pid {
+        self.running.pid
+    }
+
+    /// Takes the master of the terminal, when there is one.
+    pub fn take_console(&mut self) -> Option<OwnedFd> {
+        self.running.console.take()
+    }
+
+    /// The container as it is, for everything but `exec`.
+    pub fn container(&self) -> &Running {
+        &self.running
+    }
+
+    /// Starts the program. Returns when it runs.
+    pub fn start(self) -> Result<Running> {
+        let sent = self.channel.send(&Message::Continue);
+        sent.context(Stage::Operate, || "the container's init is gone")?;
+        match await_exec(&self.channel, Some(&self.running.pidfd)) {
+            Ok(()) => Ok(self.running),
+            Err(error) => {
+                reap(&self.running.pidfd);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the container up: ends init and removes the cgroup.
+    pub fn abandon(self) -> Result<()> {
+        let _it_may_have_ended = linux::signal::send_to_pidfd(self.running.pidfd.as_fd(), libc_sigkill());
+        reap(&self.running.pidfd);
+        self.running.destroy()
+    }
+}
+
+fn libc_sigkill() -> i32 {
+    rustix::process::Signal::KILL.as_raw()
+}
+
+/// Waits until init has run its program, which closes its end of the channel.
+pub(crate) fn await_exec(channel: &Channel, seccomp_of: Option<&OwnedFd>) -> Result<()> {
+    loop {
+        match channel.receive()? {
+            None => return Ok(()),
+            Some(Message::Failed(error)) => return Err(error),
+            Some(Message::SeccompListener(_)) if seccomp_of.is_none() => {
+                return Err(Error::new(Stage::Seccomp, "a seccomp listener needs the container's creator"));
+            }
+            Some(_) => return Err(Error::new(Stage::Namespaces, "the container's init sent an unexpected message")),
+        }
+    }
+}
+
+/// Collects a process that has ended or is about to.
+pub(crate) fn reap(pidfd: &OwnedFd) {
+    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+}
+
+impl Running {
+    /// The container of a process that somebody else created.
+    pub(crate) fn found(child: Child, cgroup: Option<Cgroup>, membership: Membership) -> Running {
+        Running {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            console: None,
+            rootfs_mount: None,
+            cgroup,
+            warnings: Vec::new(),
+            membership,
+        }
+    }
+
+    /// Sends a signal to the first process.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        match linux::signal::send_to_pidfd(self.pidfd.as_fd(), signal) {
+            Err(Errno::SRCH) => Err(Error::of_kind(Stage::Operate, Kind::NotFound, "container not running")),
+            other => other.context(Stage::Operate, || format!("cannot send signal {signal}")),
+        }
+    }
+
+    /// Sends a signal to every process in the container's cgroup; to the first one where there is no cgroup.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        match &self.cgroup {
+            Some(cgroup) if signal == libc_sigkill() => cgroup.kill_all().map_err(|error| cgroup_error(&error)),
+            Some(cgroup) => cgroup.signal_all(signal).map_err(|error| cgroup_error(&error)),
+            None => self.signal(signal),
+        }
+    }
+
+    /// Freezes all processes.
+    pub fn pause(&self) -> Result<()> {
+        self.own_cgroup()?.freeze().map_err(|error| cgroup_error(&error))
+    }
+
+    /// Lets frozen processes go on.
+    pub fn resume(&self) -> Result<()> {
+        self.own_cgroup()?.thaw().map_err(|error| cgroup_error(&error))
+    }
+
+    /// Whether the processes are frozen.
+    pub fn is_paused(&self) -> Result<bool> {
+        match &self.cgroup {
+            None => Ok(false),
+            Some(cgroup) => {
+                cgroup.freezer_state().map(|state| state != FreezerState::Thawed).map_err(|error| cgroup_error(&error))
+            }
+        }
+    }
+
+    /// Changes the limits that `resources` names. Returns the names of those that this host has no place for.
+    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let ignored = self.own_cgroup()?.update(resources).map_err(|error| cgroup_error(&error))?;
+        Ok(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)).collect())
+    }
+
+    /// The pids of all processes in the container's cgroup.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        self.own_cgroup()?.pids().map_err(|error| cgroup_error(&error))
+    }
+
+    /// What the cgroup has counted.
+    pub fn stats(&self) -> Result<cgroups::Stats> {
+        self.own_cgroup()?.stats().map_err(|error| cgroup_error(&error))
+    }
+
+    /// Removes the cgroup of a container that has ended, with every process that is left in it.
+    pub fn destroy(&self) -> Result<()> {
+        let Some(cgroup) = &self.cgroup else { return Ok(()) };
+        if cgroup.is_populated().unwrap_or(true) {
+            // In a pid namespace of its own they have died with init; else they have not.
+            let _removal_tells = cgroup.kill_all();
+        }
+        cgroup.remove().map_err(|error| cgroup_error(&error))
+    }
+
+    /// How users of processes are found that join this container, when they are looked up at all.
+    pub fn lookup_identity(&self) -> Identity {
+        Identity::Lookup { groups: self.membership.groups.clone() }
+    }
+
+    pub(crate) fn own_cgroup(&self) -> Result<&Cgroup> {
+        self.cgroup.as_ref().ok_or_else(|| Error::new(Stage::Cgroup, "the container has no cgroup of its own"))
+    }
+}
+
+/// A cgroup error with its causes in one line.
+pub(crate) fn cgroup_error(error: &dyn std::error::Error) -> Error {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    Error::new(Stage::Cgroup, message)
+}
+
+/// The cgroup path of a container: the configuration's, or one named after it.
+pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> Result<CgroupPath> {
+    let configured = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
+    let path = if configured.is_empty() { format!("/{id}") } else { configured.to_owned() };
+    CgroupPath::parse(&path).map_err(|error| cgroup_error(&error))
+}
+
+/// The host's hierarchies.
+pub(crate) fn detect_host() -> Result<Host> {
+    Host::detect().map_err(|error| cgroup_error(&error))
+}
+
+/// The state that hooks get before there is a process.
+pub(crate) fn initial_state(request: &CreateRequest<'_>) -> State {
+    State {
+        oci_version: oci::runtime::VERSION.to_owned(),
+        id: request.id.to_owned(),
+        status: Status::Creating,
+        pid: None,
+        bundle: request.bundle.display().to_string(),
+        annotations: request.spec.annotations.clone(),
+    }
+}

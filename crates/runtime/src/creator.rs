@@ -1,0 +1,542 @@
+//! Creating a container, from the creator's side: check, prepare, clone, answer init's questions, wait.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use cgroups::{Cgroup, Host, Version};
+use linux::Errno;
+use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3};
+use linux::mount_attr::{MountAttr, Reach, set_attributes};
+use linux::{credentials, namespace};
+use oci::runtime::{Linux, LinuxNamespaceType, Process, Spec, State};
+use rustix::mount::MountAttrFlags;
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+use crate::cgroup_mount::{CgroupView, V1View};
+use crate::channel::{Channel, Message};
+use crate::container::{Membership, Running, cgroup_error, cgroup_path, detect_host, initial_state, reap};
+use crate::devices::DevicePlan;
+use crate::error::{Context, Error, Result, Stage};
+use crate::finish::{self, CapabilityPlan, ProcessPlan};
+use crate::hooks::{self, Point};
+use crate::id_maps;
+use crate::init::{self, Gate, Job};
+use crate::masked;
+use crate::mount_options::{IdMapped, PROPAGATION_PRIVATE};
+use crate::mounts::{self, OpenedSource, PlannedMount};
+use crate::namespaces::{self, NamespacePlan};
+use crate::properties;
+use crate::request::{CgroupManager, CreateRequest, Identity, SeccompFilter};
+use crate::rootfs::{self, PreparedRoot};
+use crate::seccomp_notify;
+use crate::sysctl;
+
+/// What init waits for when all is ready.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// Nothing.
+    Not,
+    /// A word of the creator.
+    ForCreator,
+    /// A connection to this socket.
+    OnListener(OwnedFd),
+}
+
+/// Creates a container. The channel is of use when init waits for the creator.
+pub(crate) fn create(mut request: CreateRequest<'_>, waiting: Waiting) -> Result<(Running, Channel)> {
+    let default_linux = Linux::default();
+    let default_process = Process::default();
+    let spec = request.spec;
+    let linux = spec.linux.as_ref().unwrap_or(&default_linux);
+    let process = spec.process.as_ref().unwrap_or(&default_process);
+    let namespaces = NamespacePlan::plan(spec, request.network_namespace.take())?;
+    check(spec, linux, process, &namespaces)?;
+    let filter = seccomp_filter(&mut request, linux)?;
+    let mounts = spec.mounts.iter().map(PlannedMount::plan).collect::<Result<Vec<_>>>()?;
+    let mut warnings = Vec::new();
+    let grantable = if namespaces.other_user_namespace { u64::MAX } else { own_capabilities()? };
+    let capabilities = CapabilityPlan::plan(process, grantable, &mut warnings);
+    let cgroup = make_cgroup(&request, linux, &mut warnings)?;
+    let identity = request.identity.clone();
+    let prepared =
+        Prepared { linux, process, namespaces, mounts, capabilities, filter: filter.as_ref(), identity: &identity };
+    let cleanup_cgroup = cgroup.saved.clone();
+    let created = create_prepared(request, prepared, cgroup, waiting);
+    match created {
+        Ok((mut running, channel)) => {
+            running.warnings = warnings;
+            Ok((running, channel))
+        }
+        Err(error) => {
+            if let Some(cgroup) = cleanup_cgroup.and_then(|saved| Cgroup::open(&saved).ok()) {
+                // The first error is the one to tell.
+                let _left_behind = cgroup.kill_all();
+                let _left_behind = cgroup.remove();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the configuration became before anything was made.
+struct Prepared<'a> {
+    linux: &'a Linux,
+    process: &'a Process,
+    namespaces: NamespacePlan,
+    mounts: Vec<PlannedMount<'a>>,
+    capabilities: CapabilityPlan,
+    filter: Option<&'a SeccompFilter>,
+    identity: &'a Identity,
+}
+
+/// The container's cgroup and how init gets into it.
+#[derive(Default)]
+struct PreparedCgroup {
+    cgroup: Option<Cgroup>,
+    saved: Option<cgroups::Saved>,
+    view: CgroupView,
+    /// systemd wants the pid when it makes the scope.
+    systemd: Option<Host>,
+}
+
+fn create_prepared(
+    request: CreateRequest<'_>,
+    prepared: Prepared<'_>,
+    mut cgroup: PreparedCgroup,
+    waiting: Waiting,
+) -> Result<(Running, Channel)> {
+    let spec = request.spec;
+    let state = initial_state(&request);
+    let entry = match &cgroup.cgroup {
+        Some(cgroup) => Some(cgroup.entry().map_err(|error| cgroup_error(&error))?),
+        None => None,
+    };
+    let root = rootfs::prepare(&request.rootfs)?;
+    let pristine = match &root {
+        PreparedRoot::Detached { pristine: Some(pristine), .. } => Some(
+            rustix::io::fcntl_dupfd_cloexec(pristine, 3).context(Stage::Rootfs, || "cannot duplicate a descriptor")?,
+        ),
+        _ => None,
+    };
+    let membership = Membership {
+        namespaces: prepared.namespaces.all(),
+        id: request.id.to_owned(),
+        groups: match prepared.identity {
+            Identity::Lookup { groups } => groups.clone(),
+            Identity::Numbers => Vec::new(),
+        },
+    };
+    let waits_on_creator = matches!(waiting, Waiting::ForCreator);
+    let waits = !matches!(waiting, Waiting::Not);
+    let v2 = entry.as_ref().and_then(|entry| entry.v2.as_ref()).map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3));
+    let v2 = v2.transpose().context(Stage::Cgroup, || "cannot duplicate a descriptor")?;
+    let mapped_sources = open_mapped_sources(&prepared, request.bundle)?;
+    let job = Job {
+        spec,
+        linux: prepared.linux,
+        bundle: request.bundle,
+        devices: DevicePlan::plan(&prepared.linux.devices)?,
+        mounts: prepared.mounts,
+        mapped_sources,
+        root: Some(root),
+        cgroups: std::mem::take(&mut cgroup.view),
+        cgroup_entry: entry,
+        waits_for_cgroup: cgroup.systemd.is_some(),
+        process: ProcessPlan {
+            process: prepared.process,
+            capabilities: prepared.capabilities,
+            seccomp: prepared.filter,
+            identity: prepared.identity,
+            preserve_fds: request.preserve_fds,
+            keyring: request.keyring,
+            id: request.id,
+            limits: if prepared.namespaces.other_user_namespace { &[] } else { &prepared.process.rlimits },
+        },
+        namespaces: prepared.namespaces,
+        stdio: request.stdio,
+        pivot: request.pivot,
+        gate: match waiting {
+            Waiting::Not => Gate::Open,
+            Waiting::ForCreator => Gate::Creator,
+            Waiting::OnListener(listener) => Gate::Listener(listener),
+        },
+        tells_when_mounted: needs_word_when_mounted(spec, prepared.linux),
+        state: state.clone(),
+    };
+    let (here, there) = Channel::pair()?;
+    let child = spawn(job, there, &here, v2.as_ref())?;
+    let mut creator = Creator {
+        spec,
+        linux: prepared.linux,
+        process: prepared.process,
+        state,
+        unit_of: spec,
+        cgroup,
+        child,
+        channel: &here,
+        console: None,
+        rootfs_mount: pristine,
+        intermediate: None,
+        waits,
+    };
+    match creator.serve() {
+        Ok(()) => {
+            let Creator { child, console, rootfs_mount, cgroup, .. } = creator;
+            let mut running = Running::found(child, cgroup.cgroup, membership);
+            running.console = console;
+            running.rootfs_mount = rootfs_mount;
+            let _unused_when_started = waits_on_creator;
+            Ok((running, here))
+        }
+        Err(error) => {
+            creator.end();
+            Err(error)
+        }
+    }
+}
+
+/// Clones init (or the process that creates it), with the pid and time namespaces of children set for that moment.
+fn spawn(job: Job<'_>, there: Channel, here: &Channel, v2: Option<&OwnedFd>) -> Result<Child> {
+    let failed = || "cannot create the container's first process";
+    let mut flags = job.namespaces.new & !namespace::CGROUP;
+    let intermediate = job.namespaces.needs_intermediate();
+    let mut return_to = Vec::new();
+    if intermediate {
+        flags = 0;
+    } else {
+        if let Some(joined) = job.namespaces.joined.iter().find(|joined| joined.kind == namespace::PID) {
+            return_to.push((namespaces::current("pid")?, namespace::PID));
+            joined.join()?;
+        }
+        if flags & namespace::TIME != 0 {
+            return_to.push((namespaces::current("time")?, namespace::TIME));
+            init::new_time_namespace(job.linux)?;
+            flags &= !namespace::TIME;
+        }
+    }
+    let args = CloneArgs { namespaces: flags, cgroup: v2.map(AsFd::as_fd), parent: Parentage::Caller };
+    let cloned = match clone3(&args) {
+        Ok(Cloned::Child) => {
+            close_in_child(here);
+            init::run(job, there)
+        }
+        Ok(Cloned::Parent(child)) => Ok(child),
+        Err(errno) => Err(errno).context(Stage::Namespaces, failed),
+    };
+    for (namespace, kind) in &return_to {
+        namespace::join(namespace.as_fd(), *kind)
+            .context(Stage::Namespaces, || "cannot return to the own namespace")?;
+    }
+    cloned
+}
+
+/// Closes the creator's end in init, so that init notices when the creator is gone.
+pub(crate) fn close_in_child(here: &Channel) {
+    use std::os::fd::AsRawFd;
+    let number = here.as_fd().as_raw_fd();
+    // The owner's copy in this process is never dropped: the process runs another program or exits at once.
+    let _closed_or_was = linux::fds::close_range(number, number);
+}
+
+/// The creator while init works.
+struct Creator<'a> {
+    spec: &'a Spec,
+    linux: &'a Linux,
+    process: &'a Process,
+    state: State,
+    unit_of: &'a Spec,
+    cgroup: PreparedCgroup,
+    child: Child,
+    channel: &'a Channel,
+    console: Option<OwnedFd>,
+    rootfs_mount: Option<OwnedFd>,
+    /// The process that created init, until it is reaped.
+    intermediate: Option<Child>,
+    waits: bool,
+}
+
+impl Creator<'_> {
+    /// Answers init until it is ready, or has run its program.
+    fn serve(&mut self) -> Result<()> {
+        loop {
+            match self.channel.receive()? {
+                None if self.waits => return Err(self.vanished()),
+                None => return self.check_alive(),
+                Some(Message::Failed(error)) => return Err(error),
+                Some(Message::Ready) => return Ok(()),
+                Some(message) => self.answer(message)?,
+            }
+        }
+    }
+
+    fn answer(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::MapIds => {
+                id_maps::write(self.child.pid, &self.linux.uid_mappings, &self.linux.gid_mappings)?;
+                self.set_from_outside()?;
+                self.go_on()
+            }
+            Message::JoinCgroup => {
+                self.make_systemd_cgroup()?;
+                self.go_on()
+            }
+            Message::InitIs(pid, pidfd) => {
+                let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Stage::Namespaces, "init has no pid here"))?;
+                let intermediate = std::mem::replace(&mut self.child, Child { pid, pidfd });
+                reap_by_pid(intermediate.pid);
+                self.intermediate = None;
+                Ok(())
+            }
+            Message::Console(master) => {
+                self.console = Some(master);
+                Ok(())
+            }
+            Message::Rootfs(mount) => {
+                self.rootfs_mount = Some(mount);
+                Ok(())
+            }
+            Message::MountsMade => {
+                self.work_before_pivot()?;
+                self.go_on()
+            }
+            Message::SeccompListener(number) => {
+                self.state.pid = Some(self.child.pid.as_raw_nonzero().get());
+                if let Some(seccomp) = &self.linux.seccomp {
+                    seccomp_notify::hand_over(&self.child, number, seccomp, &self.state)?;
+                }
+                self.go_on()
+            }
+            Message::Failed(_) | Message::Ready | Message::Continue => {
+                Err(Error::new(Stage::Namespaces, "the container's init sent an unexpected message"))
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        self.channel.send(&Message::Continue).context(Stage::Namespaces, || "the container's init is gone")
+    }
+
+    /// What a process in another user namespace has no right to do for itself.
+    fn set_from_outside(&self) -> Result<()> {
+        properties::set_limits_of(self.child.pid, &self.process.rlimits)?;
+        if let Some(score) = self.process.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", self.child.pid.as_raw_nonzero());
+            match std::fs::write(&path, score.to_string()) {
+                Ok(()) => {}
+                // Without privilege a lower score cannot be had; runc too goes on.
+                Err(_) if !rustix::process::geteuid().is_root() => {}
+                Err(error) => {
+                    return Err(Error::io(Stage::Properties, format!("cannot set oom_score_adj to {score}"), &error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_systemd_cgroup(&mut self) -> Result<()> {
+        let Some(host) = &self.cgroup.systemd else { return Ok(()) };
+        let _host = host;
+        let cgroup: Cgroup = return Err(Error::new(Stage::Cgroup, "systemd cgroups are not there yet"));
+        self.cgroup.cgroup = Some(cgroup);
+        Ok(())
+    }
+
+    /// Hooks of the runtime, devices to move: all that needs the namespaces but not the container's root.
+    fn work_before_pivot(&mut self) -> Result<()> {
+        self.state.pid = Some(self.child.pid.as_raw_nonzero().get());
+        crate::net_devices::move_all(&self.linux.net_devices, self.child.pid)?;
+        if let Some(rdt) = &self.linux.intel_rdt {
+            crate::intel_rdt::apply(rdt, &self.state.id, self.child.pid)?;
+        }
+        if let Some(hooks) = &self.spec.hooks {
+            hooks::run(Point::Prestart, &hooks.prestart, &self.state)?;
+            hooks::run(Point::CreateRuntime, &hooks.create_runtime, &self.state)?;
+        }
+        Ok(())
+    }
+
+    /// The channel closed: either the program runs, or init was killed.
+    fn check_alive(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn vanished(&self) -> Error {
+        Error::new(Stage::Namespaces, "the container's init ended before it was ready")
+    }
+
+    /// Ends init after a failure, and waits for it.
+    fn end(&mut self) {
+        let _it_may_have_ended =
+            linux::signal::send_to_pidfd(self.child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+        reap(&self.child.pidfd);
+    }
+}
+
+/// Waits for a child by its pid, as the caller's other children are not ours.
+pub(crate) fn reap_by_pid(pid: Pid) {
+    while let Err(Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
+}
+
+/// Refuses what can be seen to be wrong without trying.
+fn check(spec: &Spec, linux: &Linux, process: &Process, namespaces: &NamespacePlan) -> Result<()> {
+    let wrong = |message: &str| Err(Error::new(Stage::Spec, message));
+    if spec.vm.is_some() {
+        return wrong("vm is not supported: this runtime does not start virtual machines");
+    }
+    if namespaces.all() & namespace::MOUNT == 0 {
+        return wrong("a mount namespace other than the runtime's is required");
+    }
+    if !spec.hostname.is_empty() && !namespaces.has_own(namespace::UTS) {
+        return wrong("unable to set hostname without a private UTS namespace");
+    }
+    if !spec.domainname.is_empty() && !namespaces.has_own(namespace::UTS) {
+        return wrong("unable to set domainname without a private UTS namespace");
+    }
+    let makes_user = namespaces.new & namespace::USER != 0;
+    if makes_user && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
+        return wrong("a new user namespace needs uidMappings and gidMappings");
+    }
+    if !makes_user
+        && !namespaces.joins(namespace::USER)
+        && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty())
+    {
+        return wrong("user namespace mappings specified, but user namespace isn't enabled in the config");
+    }
+    if !linux.time_offsets.is_empty() && namespaces.new & namespace::TIME == 0 {
+        return wrong("timeOffsets need a new time namespace");
+    }
+    if let Some(clock) = linux.time_offsets.keys().find(|clock| !["monotonic", "boottime"].contains(&clock.as_str())) {
+        return wrong(&format!("time offset of an unknown clock {clock:?}"));
+    }
+    id_maps::check(&linux.uid_mappings, &linux.gid_mappings)?;
+    masked::check(&linux.masked_paths)?;
+    masked::check(&linux.readonly_paths)?;
+    sysctl::check(&linux.sysctl, &spec.domainname, |kind: LinuxNamespaceType| {
+        namespaces.has_own(namespaces::flag_of(kind))
+    })?;
+    if !linux.net_devices.is_empty() && !namespaces.has_own(namespace::NETWORK) {
+        return wrong("netDevices need a network namespace of the container's own");
+    }
+    if !linux.mount_label.is_empty() || !process.selinux_label.is_empty() {
+        crate::labels::require_selinux()?;
+    }
+    if !process.apparmor_profile.is_empty() {
+        crate::labels::require_apparmor(&process.apparmor_profile)?;
+    }
+    finish::check(process)
+}
+
+fn needs_word_when_mounted(spec: &Spec, linux: &Linux) -> bool {
+    let hooks = spec.hooks.as_ref().is_some_and(|hooks| !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty());
+    hooks || !linux.net_devices.is_empty() || linux.intel_rdt.is_some()
+}
+
+/// The filter given, or the configuration's compiled.
+fn seccomp_filter(request: &mut CreateRequest<'_>, linux: &Linux) -> Result<Option<SeccompFilter>> {
+    match (request.seccomp.take(), &linux.seccomp) {
+        (Some(given), _) => Ok(Some(given)),
+        (None, Some(configured)) => seccomp_notify::compile(configured).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+pub(crate) fn own_capabilities() -> Result<u64> {
+    let own = credentials::capabilities().context(Stage::Capabilities, || "cannot read the own capabilities")?;
+    Ok(own.permitted)
+}
+
+fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<String>) -> Result<PreparedCgroup> {
+    if request.cgroup == CgroupManager::None {
+        return Ok(PreparedCgroup::default());
+    }
+    let detected = match request.cgroup_host {
+        Some(_) => None,
+        None => Some(detect_host()?),
+    };
+    let Some(host) = request.cgroup_host.or(detected.as_ref()) else { return Ok(PreparedCgroup::default()) };
+    if request.cgroup == CgroupManager::Systemd {
+        let view = view_of(host, None);
+        let host = match detected {
+            Some(host) => host,
+            None => detect_host()?,
+        };
+        return Ok(PreparedCgroup { cgroup: None, saved: None, view, systemd: Some(host) });
+    }
+    let path = cgroup_path(request.spec, request.id)?;
+    let privileged = rustix::process::geteuid().is_root();
+    let made = if privileged { Cgroup::create(host, &path) } else { Cgroup::create_where_permitted(host, &path) };
+    let cgroup = made.map_err(|error| cgroup_error(&error))?;
+    let default = oci::runtime::LinuxResources::default();
+    match cgroup.apply(linux.resources.as_ref().unwrap_or(&default)) {
+        Ok(ignored) => {
+            warnings.extend(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)))
+        }
+        Err(error) => {
+            let error = cgroup_error(&error);
+            let _the_first_error_is_told = cgroup.remove();
+            return Err(error);
+        }
+    }
+    let view = view_of(host, Some(&cgroup));
+    Ok(PreparedCgroup { saved: Some(cgroup.saved()), cgroup: Some(cgroup), view, systemd: None })
+}
+
+/// What a `cgroup` mount shows: the container's own directories, or the caller's where it has none.
+fn view_of(host: &Host, cgroup: Option<&Cgroup>) -> CgroupView {
+    let mut view = CgroupView::default();
+    let directory_name =
+        |mount_point: &Path| mount_point.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if host.layout() == cgroups::Layout::V2 {
+        view.unified = host.hierarchies().next().map(|hierarchy| hierarchy.mount_point().to_owned());
+        return view;
+    }
+    match cgroup {
+        Some(cgroup) => {
+            for place in cgroup.paths().filter(|place| place.version == Version::V1) {
+                view.v1.push(V1View { name: directory_name(place.mount_point), path: place.path.to_owned() });
+            }
+        }
+        None => {
+            for hierarchy in host.hierarchies().filter(|hierarchy| hierarchy.version() == Version::V1) {
+                let path = hierarchy.mount_point().join(hierarchy.own_path().trim_start_matches('/'));
+                view.v1.push(V1View { name: directory_name(hierarchy.mount_point()), path });
+            }
+        }
+    }
+    view
+}
+
+/// Opens the sources of id-mapped mounts with their mapping, which takes a right over the file system that a container's user
+/// namespace does not give.
+fn open_mapped_sources(prepared: &Prepared<'_>, bundle: &Path) -> Result<Vec<OpenedSource>> {
+    prepared.mounts.iter().map(|planned| open_mapped_source(planned, prepared, bundle)).collect()
+}
+
+fn open_mapped_source(planned: &PlannedMount<'_>, prepared: &Prepared<'_>, bundle: &Path) -> Result<OpenedSource> {
+    if planned.options.id_mapped == IdMapped::No {
+        return Ok(None);
+    }
+    let failed =
+        |what: &str| Error::new(Stage::Mounts, format!("id-mapped mount at {:?}: {what}", planned.mount.destination));
+    let user_namespace = if !planned.mount.uid_mappings.is_empty() {
+        id_maps::namespace_with(&planned.mount.uid_mappings, &planned.mount.gid_mappings)?
+    } else if prepared.namespaces.new & namespace::USER != 0 {
+        id_maps::namespace_with(&prepared.linux.uid_mappings, &prepared.linux.gid_mappings)?
+    } else {
+        return Err(failed("neither it nor the container has id mappings"));
+    };
+    let Some(tree) = mounts::open_source(planned, bundle)? else { return Err(failed("it is no bind")) };
+    let reach = if planned.options.id_mapped == IdMapped::Recursive { Reach::Recursive } else { Reach::One };
+    let attr = MountAttr {
+        set: MountAttrFlags::MOUNT_ATTR_IDMAP.bits() as u64,
+        user_namespace: Some(user_namespace.as_fd()),
+        ..MountAttr::default()
+    };
+    set_attributes(tree.as_fd(), reach, &attr)
+        .context(Stage::Mounts, || format!("cannot id-map the mount at {:?}", planned.mount.destination))?;
+    // The copy was made among the host's mounts and would be their peer.
+    let private = MountAttr { propagation: PROPAGATION_PRIVATE, ..MountAttr::default() };
+    set_attributes(tree.as_fd(), Reach::Recursive, &private)
+        .context(Stage::Mounts, || format!("cannot make the mount at {:?} private", planned.mount.destination))?;
+    Ok(Some(tree))
+}

@@ -1,0 +1,246 @@
+//! Another process in a container that runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3, exit_now};
+use linux::{Errno, credentials, namespace};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+
+use crate::channel::{Channel, Message};
+use crate::container::{Running, cgroup_error, reap};
+use crate::creator::{close_in_child, own_capabilities, reap_by_pid};
+use crate::error::{Context, Error, Kind, Result, Stage};
+use crate::finish::{self, CapabilityPlan, ProcessPlan, become_process, reset_signals, set_stdio};
+use crate::init::new_terminal;
+use crate::namespaces;
+use crate::properties;
+use crate::request::{ExecRequest, SeccompFilter, Stdio};
+use crate::root::Root;
+
+/// A process that was started in a container.
+#[derive(Debug)]
+pub struct Executed {
+    /// Its pid.
+    pub pid: Pid,
+    /// A handle of it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// What was left out because it cannot be granted here.
+    pub warnings: Vec<String>,
+}
+
+/// All that the new process has to do.
+struct ExecJob<'a> {
+    container: &'a Running,
+    process: ProcessPlan<'a>,
+    stdio: Stdio,
+    entry: Option<cgroups::Entry>,
+    /// Namespaces to join, without the pid namespace where the creator has done that.
+    kinds: u64,
+}
+
+/// Starts a process in a container. Returns when its program runs.
+///
+/// The caller must be single-threaded, as for [`crate::create`].
+pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
+    let process = request.process;
+    finish::check(process)?;
+    if !process.apparmor_profile.is_empty() {
+        crate::labels::require_apparmor(&process.apparmor_profile)?;
+    }
+    if !process.selinux_label.is_empty() {
+        crate::labels::require_selinux()?;
+    }
+    let mut warnings = Vec::new();
+    let kinds = container.membership.namespaces;
+    let other_user = kinds & namespace::USER != 0;
+    let grantable = if other_user { u64::MAX } else { own_capabilities()? };
+    let entry = entry_of(container, request.sub_cgroup)?;
+    let v2 = match entry.as_ref().and_then(|entry| entry.v2.as_ref()) {
+        Some(fd) => {
+            Some(rustix::io::fcntl_dupfd_cloexec(fd, 3).context(Stage::Cgroup, || "cannot duplicate a descriptor")?)
+        }
+        None => None,
+    };
+    let filter: Option<SeccompFilter> = request.seccomp;
+    let mut job = ExecJob {
+        container,
+        process: ProcessPlan {
+            process,
+            capabilities: CapabilityPlan::plan(process, grantable, &mut warnings),
+            seccomp: filter.as_ref(),
+            identity: &request.identity,
+            preserve_fds: request.preserve_fds,
+            keyring: request.keyring,
+            id: &container.membership.id,
+            limits: if other_user { &[] } else { &process.rlimits },
+        },
+        stdio: request.stdio,
+        entry,
+        kinds,
+    };
+    // The pid namespace of children is the creator's to set for a moment: that saves a process. Not so with a user namespace, from
+    // which alone comes the right to join.
+    let returns_to = if kinds & namespace::PID != 0 && !other_user {
+        let own = namespaces::current("pid")?;
+        join(container, namespace::PID)?;
+        job.kinds &= !namespace::PID;
+        Some(own)
+    } else {
+        None
+    };
+    let spawned = spawn(job, v2.as_ref());
+    if let Some(own) = returns_to {
+        namespace::join(own.as_fd(), namespace::PID)
+            .context(Stage::Namespaces, || "cannot return to the own pid namespace")?;
+    }
+    let (child, channel) = spawned?;
+    serve(child, &channel, warnings)
+}
+
+fn join(container: &Running, kinds: u64) -> Result<()> {
+    match namespace::join(container.pidfd.as_fd(), kinds) {
+        Err(Errno::SRCH) => Err(Error::of_kind(Stage::Namespaces, Kind::NotFound, "container not running")),
+        other => other.context(Stage::Namespaces, || "cannot join the container's namespaces"),
+    }
+}
+
+fn entry_of(container: &Running, sub_cgroup: Option<&str>) -> Result<Option<cgroups::Entry>> {
+    let Some(cgroup) = &container.cgroup else { return Ok(None) };
+    let entry = match sub_cgroup {
+        None => cgroup.entry(),
+        Some(_) => {
+            return Err(Error::new(
+                Stage::Cgroup,
+                "a cgroup below the container's cannot be joined: --cgroup is not supported",
+            ));
+        }
+    };
+    entry.map(Some).map_err(|error| cgroup_error(&error))
+}
+
+/// Clones the process; it is not dumpable from its first moment, because the container's processes can see it at once.
+fn spawn(job: ExecJob<'_>, v2: Option<&OwnedFd>) -> Result<(Child, Channel)> {
+    let (here, there) = Channel::pair()?;
+    credentials::set_not_dumpable().context(Stage::Namespaces, || "prctl")?;
+    let args = CloneArgs { namespaces: 0, cgroup: v2.map(AsFd::as_fd), parent: Parentage::Caller };
+    match clone3(&args).context(Stage::Namespaces, || "cannot create a process")? {
+        Cloned::Child => {
+            close_in_child(&here);
+            run(job, there)
+        }
+        Cloned::Parent(child) => Ok((child, here)),
+    }
+}
+
+fn serve(mut child: Child, channel: &Channel, warnings: Vec<String>) -> Result<Executed> {
+    let mut console = None;
+    let failed = loop {
+        match channel.receive() {
+            Ok(None) => return Ok(Executed { pid: child.pid, pidfd: child.pidfd, console, warnings }),
+            Ok(Some(Message::Console(master))) => console = Some(master),
+            Ok(Some(Message::InitIs(pid, pidfd))) => match Pid::from_raw(pid) {
+                Some(pid) => reap_by_pid(std::mem::replace(&mut child, Child { pid, pidfd }).pid),
+                None => break Error::new(Stage::Namespaces, "the process has no pid here"),
+            },
+            Ok(Some(Message::Failed(error))) => break error,
+            Ok(Some(Message::SeccompListener(_))) => {
+                break Error::new(Stage::Seccomp, "a seccomp listener is not supported for exec");
+            }
+            Ok(Some(_)) => break Error::new(Stage::Namespaces, "the process sent an unexpected message"),
+            Err(error) => break error,
+        }
+    };
+    let _it_may_have_ended = linux::signal::send_to_pidfd(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+    reap(&child.pidfd);
+    Err(failed)
+}
+
+/// Runs as the child of `clone3`; does not return.
+fn run(job: ExecJob<'_>, channel: Channel) -> ! {
+    let (error, channel) = enter(job, channel);
+    // The creator may be gone; then there is nobody to tell.
+    let _nobody_listens = channel.send(&Message::Failed(error));
+    exit_now(1)
+}
+
+fn enter(mut job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
+    match join_container(&mut job) {
+        Err(error) => (error, channel),
+        Ok(Cloned::Parent(child)) => {
+            let told = channel.send(&Message::InitIs(child.pid.as_raw_nonzero().get(), child.pidfd));
+            exit_now(i32::from(told.is_err()))
+        }
+        Ok(Cloned::Child) => match set_up(&mut job, &channel) {
+            Err(error) => (error, channel),
+            Ok(terminal) => become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok)),
+        },
+    }
+}
+
+/// Joins cgroup and namespaces. With a pid namespace among them, its member is a child of this process.
+fn join_container(job: &mut ExecJob<'_>) -> Result<Cloned> {
+    let process = job.process.process;
+    let affinity = process.exec_cpu_affinity.as_ref();
+    properties::set_cpus(affinity.map_or("", |affinity| affinity.initial.as_str()))?;
+    if let Some(entry) = job.entry.take() {
+        entry.join().context(Stage::Cgroup, || "cannot join the cgroup")?;
+    }
+    properties::set_cpus(affinity.map_or("", |affinity| affinity.last.as_str()))?;
+    set_from_outside(job)?;
+    join(job.container, job.kinds)?;
+    if job.kinds & namespace::USER != 0 {
+        become_root()?;
+    }
+    if job.kinds & (namespace::PID | namespace::TIME) == 0 {
+        return Ok(Cloned::Child);
+    }
+    let args = CloneArgs { namespaces: 0, cgroup: None, parent: Parentage::CallersParent };
+    clone3(&args).context(Stage::Namespaces, || "cannot create a process in the container")
+}
+
+/// What the process has a right to do only while it is not in the container's user namespace.
+fn set_from_outside(job: &ExecJob<'_>) -> Result<()> {
+    let process = job.process.process;
+    if let Some(score) = process.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string())
+            .context(Stage::Properties, || format!("cannot set oom_score_adj to {score}"))?;
+    }
+    if job.kinds & namespace::USER != 0 {
+        properties::set_limits(&process.rlimits)?;
+    }
+    Ok(())
+}
+
+fn become_root() -> Result<()> {
+    match credentials::set_groups(&[]) {
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(Error::os(Stage::User, "setgroups", errno)),
+    }
+    for set in [credentials::set_gid, credentials::set_uid] {
+        match set(0) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(Error::os(Stage::User, "cannot become root of the user namespace", errno)),
+        }
+    }
+    Ok(())
+}
+
+fn set_up(job: &mut ExecJob<'_>, channel: &Channel) -> Result<Option<OwnedFd>> {
+    reset_signals()?;
+    match rustix::process::setsid() {
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(Error::os(Stage::Namespaces, "setsid", errno)),
+    }
+    let terminal = if matches!(job.stdio, Stdio::Terminal) {
+        let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let root = root.context(Stage::Rootfs, || "cannot open /")?;
+        Some(new_terminal(Root::new(root.as_fd()), job.process.process.console_size.as_ref(), channel)?)
+    } else {
+        None
+    };
+    set_stdio(&job.stdio, terminal.as_ref())?;
+    Ok(terminal)
+}
