@@ -138,11 +138,6 @@ impl Directory {
         }
     }
 
-    /// Says whether the cgroup has a file of this name.
-    pub(crate) fn has(&self, file: &str) -> bool {
-        rustix::fs::accessat(&self.fd, file, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok()
-    }
-
     /// The names of the cgroups below this one.
     pub(crate) fn children(&self) -> rustix::io::Result<Vec<String>> {
         // A kernfs directory counts its subdirectories as links: two links mean none, which saves the listing.

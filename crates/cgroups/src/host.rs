@@ -123,12 +123,6 @@ impl Host {
         let hierarchy = Hierarchy { version: Version::V2, controllers, name: String::new(), own: own.to_owned(), root };
         Self { hierarchies: vec![Arc::new(hierarchy)] }
     }
-
-    /// Only the hierarchies that a test wants, of those that the machine has.
-    #[cfg(test)]
-    pub(crate) fn only(&self, keep: impl Fn(&Hierarchy) -> bool) -> Self {
-        Self { hierarchies: self.hierarchies.iter().filter(|hierarchy| keep(hierarchy)).cloned().collect() }
-    }
 }
 
 impl Hierarchy {

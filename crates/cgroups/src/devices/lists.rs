@@ -154,7 +154,7 @@ fn parse_line(line: &str) -> Option<(Devices, Access)> {
     let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
     let (major, minor) = numbers.split_once(':')?;
     let kind = match kind {
-        "a" => return Some((Devices::All, Access::ALL)),
+        "a" => return Some((Devices::All, Access::parse(access)?)),
         "b" => Kind::Block,
         "c" => Kind::Character,
         _ => return None,

@@ -19,8 +19,6 @@ use crate::devices::DeviceError;
 use crate::directory::{Directory, FileError};
 use crate::group::{Cgroup, Group};
 
-pub(crate) use convert::cpu_weight_of_shares;
-
 /// A limit that was asked for and has no meaning on this kernel; runc too goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
