@@ -228,8 +228,7 @@ fn traffic_is_counted_from_the_containers_side() {
     let networks = host.open();
     let sandbox = take(&networks);
     let endpoint = sandbox.endpoint.clone().unwrap();
-    let _listener =
-        within(host.machine.namespace.as_fd(), || std::net::UdpSocket::bind((endpoint.gateway, 9)).unwrap());
+    let listener = within(host.machine.namespace.as_fd(), || std::net::UdpSocket::bind((endpoint.gateway, 9)).unwrap());
     let before = networks.statistics(&endpoint).unwrap();
     within(sandbox.namespace.as_fd(), || {
         let socket = std::net::UdpSocket::bind((endpoint.address, 0)).unwrap();
