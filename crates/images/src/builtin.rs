@@ -21,8 +21,8 @@ const ENVIRONMENT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const TEXT: &str = "
 Hello from a container.
 
-It had its own processes, files, host name and network, and it is gone already.
-It was made from an image that is built into Conex; yours come in files:
+This program saw only its own processes and files, and it has ended already.
+Its image is built into Conex. Yours come in files:
 
   conex load -i IMAGE.tar         take in what docker save or conex save wrote
   conex run -it --rm IMAGE sh     look around inside

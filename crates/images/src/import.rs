@@ -81,6 +81,7 @@ impl ImageStore {
         }
         let _lease = self.lease();
         let layer = self.store_layer(input)?;
+        linux::allocator::give_back();
         let config = serde_json::to_vec(&image_config(config, &platform, layer, request.message));
         let config = config.map_err(CreateError::Config)?;
         Ok(self.create(NewImage { config, references: request.reference.into_iter().collect(), parent: None })?)

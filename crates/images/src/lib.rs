@@ -25,6 +25,8 @@ mod disk;
 mod elf;
 mod error;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod id;
 mod image;

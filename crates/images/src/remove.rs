@@ -244,11 +244,10 @@ impl<'a> Removing<'a> {
     /// A name was given: it goes, unless it is the last one of an image in use.
     fn untag_name(&mut self, image: &Image, name: &str, force: Force) -> Result<(), RemoveError> {
         let references = self.references_of(&image.id);
-        if force == Force::No && is_single(&references) {
-            if let Some(user) = self.containers.iter().find(|user| user.image == image.id) {
-                let container = short(&user.container);
-                return Err(RemoveError::NameInUse { name: name.to_owned(), container, image: image.id.short() });
-            }
+        let needs_force = force == Force::No && is_single(&references);
+        if let Some(user) = self.containers.iter().find(|user| needs_force && user.image == image.id) {
+            let container = short(&user.container);
+            return Err(RemoveError::NameInUse { name: name.to_owned(), container, image: image.id.short() });
         }
         let reference = Reference::parse(name).map(|reference| looked_up(&reference)).map_err(ResolveError::from)?;
         self.untag(image.id, &reference);

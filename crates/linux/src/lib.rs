@@ -7,6 +7,7 @@
 
 mod raw;
 
+pub mod allocator;
 pub mod bpf;
 pub mod clone;
 pub mod credentials;
@@ -25,6 +26,5 @@ pub mod seccomp;
 pub mod signal;
 pub mod terminal;
 pub mod title;
-pub mod writeback;
 
 pub use raw::{Errno, Result};

@@ -177,6 +177,8 @@ impl ImageStore {
         let loaded = stream::read(input, self.snapshotter.as_ref(), &mut archive, on_event)
             .and_then(|()| self.store_images(&mut archive, request, on_event));
         drop(lease);
+        // Hundreds of pieces have passed through; an idle daemon shall not keep them.
+        linux::allocator::give_back();
         let stored = archive.into_layers().filter_map(|(_, layer)| layer.stored.ok());
         self.doubt_layers(stored)?;
         loaded

@@ -145,9 +145,9 @@ impl Bomb {
         use archive::tar::{EntryKind, Header, Metadata, Writer};
         let kind = EntryKind::File { size: size_bytes, sparse: None };
         let mut head = Vec::new();
-        let mut writer = Writer::new(&mut head);
-        writer.start(&Header { path: name.as_bytes(), metadata: &Metadata::default(), kind: &kind }).unwrap();
-        drop(writer);
+        Writer::new(&mut head)
+            .start(&Header { path: name.as_bytes(), metadata: &Metadata::default(), kind: &kind })
+            .unwrap();
         Bomb { head: Cursor::new(head), left: size_bytes + 1024 }
     }
 }
