@@ -1,5 +1,6 @@
 //! What a developer repeats, one file a task. `./x help` lists the tasks.
 
+mod bench;
 mod lint;
 mod packages;
 mod process;
@@ -18,6 +19,9 @@ usage: ./x TASK [ARGUMENTS]
   build [--release]  build conex and its static runtime into target/conex/PROFILE
   test [FILTER...]   build, then run every test, then the lints
   vm-test [FILTER...] run tests of limits inside a virtual machine that has cgroup v2 only
+  bench KIND [--rounds N] [--peers DIR] [--programs DIR | --peers-only]
+                     measure start, exec, memory or load beside the floor and the peers that are found
+  peers              make a Debian root with the peers in target/peers
   lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
   tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
 ";
@@ -43,6 +47,9 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some("vm-test") => vm::run_tests(rest),
         Some("lint") => lint::run_all(),
         Some("tidy") => tidy::run(rest),
+        Some("bench") => bench::run(rest),
+        Some("peers") => bench::peers::make(),
+        Some(bench::inside::TASK) => bench::inside::run(rest),
         None | Some("help" | "-h" | "--help") => {
             process::say(HELP);
             Ok(())

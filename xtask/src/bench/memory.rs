@@ -1,0 +1,120 @@
+//! What engines and their helpers keep in memory.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Options;
+use super::image::SMALL;
+use super::measure::run_one;
+use super::report::{Bound, Report};
+use super::world::World;
+
+/// Long enough for a daemon to finish what it does after its start.
+const SETTLE: Duration = Duration::from_secs(3);
+const NAME: &str = "bench-memory";
+
+/// Runs the bench.
+pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
+    let mut report = Report::new();
+    std::thread::sleep(SETTLE);
+    let (conex, dockerd, agent) = world.pids();
+    if let Some(conex) = conex {
+        report.figure("conex daemon, idle, resident", resident(conex)?, "MiB");
+    }
+    if let Some(dockerd) = dockerd {
+        let containerd = helpers(dockerd, "containerd")?;
+        let together: f64 = containerd.iter().chain([&dockerd]).map(|pid| resident(*pid)).sum::<Result<f64>>()?;
+        report.figure("dockerd and containerd, idle, resident", together, "MiB");
+    }
+    let start = ["run", "-d", "--network", "none", "--name", NAME, SMALL, "/bin/sleep", "100000"];
+    if conex.is_some() {
+        run_one(&world.conex_line(start))?;
+    }
+    if dockerd.is_some() {
+        run_one(&world.docker_on_docker(start))?;
+    }
+    let podman = world.prepare_podman() && world.try_inside(World::podman_line(start));
+    std::thread::sleep(SETTLE);
+    let result = per_container(&mut report, conex, dockerd, agent.filter(|_| podman));
+    remove_containers(world, podman);
+    result?;
+    report.promise(
+        "conex daemon, idle, MiB resident",
+        Bound::AtMost,
+        20.0,
+        report.figure_of("conex daemon, idle, resident"),
+    );
+    report.promise("monitor, MiB private", Bound::AtMost, 1.0, report.figure_of("conex monitor, private"));
+    Ok(report)
+}
+
+fn per_container(report: &mut Report, conex: Option<u32>, dockerd: Option<u32>, agent: Option<u32>) -> Result<()> {
+    if let Some(conex) = conex {
+        // Those that wait for a container are smaller than the one that has one.
+        report.figure("conex monitor, private", largest_private(&helpers(conex, "conex-runtime")?)?, "MiB");
+        report.figure("conex daemon, one container, resident", resident(conex)?, "MiB");
+    }
+    if let Some(dockerd) = dockerd {
+        report.figure("containerd-shim, private", largest_private(&helpers(dockerd, "containerd-shim")?)?, "MiB");
+    }
+    if let Some(agent) = agent {
+        report.figure("conmon (podman), private", largest_private(&helpers(agent, "conmon")?)?, "MiB");
+    }
+    Ok(())
+}
+
+fn remove_containers(world: &mut World, podman: bool) {
+    if world.has_conex() {
+        let _ = run_one(&world.conex_line(["rm", "-f", NAME]));
+    }
+    if world.has_docker() {
+        let _ = run_one(&world.docker_on_docker(["rm", "-f", NAME]));
+    }
+    if podman {
+        let _ = world.try_inside(World::podman_line(["rm", "-f", "-t", "0", NAME]));
+    }
+}
+
+/// The processes whose program's name starts so and that are in the same network namespace as the daemon: helpers leave their
+/// daemon's process tree, but not its namespaces.
+fn helpers(daemon: u32, program: &str) -> Result<Vec<u32>> {
+    let namespace = |pid: u32| fs::read_link(PathBuf::from(format!("/proc/{pid}/ns/net")));
+    let own = namespace(daemon)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = name.split('\0').next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
+        let is_it = if program == "containerd" { name == program } else { name.starts_with(program) };
+        if is_it && pid != daemon && namespace(pid).is_ok_and(|its| its == own) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn largest_private(pids: &[u32]) -> Result<f64> {
+    let all = pids.iter().map(|pid| private(*pid)).collect::<Result<Vec<f64>>>()?;
+    all.into_iter().max_by(f64::total_cmp).context("no such process")
+}
+
+fn resident(pid: u32) -> Result<f64> {
+    sum_of_fields(&format!("/proc/{pid}/status"), &["VmRSS:"])
+}
+
+fn private(pid: u32) -> Result<f64> {
+    sum_of_fields(&format!("/proc/{pid}/smaps_rollup"), &["Private_Clean:", "Private_Dirty:"])
+}
+
+/// The sum of some fields of a file of `NAME: NUMBER kB` lines, in MiB.
+fn sum_of_fields(path: &str, fields: &[&str]) -> Result<f64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        fields.contains(&words.next()?).then(|| words.next()?.parse::<f64>().ok()).flatten()
+    };
+    Ok(text.lines().filter_map(of_line).sum::<f64>() / 1024.0)
+}

@@ -1,0 +1,106 @@
+//! Benches: Conex beside its peers and beside the floor, interleaved in one run, because machines are noisy and only what was
+//! measured together can be compared.
+//!
+//! ```text
+//! bench (this process, in a mount and network namespace of its own)
+//!  ├─ floor                 what the kernel alone costs
+//!  ├─ conex daemon          with root and run folder below target/bench/state-PID
+//!  ├─ dockerd  ┐
+//!  └─ agent    ┴ each in a Debian root of its own, entered by pivot_root; the agent starts podman, runc and crun there and
+//!                takes the times itself, so that entering costs them nothing
+//! ```
+//!
+//! Results go to standard output as a table and to `target/bench/NAME.json`.
+
+mod exec;
+mod image;
+pub(crate) mod inside;
+mod load;
+mod measure;
+mod memory;
+pub(crate) mod peers;
+mod report;
+mod start;
+mod world;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use lexopt::ValueExt;
+
+use crate::programs::{self, Profile};
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// How often each contender runs.
+    pub(crate) rounds: usize,
+    /// A Debian root that has the peers; none leaves them out.
+    pub(crate) peers: Option<PathBuf>,
+    /// What of ours is measured.
+    ours: Ours,
+}
+
+/// Where our programs are.
+#[derive(Debug)]
+enum Ours {
+    /// To be built.
+    Built,
+    /// In this folder.
+    In(PathBuf),
+    /// They stay out of it.
+    Left,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { rounds: 50, peers: None, ours: Ours::Built };
+        let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
+        while let Some(argument) = parser.next()? {
+            match argument {
+                lexopt::Arg::Long("rounds") => options.rounds = parser.value()?.string()?.parse()?,
+                lexopt::Arg::Long("peers") => options.peers = Some(existing(parser.value()?.into())?),
+                lexopt::Arg::Long("programs") => options.ours = Ours::In(existing(parser.value()?.into())?),
+                lexopt::Arg::Long("peers-only") => options.ours = Ours::Left,
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if options.peers.is_none() {
+            options.peers = peers::ready();
+        }
+        Ok(options)
+    }
+
+    /// The folder of the programs to measure, if they are.
+    fn programs(&self) -> Result<Option<PathBuf>> {
+        match &self.ours {
+            Ours::Built => programs::build(Profile::Release).map(Some),
+            Ours::In(folder) => Ok(Some(folder.clone())),
+            Ours::Left => Ok(None),
+        }
+    }
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("cannot find {}", path.display()))
+}
+
+/// Runs one bench.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory or load") };
+    let options = Options::parse(rest)?;
+    let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
+        "start" => start::run,
+        "exec" => exec::run,
+        "memory" => memory::run,
+        "load" => load::run,
+        other => bail!("bench takes start, exec, memory or load, not {other:?}"),
+    };
+    let programs = options.programs()?;
+    let mut world = world::World::new(programs, options.peers.as_deref())?;
+    let result = bench(&mut world, &options);
+    let ended = world.end();
+    let report = result?;
+    report.publish(kind)?;
+    ended
+}
