@@ -1,1 +1,25 @@
 //! Docker's HTTP API over the engine.
+//!
+//! A request travels: [`listener`] accepts, [`connection`] speaks HTTP, [`dispatch`] finds the handler, a handler in [`handlers`] maps
+//! Docker's JSON to the engine's types ([`map`]), calls the engine and maps what it says back. Attach and exec end the HTTP part of a
+//! connection: the naked socket, with the bytes that came too early, goes to the engine, which hands it to the container's monitor.
+//!
+//! HTTP's status codes and Docker's JSON are known here and nowhere below.
+
+mod body;
+mod connection;
+mod dispatch;
+mod error;
+mod gone;
+mod handlers;
+mod hijack;
+mod identity;
+mod listener;
+mod map;
+mod reply;
+mod request;
+mod serve;
+mod tap;
+
+pub use listener::{Address, AddressError, ListenError, Listener, SocketGroup, TcpSecurity};
+pub use serve::{ServerOptions, serve};

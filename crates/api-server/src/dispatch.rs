@@ -1,0 +1,104 @@
+//! From a request to its handler.
+
+use docker_api::{Route, RouteError, route};
+use engine::Engine;
+use hyper::body::Incoming;
+
+use crate::error::{ApiError, ApiResult};
+use crate::gone::Peer;
+use crate::handlers::{archive, containers, execs, images, networks, streams, system, unsupported, volumes};
+use crate::hijack::HijackSlot;
+use crate::reply::{self, Reply};
+use crate::request::Request;
+
+/// Answers one request; never fails.
+pub(crate) async fn dispatch(
+    engine: Engine,
+    request: http::Request<Incoming>,
+    peer: Peer,
+    hijack: HijackSlot,
+) -> Reply {
+    let started = std::time::Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let reply = match route(method.as_str(), &path) {
+        Ok((route, version)) => {
+            let request = Request::new(request, version, peer, hijack);
+            let outcome = handle(&engine, route, request).await;
+            reply::with_identity(outcome.unwrap_or_else(|error| refuse(&error, &path)))
+        }
+        // Docker's own router answers this before it knows who it is.
+        Err(error @ RouteError::NotFound) => reply::refusal(&error.into()),
+        Err(error @ RouteError::Version(_)) => reply::with_identity(reply::refusal(&error.into())),
+    };
+    tracing::debug!(%method, path, status = reply.status().as_u16(), elapsed = ?started.elapsed(), "request");
+    reply
+}
+
+fn refuse(error: &ApiError, path: &str) -> Reply {
+    if error.status.is_server_error() {
+        tracing::warn!(status = error.status.as_u16(), message = error.message, path, "request failed");
+    }
+    reply::refusal(error)
+}
+
+async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Reply> {
+    match route {
+        Route::Ping => Ok(reply::ping(request.method())),
+        Route::Options => Ok(reply::empty(http::StatusCode::OK)),
+        Route::Version => Ok(system::version(engine)),
+        Route::Info => Ok(system::info(engine, request.version)),
+        Route::Events => system::events(engine, request),
+        Route::DiskUsage => system::disk_usage(engine, &request).await,
+        Route::ContainerList => containers::list(engine, &request).await,
+        Route::ContainerCreate => containers::create(engine, request).await,
+        Route::ContainerPrune => containers::prune(engine, &request).await,
+        Route::ContainerInspect(name) => containers::inspect(engine, &name, &request).await,
+        Route::ContainerTop(name) => containers::top(engine, &name, &request).await,
+        Route::ContainerLogs(name) => streams::logs(engine, &name, request).await,
+        Route::ContainerChanges(name) => containers::changes(engine, &name).await,
+        Route::ContainerExport(name) => streams::export(engine, &name).await,
+        Route::ContainerStats(name) => streams::stats(engine, &name, request).await,
+        Route::ContainerResize(name) => containers::resize(engine, &name, &request).await,
+        Route::ContainerStart(name) => containers::start(engine, &name, request).await,
+        Route::ContainerStop(name) => containers::stop(engine, &name, &request).await,
+        Route::ContainerRestart(name) => containers::restart(engine, &name, &request).await,
+        Route::ContainerKill(name) => containers::kill(engine, &name, &request).await,
+        Route::ContainerUpdate(name) => containers::update(engine, &name, request).await,
+        Route::ContainerRename(name) => containers::rename(engine, &name, &request).await,
+        Route::ContainerPause(name) => containers::pause(engine, &name).await,
+        Route::ContainerUnpause(name) => containers::unpause(engine, &name).await,
+        Route::ContainerAttach(name) => streams::attach(engine, &name, request).await,
+        Route::ContainerWait(name) => streams::wait(engine, &name, request).await,
+        Route::ContainerRemove(name) => containers::remove(engine, &name, &request).await,
+        Route::ExecCreate(name) => execs::create(engine, &name, request).await,
+        Route::ExecStart(id) => execs::start(engine, &id, request).await,
+        Route::ExecResize(id) => execs::resize(engine, &id, &request).await,
+        Route::ExecInspect(id) => execs::inspect(engine, &id),
+        Route::ImageList => images::list(engine, &request),
+        Route::ImageCreate => images::create(engine, request).await,
+        Route::ImageLoad => images::load(engine, request),
+        Route::ImagePrune => images::prune(engine, &request).await,
+        Route::ImageSave => images::save(engine, request.query.all("names").map(str::to_owned).collect()).await,
+        Route::ImageSaveOne(name) => images::save(engine, vec![name]).await,
+        Route::ImageInspect(name) => images::inspect(engine, &name, &request),
+        Route::ImageHistory(name) => images::history(engine, &name),
+        Route::ImageTag(name) => images::tag(engine, &name, &request).await,
+        Route::ImageRemove(name) => images::remove(engine, &name, &request).await,
+        Route::NetworkList => networks::list(engine, &request),
+        Route::NetworkInspect(name) => networks::inspect(engine, &name, request.version),
+        Route::NetworkCreate => networks::create(engine, request).await,
+        Route::NetworkRemove(name) => networks::remove(engine, &name).await,
+        Route::NetworkConnect(name) => networks::connect(engine, &name, request).await,
+        Route::NetworkDisconnect(name) => networks::disconnect(engine, &name, request).await,
+        Route::NetworkPrune => networks::prune(engine, &request).await,
+        Route::VolumeList => volumes::list(engine, &request),
+        Route::VolumeCreate => volumes::create(engine, request).await,
+        Route::VolumeInspect(name) => volumes::inspect(engine, &name),
+        Route::VolumeRemove(name) => volumes::remove(engine, &name, &request).await,
+        Route::VolumePrune => volumes::prune(engine, &request).await,
+        Route::ArchiveStat(name) | Route::ArchiveGet(name) | Route::ArchivePut(name) => archive::refuse(engine, &name),
+        Route::PluginList => Ok(unsupported::no_plugins()),
+        other => Err(unsupported::refusal(engine, &other)),
+    }
+}

@@ -1,0 +1,64 @@
+//! Noticing that a client has left while an answer has nothing to write.
+//!
+//! hyper does not read while it answers where half-closed connections are allowed, and they have to be, for stdin. So long answers
+//! (events, logs, waits) watch the socket by themselves. As in Docker, a client that has closed its side counts as gone there.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+/// A second handle of a connection's socket, only to be watched.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(Arc<OwnedFd>);
+
+impl Peer {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(Arc::new(socket))
+    }
+
+    /// Completes when the client has closed its side. Where the socket cannot be watched it never does; a write will find out.
+    pub(crate) async fn gone(self) {
+        if self.wait_for_end().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    async fn wait_for_end(self) -> io::Result<()> {
+        // Whatever kind of socket it is: only its readiness is asked for, nothing is read.
+        let socket = std::os::unix::net::UnixStream::from(self.0.try_clone()?);
+        drop(self.0);
+        let watched = UnixStream::from_std(socket)?;
+        loop {
+            if watched.ready(Interest::READABLE).await?.is_read_closed() {
+                return Ok(());
+            }
+            // Forgets this readiness, so that the next thing to happen is waited for.
+            let _: io::Result<()> = watched.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_data_is_no_end_but_a_closed_side_is() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let gone = tokio::spawn(Peer::new(ours.into()).gone());
+        theirs.write_all(b"next request").unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!gone.is_finished());
+        theirs.shutdown(Shutdown::Write).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,205 @@
+//! Images.
+
+use docker_api::image::{DeleteItem, HistoryItem, PruneReport, Summary};
+use docker_api::progress::Message;
+use engine::Engine;
+use engine::model::{EngineError, ImageProgress, ImportRequest};
+use http::StatusCode;
+use oci::Reference;
+
+use super::streams::tar_body;
+use crate::body::{ReplyBody, Writer};
+use crate::error::{ApiError, ApiResult};
+use crate::map::filter;
+use crate::map::image as map_image;
+use crate::reply::{self, Reply};
+use crate::request::Request;
+
+pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let mut filters = request.filters()?;
+    let legacy = request.query.get("filter");
+    if request.version.before(41) && !legacy.is_empty() {
+        filters.add("reference", legacy);
+    }
+    let mut query = filter::images(&filters)?;
+    query.all = request.query.flag("all");
+    let list: Vec<Summary> =
+        engine.images(&query)?.iter().map(|image| map_image::summary(image).for_version(request.version)).collect();
+    Ok(reply::document(&list))
+}
+
+pub(crate) fn inspect(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
+    let view = engine.image(name)?;
+    Ok(reply::document(&map_image::inspect(&view).for_version(request.version)))
+}
+
+pub(crate) fn history(engine: &Engine, name: &str) -> ApiResult<Reply> {
+    let steps: Vec<HistoryItem> = engine.image_history(name)?.iter().map(map_image::history).collect();
+    Ok(reply::document(&steps))
+}
+
+pub(crate) async fn tag(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
+    let (repository, tag) = (request.query.get("repo"), request.query.get("tag"));
+    if repository.is_empty() {
+        return Err(ApiError::bad_request("repository name must have at least one component"));
+    }
+    engine.tag_image(name, repository, tag).await?;
+    Ok(reply::empty(StatusCode::CREATED))
+}
+
+pub(crate) async fn remove(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
+    if name.trim().is_empty() {
+        return Err(ApiError::bad_request("image name cannot be blank"));
+    }
+    if request.version.at_least(50) && request.query.find("platforms").is_some() {
+        return Err(ApiError::not_implemented("removing single platforms of an image is not supported"));
+    }
+    let removed = engine.remove_image(name, request.query.flag("force"), !request.query.flag("noprune")).await?;
+    let list: Vec<DeleteItem> = removed.iter().map(map_image::removal).collect();
+    Ok(reply::document(&list))
+}
+
+pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let filters = filter::prune(&request.filters()?, filter::Prune::Images)?;
+    let report = engine.prune_images(filters).await?;
+    let removed: Vec<DeleteItem> = report.removed.iter().map(map_image::removal).collect();
+    Ok(reply::document(&PruneReport {
+        images_deleted: Some(removed).filter(|list| !list.is_empty()),
+        space_reclaimed: report.reclaimed_bytes,
+    }))
+}
+
+pub(crate) async fn save(engine: &Engine, names: Vec<String>) -> ApiResult<Reply> {
+    if names.is_empty() {
+        return Err(ApiError::bad_request("no images were named"));
+    }
+    let tar = engine.save_images(names).await?;
+    Ok(reply::stream("application/x-tar", tar_body(tar)))
+}
+
+/// Reads images from the body. The answer begins at once; what goes wrong is told in it, as in Docker.
+pub(crate) fn load(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let quiet = request.query.flag_or("quiet", true);
+    let platform = platform(&request)?;
+    let mut steps = engine.load_images(request.into_upload(), platform);
+    let (writer, body) = ReplyBody::busy();
+    tokio::spawn(async move {
+        while let Some(step) = steps.recv().await {
+            if write_step(&writer, step, quiet).await.is_break() {
+                return;
+            }
+        }
+    });
+    Ok(reply::stream("application/json", body))
+}
+
+/// The `platform` of a load or save, since 1.48.
+fn platform(request: &Request) -> ApiResult<Option<String>> {
+    if request.version.before(48) {
+        return Ok(None);
+    }
+    if request.query.all("platform").count() > 1 {
+        return Err(ApiError::bad_request("multiple platform parameters not supported"));
+    }
+    Ok(request.query.find("platform").filter(|text| !text.is_empty()).map(str::to_owned))
+}
+
+async fn write_step(
+    writer: &Writer,
+    step: Result<ImageProgress, EngineError>,
+    quiet: bool,
+) -> std::ops::ControlFlow<()> {
+    let message = match step {
+        Ok(step) => map_image::progress(step, quiet),
+        Err(error) => {
+            let _ = writer.send(Message::failure(error.message()).to_line()).await;
+            return std::ops::ControlFlow::Break(());
+        }
+    };
+    match message {
+        None => std::ops::ControlFlow::Continue(()),
+        Some(message) => match writer.send(message.to_line()).await {
+            Ok(()) => std::ops::ControlFlow::Continue(()),
+            Err(_) => std::ops::ControlFlow::Break(()),
+        },
+    }
+}
+
+/// Pull, which is not there yet, or import.
+pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let from = request.query.get("fromImage");
+    if !from.is_empty() {
+        return Err(refuse_pull(from, request.query.get("tag")));
+    }
+    match request.query.get("fromSrc") {
+        "-" => import(engine, request).await,
+        "" => Err(ApiError::bad_request("either fromImage or fromSrc must be given")),
+        url => Err(ApiError::not_implemented(format!(
+            "importing from a URL is not built yet: download {url} and import the file"
+        ))),
+    }
+}
+
+fn refuse_pull(image: &str, tag: &str) -> ApiError {
+    let name = match tag {
+        "" => image.to_owned(),
+        digest if digest.contains(':') => format!("{image}@{digest}"),
+        tag => format!("{image}:{tag}"),
+    };
+    let name = Reference::parse(&name).map_or(name, |reference| reference.familiar());
+    ApiError::not_implemented(format!(
+        "cannot pull {name}: pulling images from registries is not built yet; use \"load\" or \"import\", or run the built-in image \"hello\""
+    ))
+}
+
+async fn import(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let query = &request.query;
+    let reference = match (query.get("repo"), query.get("tag")) {
+        ("", _) => None,
+        (repository, "") => Some(repository.to_owned()),
+        (repository, tag) => Some(format!("{repository}:{tag}")),
+    };
+    let message = match query.get("message") {
+        "" => "Imported from -".to_owned(),
+        text => text.to_owned(),
+    };
+    let wanted = ImportRequest {
+        reference,
+        message,
+        changes: query.all("changes").map(str::to_owned).collect(),
+        platform: query
+            .find("platform")
+            .filter(|text| !text.is_empty() && request.version.at_least(32))
+            .map(str::to_owned),
+    };
+    let mut steps = engine.import_image(request.into_upload(), wanted)?;
+    // The first step decides between a status and a line in the answer.
+    let first = match steps.recv().await {
+        Some(Err(error)) => return Err(error.into()),
+        Some(Ok(step)) => step,
+        None => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the import ended without a result")),
+    };
+    let (writer, body) = ReplyBody::busy();
+    tokio::spawn(async move {
+        let mut next = Some(Ok(first));
+        while let Some(step) = next {
+            if write_step(&writer, step, false).await.is_break() {
+                return;
+            }
+            next = steps.recv().await;
+        }
+    });
+    Ok(reply::stream("application/json", body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_pull_names_the_image_in_short() {
+        let refusal = refuse_pull("docker.io/library/alpine", "latest");
+        assert_eq!(refusal.status, StatusCode::NOT_IMPLEMENTED);
+        assert!(refusal.message.starts_with("cannot pull alpine:latest: "), "{}", refusal.message);
+    }
+}

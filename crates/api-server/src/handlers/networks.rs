@@ -1,0 +1,55 @@
+//! Networks.
+
+use docker_api::ApiVersion;
+use docker_api::network::{ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PruneReport};
+use engine::Engine;
+
+use super::done;
+use crate::error::ApiResult;
+use crate::map::network::{Detail, show};
+use crate::map::{endpoint, filter};
+use crate::reply::{self, Reply};
+use crate::request::Request;
+
+pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let query = filter::networks(&request.filters()?)?;
+    let list: Vec<Network> =
+        engine.networks(&query)?.iter().map(|view| show(view, Detail::List, request.version)).collect();
+    Ok(reply::document(&list))
+}
+
+pub(crate) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> ApiResult<Reply> {
+    Ok(reply::document(&show(&engine.network(name)?, Detail::Inspect, version)))
+}
+
+pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let body: CreateRequest = request.document().await?;
+    let driver = if body.driver.is_empty() { "bridge" } else { &body.driver };
+    let id = engine.create_network(&body.name, driver, body.labels.unwrap_or_default()).await?;
+    Ok(reply::created(&CreateResponse { id, warning: String::new() }))
+}
+
+pub(crate) async fn remove(engine: &Engine, name: &str) -> ApiResult<Reply> {
+    engine.remove_network(name).await?;
+    Ok(done())
+}
+
+pub(crate) async fn connect(engine: &Engine, name: &str, request: Request) -> ApiResult<Reply> {
+    let body: ConnectRequest = request.document().await?;
+    let endpoint = endpoint::parse(&body.endpoint_config.unwrap_or_default())?;
+    engine.connect_network(name, &body.container, endpoint).await?;
+    Ok(reply::empty(http::StatusCode::OK))
+}
+
+pub(crate) async fn disconnect(engine: &Engine, name: &str, request: Request) -> ApiResult<Reply> {
+    let body: DisconnectRequest = request.document().await?;
+    engine.disconnect_network(name, &body.container, body.force).await?;
+    Ok(reply::empty(http::StatusCode::OK))
+}
+
+pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let filters = filter::prune(&request.filters()?, filter::Prune::Networks)?;
+    let report = engine.prune_networks(filters).await?;
+    let networks_deleted = Some(report.deleted).filter(|list| !list.is_empty());
+    Ok(reply::document(&PruneReport { networks_deleted }))
+}

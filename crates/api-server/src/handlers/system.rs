@@ -1,0 +1,115 @@
+//! The engine and its host.
+
+use docker_api::system::DiskUsage;
+use docker_api::{ApiVersion, json};
+use engine::Engine;
+use engine::model::{EventKind, EventQuery};
+use jiff::Timestamp;
+
+use crate::body::ReplyBody;
+use crate::error::{ApiError, ApiResult};
+use crate::map::time::limit;
+use crate::map::{event as map_event, filter, image, summary, system, volume};
+use crate::reply::{self, Reply};
+use crate::request::Request;
+
+pub(crate) fn version(engine: &Engine) -> Reply {
+    reply::document(&system::version(&engine.system_info()))
+}
+
+pub(crate) fn info(engine: &Engine, version: ApiVersion) -> Reply {
+    reply::document(&system::info(&engine.system_info(), Timestamp::now()).for_version(version))
+}
+
+pub(crate) fn events(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let (since_text, until_text) = (request.query.get("since"), request.query.get("until"));
+    let (since, until) = (limit(since_text)?, limit(until_text)?);
+    if let (Some(since), Some(until)) = (since, until)
+        && until < since
+    {
+        return Err(ApiError::bad_request(format!(
+            "`since` time ({since_text}) cannot be after `until` time ({until_text})"
+        )));
+    }
+    let filters = filter::events(&request.filters()?);
+    let mut events = engine.events(EventQuery { since, until, filters })?;
+    let version = request.version;
+    let (writer, body) = ReplyBody::watched(request.peer);
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = writer.closed() => return,
+            };
+            let Some(event) = event else { return };
+            if version.before(46) && event.kind == EventKind::Image && event.action == "create" {
+                continue;
+            }
+            if writer.send(json::to_line(&map_event::show(&event))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(reply::stream("application/json", body))
+}
+
+/// Which parts of the disk were asked about.
+struct Wanted {
+    containers: bool,
+    images: bool,
+    volumes: bool,
+    build_cache: bool,
+}
+
+impl Wanted {
+    fn parse(request: &Request) -> ApiResult<Self> {
+        let all = Self { containers: true, images: true, volumes: true, build_cache: true };
+        let mut types = request.query.all("type").peekable();
+        if request.version.before(42) || types.peek().is_none() {
+            return Ok(all);
+        }
+        let mut wanted = Self { containers: false, images: false, volumes: false, build_cache: false };
+        for word in types {
+            match word {
+                "container" => wanted.containers = true,
+                "image" => wanted.images = true,
+                "volume" => wanted.volumes = true,
+                "build-cache" => wanted.build_cache = true,
+                _ => return Err(ApiError::bad_request(format!("unknown object type: {word}"))),
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+pub(crate) async fn disk_usage(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let wanted = Wanted::parse(request)?;
+    let usage = engine.disk_usage().await?;
+    let now = Timestamp::now();
+    let images = || usage.images.iter().map(|summary| df_image(summary, request.version)).collect();
+    let containers = || {
+        let show = |(view, sizes): &(std::sync::Arc<engine::model::ContainerView>, engine::model::ContainerSizes)| {
+            summary::summary(view, view.spec.image.clone(), Some(*sizes), now).for_version(request.version)
+        };
+        usage.containers.iter().map(show).collect()
+    };
+    let layers_size = i64::try_from(usage.layers_bytes).unwrap_or(i64::MAX);
+    Ok(reply::document(&DiskUsage {
+        layers_size: if wanted.images { layers_size } else { 0 },
+        images: wanted.images.then(images),
+        containers: wanted.containers.then(containers),
+        volumes: wanted.volumes.then(|| usage.volumes.iter().map(volume::usage).collect()),
+        build_cache: wanted.build_cache.then(Vec::new),
+        builder_size: 0,
+    }))
+}
+
+/// Unlike lists, this one always counts containers.
+fn df_image(summary: &engine::model::ImageSummary, version: ApiVersion) -> docker_api::image::Summary {
+    let mut shown = image::summary(summary);
+    let containers = shown.containers;
+    shown.shared_size = 0;
+    shown = shown.for_version(version);
+    shown.containers = containers;
+    shown
+}

@@ -1,0 +1,152 @@
+//! Images.
+
+use docker_api::container::{DriverData, HealthConfig};
+use docker_api::image::{Config, DeleteItem, HistoryItem, Inspect, Metadata, RootFs, Summary};
+use docker_api::progress::{Message, Progress};
+use docker_api::{Empty, ZERO_TIME};
+use engine::model::{HistoryView, ImageProgress, ImageRemoval, ImageSummary, ImageView};
+use serde_json::Value;
+
+use super::time::shown;
+
+/// One image of a list.
+pub(crate) fn summary(image: &ImageSummary) -> Summary {
+    Summary {
+        containers: i64::try_from(image.containers).unwrap_or(i64::MAX),
+        created: image.created.map_or(0, |time| time.as_second()),
+        id: image.id.to_string(),
+        labels: super::null_map_if_empty(&image.labels),
+        parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        repo_digests: image.repo_digests.clone(),
+        repo_tags: image.repo_tags.clone(),
+        // Nobody has asked for it.
+        shared_size: -1,
+        size: size(image.size_bytes),
+        ..Summary::default()
+    }
+}
+
+fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Everything about an image.
+pub(crate) fn inspect(image: &ImageView) -> Inspect {
+    let (summary, config) = (&image.summary, &image.config);
+    Inspect {
+        id: summary.id.to_string(),
+        repo_tags: summary.repo_tags.clone(),
+        repo_digests: summary.repo_digests.clone(),
+        parent: summary.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        comment: config.comment.clone(),
+        created: summary.created.map(|time| shown(Some(time))).unwrap_or_default(),
+        author: config.author.clone(),
+        docker_version: config.docker_version.clone(),
+        config: Some(container_config(config)),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone(),
+        size: size(summary.size_bytes),
+        graph_driver: DriverData { data: None, name: image.driver.clone() },
+        root_fs: RootFs {
+            r#type: "layers".to_owned(),
+            layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+        },
+        metadata: Metadata {
+            last_tag_time: image.last_tagged.map_or_else(|| ZERO_TIME.to_owned(), |time| shown(Some(time))),
+        },
+        ..Inspect::default()
+    }
+}
+
+fn container_config(image: &oci::image::ImageConfig) -> Value {
+    let config = image.config.clone();
+    let shown = Config {
+        user: config.user,
+        exposed_ports: config
+            .exposed_ports
+            .unwrap_or_default()
+            .into_keys()
+            .map(|port| (port, Empty::default()))
+            .collect(),
+        env: config.env.unwrap_or_default(),
+        entrypoint: config.entrypoint.unwrap_or_default(),
+        cmd: config.cmd.unwrap_or_default(),
+        volumes: config.volumes.unwrap_or_default().into_keys().map(|path| (path, Empty::default())).collect(),
+        working_dir: config.working_dir,
+        labels: config.labels.unwrap_or_default(),
+        stop_signal: config.stop_signal,
+        args_escaped: config.args_escaped,
+        healthcheck: config.healthcheck.map(|check| HealthConfig {
+            test: check.test,
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        }),
+        on_build: config.on_build.unwrap_or_default(),
+        shell: config.shell.unwrap_or_default(),
+    };
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
+/// One step of a history.
+pub(crate) fn history(step: &HistoryView) -> HistoryItem {
+    HistoryItem {
+        comment: step.comment.clone(),
+        created: step.created.map_or(0, |time| time.as_second()),
+        created_by: step.created_by.clone(),
+        id: step.id.as_ref().map_or_else(|| "<missing>".to_owned(), ToString::to_string),
+        size: size(step.size_bytes),
+        tags: super::null_if_empty(&step.tags),
+    }
+}
+
+/// One line of a removal.
+pub(crate) fn removal(removal: &ImageRemoval) -> DeleteItem {
+    match removal {
+        ImageRemoval::Untagged(name) => DeleteItem { untagged: name.clone(), ..DeleteItem::default() },
+        ImageRemoval::Deleted(id) => DeleteItem { deleted: id.clone(), ..DeleteItem::default() },
+    }
+}
+
+/// One line of a load or an import; bars are left out for those who want it quiet.
+pub(crate) fn progress(progress: ImageProgress, quiet: bool) -> Option<Message> {
+    match progress {
+        ImageProgress::Layer { .. } if quiet => None,
+        ImageProgress::Layer { id, status, current, total } => {
+            let progress = Progress { current: size(current), total: total.map_or(0, size), start: 0 };
+            Some(Message::step(id, status, progress))
+        }
+        ImageProgress::LoadedReference(name) => Some(Message::stream(format!("Loaded image: {name}\n"))),
+        ImageProgress::LoadedId(id) => Some(Message::stream(format!("Loaded image ID: {id}\n"))),
+        ImageProgress::Imported(id) => Some(Message::status(id.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_what_the_docker_cli_parses() {
+        let line = |step, quiet| progress(step, quiet).map(|message| String::from_utf8(message.to_line()).unwrap());
+        assert_eq!(
+            line(ImageProgress::LoadedReference("a:b".into()), true).unwrap(),
+            "{\"stream\":\"Loaded image: a:b\\n\"}\r\n"
+        );
+        let layer =
+            ImageProgress::Layer { id: "abc".into(), status: "Loading layer".into(), current: 512, total: Some(1024) };
+        assert_eq!(line(layer.clone(), true), None);
+        let shown = line(layer, false).unwrap();
+        assert!(
+            shown.starts_with(
+                r#"{"status":"Loading layer","progressDetail":{"current":512,"total":1024},"progress":"["#
+            ),
+            "{shown}"
+        );
+        assert!(shown.contains(r#""id":"abc""#));
+    }
+}

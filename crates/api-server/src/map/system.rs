@@ -1,0 +1,139 @@
+//! `GET /version` and `GET /info`.
+
+use std::collections::BTreeMap;
+
+use docker_api::ApiVersion;
+use docker_api::system::{
+    Commit, Component, Firewall, IndexConfig, Info, Platform, Plugins, RegistryConfig, Runtime, Swarm, Version,
+};
+use engine::model::SystemInfo;
+use jiff::Timestamp;
+
+use crate::identity::{DOCKER_VERSION, server_version};
+
+/// Where names without a host are looked up.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// The answer of `GET /version`.
+pub(crate) fn version(info: &SystemInfo) -> Version {
+    let arch = go_architecture(&info.architecture);
+    let details = [
+        ("ApiVersion", ApiVersion::NEWEST.to_string()),
+        ("MinAPIVersion", ApiVersion::OLDEST.to_string()),
+        ("Os", "linux".to_owned()),
+        ("Arch", arch.to_owned()),
+        ("KernelVersion", info.kernel_version.clone()),
+        ("DockerVersion", DOCKER_VERSION.to_owned()),
+        ("Experimental", "false".to_owned()),
+    ];
+    let details = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Version {
+        platform: Platform { name: format!("Conex {}", info.version) },
+        components: vec![Component { name: "Engine".to_owned(), version: info.version.clone(), details }],
+        version: server_version(&info.version),
+        api_version: ApiVersion::NEWEST.to_string(),
+        min_api_version: ApiVersion::OLDEST.to_string(),
+        os: "linux".to_owned(),
+        arch: arch.to_owned(),
+        kernel_version: info.kernel_version.clone(),
+        ..Version::default()
+    }
+}
+
+/// Go's names of processors, which images use, too.
+fn go_architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The answer of `GET /info`.
+pub(crate) fn info(info: &SystemInfo, now: Timestamp) -> Info {
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let [http_proxy, https_proxy, no_proxy] = info.proxies.clone();
+    let limits = info.limits;
+    Info {
+        id: info.id.clone(),
+        containers: count(info.running + info.paused + info.stopped),
+        containers_running: count(info.running),
+        containers_paused: count(info.paused),
+        containers_stopped: count(info.stopped),
+        images: count(info.images),
+        driver: info.storage_driver.clone(),
+        driver_status: info.storage_status.iter().map(|(key, value)| [key.clone(), value.clone()]).collect(),
+        plugins: plugins(),
+        memory_limit: limits.memory,
+        swap_limit: limits.swap,
+        kernel_memory_tcp: limits.kernel_memory_tcp,
+        cpu_cfs_period: limits.cpu_quota,
+        cpu_cfs_quota: limits.cpu_quota,
+        cpu_shares: limits.cpu_shares,
+        cpu_set: limits.cpuset,
+        pids_limit: limits.pids,
+        oom_kill_disable: limits.oom_kill_disable,
+        ipv4_forwarding: info.ipv4_forwarding,
+        n_fd: count(info.file_descriptors),
+        n_goroutines: count(info.tasks),
+        system_time: now.to_string(),
+        logging_driver: "json-file".to_owned(),
+        cgroup_driver: info.cgroup_driver.clone(),
+        cgroup_version: info.cgroup_version.clone(),
+        n_events_listener: count(info.event_listeners),
+        kernel_version: info.kernel_version.clone(),
+        operating_system: info.operating_system.clone(),
+        os_version: info.os_version.clone(),
+        os_type: "linux".to_owned(),
+        architecture: info.architecture.clone(),
+        index_server_address: DOCKER_HUB.to_owned(),
+        registry_config: Some(registry_config()),
+        ncpu: count(info.cpus),
+        mem_total: i64::try_from(info.memory_bytes).unwrap_or(i64::MAX),
+        docker_root_dir: info.root.display().to_string(),
+        http_proxy,
+        https_proxy,
+        no_proxy,
+        name: info.hostname.clone(),
+        server_version: server_version(&info.version),
+        runtimes: runtimes(info),
+        default_runtime: info.default_runtime.clone(),
+        swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
+        // Containers outlive the daemon, always.
+        live_restore_enabled: true,
+        init_binary: "conex-runtime".to_owned(),
+        containerd_commit: Commit::default(),
+        runc_commit: Commit { id: info.version.clone(), expected: String::new() },
+        init_commit: Commit { id: info.version.clone(), expected: String::new() },
+        security_options: info.security_options.clone(),
+        firewall_backend: Some(Firewall { driver: "nftables".to_owned(), info: Vec::new() }),
+        warnings: Some(info.warnings.clone()),
+        ..Info::default()
+    }
+}
+
+fn plugins() -> Plugins {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Plugins {
+        volume: names(&["local"]),
+        network: names(&["bridge", "host", "null"]),
+        authorization: None,
+        log: names(&["json-file", "local", "none"]),
+    }
+}
+
+fn registry_config() -> RegistryConfig {
+    let hub = IndexConfig { name: "docker.io".to_owned(), mirrors: Vec::new(), secure: true, official: true };
+    RegistryConfig {
+        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
+        index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
+        mirrors: None,
+    }
+}
+
+fn runtimes(info: &SystemInfo) -> BTreeMap<String, Runtime> {
+    let show = |view: &engine::model::RuntimeView| {
+        (view.name.clone(), Runtime { path: view.path.display().to_string(), ..Runtime::default() })
+    };
+    info.runtimes.iter().map(show).collect()
+}

@@ -1,0 +1,196 @@
+//! What handlers see of a request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use docker_api::{ApiVersion, Filters, Query, json};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::request::Parts;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::error::{ApiError, ApiResult};
+use crate::gone::Peer;
+use crate::hijack::HijackSlot;
+
+/// The largest document that is read.
+const MAX_DOCUMENT: usize = 8 << 20;
+/// How long a document may take to come.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many pieces of an upload may wait to be used.
+const UPLOAD_PIECES: usize = 16;
+/// A `start` with more than this is one of the oldest clients, which sent a host configuration.
+const MAX_START_BODY: u64 = 7;
+
+/// A request on its way to its handler.
+pub(crate) struct Request {
+    parts: Parts,
+    body: Incoming,
+    pub(crate) query: Query,
+    pub(crate) version: ApiVersion,
+    pub(crate) peer: Peer,
+    pub(crate) hijack: HijackSlot,
+}
+
+impl Request {
+    pub(crate) fn new(request: http::Request<Incoming>, version: ApiVersion, peer: Peer, hijack: HijackSlot) -> Self {
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        Self { parts, body, query, version, peer, hijack }
+    }
+
+    pub(crate) fn method(&self) -> &http::Method {
+        &self.parts.method
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The `filters` parameter.
+    pub(crate) fn filters(&self) -> ApiResult<Filters> {
+        Ok(Filters::parse(self.query.get("filters"))?)
+    }
+
+    /// Whether the client asked for `101` before its raw stream.
+    pub(crate) fn wants_upgrade(&self) -> bool {
+        self.parts.headers.contains_key(UPGRADE)
+    }
+
+    /// A whole number in the query; `None` where it is absent or empty.
+    pub(crate) fn number(&self, key: &str) -> ApiResult<Option<i64>> {
+        let text = self.query.get(key);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || ApiError::bad_request(format!("strconv.Atoi: parsing {text:?}: invalid syntax"));
+        text.parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// Reads the body as a document that the client calls JSON.
+    pub(crate) async fn document<T: DeserializeOwned>(self) -> ApiResult<T> {
+        let bytes = self.json_bytes().await?;
+        json::from_slice(&bytes).map_err(|error| invalid_json(&error))
+    }
+
+    /// Reads the body after checking that the client calls it JSON.
+    pub(crate) async fn json_bytes(self) -> ApiResult<Bytes> {
+        self.check_json_type()?;
+        let bytes = self.read_body().await?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+        }
+        Ok(bytes)
+    }
+
+    /// A document that may be missing altogether.
+    pub(crate) async fn optional_document<T: DeserializeOwned + Default>(self) -> ApiResult<(T, Unbodied)> {
+        let has_body = self.content_length() != Some(0) && !hyper::body::Body::is_end_stream(&self.body);
+        if !has_body {
+            let (unbodied, _) = self.split();
+            return Ok((T::default(), unbodied));
+        }
+        self.check_json_type()?;
+        let (unbodied, body) = self.split();
+        let bytes = read_body(body).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok((T::default(), unbodied));
+        }
+        json::from_slice(&bytes).map(|value| (value, unbodied)).map_err(|error| invalid_json(&error))
+    }
+
+    fn check_json_type(&self) -> ApiResult<()> {
+        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/json") {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(format!(
+            "unsupported Content-Type header ({content_type}): must be 'application/json'"
+        )))
+    }
+
+    fn content_length(&self) -> Option<u64> {
+        self.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok())
+    }
+
+    /// Refuses a body where the oldest clients sent a host configuration.
+    pub(crate) fn refuse_start_body(&self) -> ApiResult<()> {
+        let chunked = self.parts.headers.contains_key(http::header::TRANSFER_ENCODING);
+        if chunked || self.content_length().is_some_and(|length| length > MAX_START_BODY) {
+            return Err(ApiError::bad_request(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn read_body(self) -> ApiResult<Bytes> {
+        read_body(self.body).await
+    }
+
+    fn split(self) -> (Unbodied, Incoming) {
+        let wants_upgrade = self.wants_upgrade();
+        (Unbodied { version: self.version, hijack: self.hijack, wants_upgrade }, self.body)
+    }
+
+    /// Whatever body there is is read and forgotten, so that what follows it is not taken for it.
+    pub(crate) async fn without_body(self) -> ApiResult<Unbodied> {
+        let (unbodied, body) = self.split();
+        read_body(body).await?;
+        Ok(unbodied)
+    }
+
+    /// The body in pieces, for the engine. A task copies; it ends with the body or with the reader.
+    pub(crate) fn into_upload(self) -> mpsc::Receiver<std::io::Result<Bytes>> {
+        let (sender, receiver) = mpsc::channel(UPLOAD_PIECES);
+        tokio::spawn(copy_upload(self.body, sender));
+        receiver
+    }
+}
+
+/// What is left of a request once its body is read: enough for a hijack.
+pub(crate) struct Unbodied {
+    pub(crate) version: ApiVersion,
+    pub(crate) hijack: HijackSlot,
+    pub(crate) wants_upgrade: bool,
+}
+
+async fn read_body(body: Incoming) -> ApiResult<Bytes> {
+    let collected = tokio::time::timeout(DOCUMENT_TIMEOUT, Limited::new(body, MAX_DOCUMENT).collect());
+    match collected.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::new(
+            http::StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request body is larger than {MAX_DOCUMENT} bytes"),
+        )),
+        Ok(Err(error)) => Err(ApiError::bad_request(format!("cannot read the request body: {error}"))),
+        Err(_) => Err(ApiError::new(http::StatusCode::REQUEST_TIMEOUT, "the request body did not come in time")),
+    }
+}
+
+async fn copy_upload(mut body: Incoming, sender: mpsc::Sender<std::io::Result<Bytes>>) {
+    while let Some(frame) = body.frame().await {
+        let piece = match frame {
+            Ok(frame) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_trailers) => continue,
+            },
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        let failed = piece.is_err();
+        if sender.send(piece).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn invalid_json(error: &serde_json::Error) -> ApiError {
+    ApiError::bad_request(format!("invalid JSON: {error}"))
+}
+
+pub(crate) fn parse_create(body: &[u8]) -> ApiResult<docker_api::container::CreateRequest> {
+    docker_api::container::CreateRequest::parse(body).map_err(|error| invalid_json(&error))
+}
