@@ -27,8 +27,12 @@ impl Site {
     }
 
     pub(crate) fn open(directory: Arc<TempDir>) -> Site {
+        Site::open_with(directory, Choice::Automatic)
+    }
+
+    pub(crate) fn open_with(directory: Arc<TempDir>, choice: Choice) -> Site {
         let (root, run) = (directory.path().join("root"), directory.path().join("run"));
-        let snapshotter = snapshots::open(&root, &run, Choice::Automatic).unwrap();
+        let snapshotter = snapshots::open(&root, &run, choice).unwrap();
         let store = ImageStore::open(&root, snapshotter.clone()).unwrap();
         Site { store, snapshotter, directory }
     }

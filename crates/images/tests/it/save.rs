@@ -3,6 +3,7 @@
 use archive::compression::Compression;
 use images::{ErrorKind, SaveError};
 use serde_json::Value;
+use snapshots::{Backend, Choice};
 
 use crate::fixtures::{Picture, Site, files_of, layer};
 
@@ -41,6 +42,16 @@ fn there_and_back() {
         assert_eq!((a.id, &a.config_bytes, &a.layers), (b.id, &b.config_bytes, &b.layers));
     }
     assert!(archive == saved(&to, &["web:1", "web:2", "db:1"]), "the same images give the same bytes");
+}
+
+#[test]
+fn unpacked_layers_are_saved_byte_for_byte_too() {
+    let from = site();
+    let directory = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let unpacked = Site::open_with(directory, Choice::Only(Backend::Directories));
+    let archive = saved(&from, &["web", "db"]);
+    unpacked.load(&archive).unwrap();
+    assert!(archive == saved(&unpacked, &["web", "db"]));
 }
 
 #[test]
