@@ -14,7 +14,8 @@ use super::world::World;
 
 /// Long enough for a daemon to finish what it does after its start.
 const SETTLE: Duration = Duration::from_secs(3);
-const NAME: &str = "bench-memory";
+/// Several, so that what their helpers share (the program itself) does not count as the private memory of the only one.
+const NAMES: [&str; 3] = ["bench-memory-1", "bench-memory-2", "bench-memory-3"];
 
 /// Runs the bench.
 pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
@@ -29,14 +30,7 @@ pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
         let together: f64 = containerd.iter().chain([&dockerd]).map(|pid| resident(*pid)).sum::<Result<f64>>()?;
         report.figure("dockerd and containerd, idle, resident", together, "MiB");
     }
-    let start = ["run", "-d", "--network", "none", "--name", NAME, SMALL, "/bin/sleep", "100000"];
-    if conex.is_some() {
-        run_one(&world.conex_line(start))?;
-    }
-    if dockerd.is_some() {
-        run_one(&world.docker_on_docker(start))?;
-    }
-    let podman = world.prepare_podman() && world.try_inside(World::podman_line(start));
+    let podman = start_containers(world)?;
     std::thread::sleep(SETTLE);
     let result = per_container(&mut report, conex, dockerd, agent.filter(|_| podman));
     remove_containers(world, podman);
@@ -55,7 +49,7 @@ fn per_container(report: &mut Report, conex: Option<u32>, dockerd: Option<u32>, 
     if let Some(conex) = conex {
         // Those that wait for a container are smaller than the one that has one.
         report.figure("conex monitor, private", largest_private(&helpers(conex, "conex-runtime")?)?, "MiB");
-        report.figure("conex daemon, one container, resident", resident(conex)?, "MiB");
+        report.figure("conex daemon, three containers, resident", resident(conex)?, "MiB");
     }
     if let Some(dockerd) = dockerd {
         report.figure("containerd-shim, private", largest_private(&helpers(dockerd, "containerd-shim")?)?, "MiB");
@@ -66,15 +60,33 @@ fn per_container(report: &mut Report, conex: Option<u32>, dockerd: Option<u32>, 
     Ok(())
 }
 
+/// Starts some containers in each engine. Returns whether Podman has them too.
+fn start_containers(world: &mut World) -> Result<bool> {
+    let mut podman = world.prepare_podman();
+    for name in NAMES {
+        let start = ["run", "-d", "--network", "none", "--name", name, SMALL, "/bin/sleep", "100000"];
+        if world.has_conex() {
+            run_one(&world.conex_line(start))?;
+        }
+        if world.has_docker() {
+            run_one(&world.docker_on_docker(start))?;
+        }
+        podman = podman && world.try_inside(World::podman_line(start));
+    }
+    Ok(podman)
+}
+
 fn remove_containers(world: &mut World, podman: bool) {
-    if world.has_conex() {
-        let _ = run_one(&world.conex_line(["rm", "-f", NAME]));
-    }
-    if world.has_docker() {
-        let _ = run_one(&world.docker_on_docker(["rm", "-f", NAME]));
-    }
-    if podman {
-        let _ = world.try_inside(World::podman_line(["rm", "-f", "-t", "0", NAME]));
+    for name in NAMES {
+        if world.has_conex() {
+            let _ = run_one(&world.conex_line(["rm", "-f", name]));
+        }
+        if world.has_docker() {
+            let _ = run_one(&world.docker_on_docker(["rm", "-f", name]));
+        }
+        if podman {
+            let _ = world.try_inside(World::podman_line(["rm", "-f", "-t", "0", name]));
+        }
     }
 }
 
