@@ -1,6 +1,6 @@
 //! Replacing the program of a process.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::raw::last_errno;
@@ -24,6 +24,15 @@ impl CStringList {
     /// Builds the list; `None` where a string has a NUL inside.
     pub fn new<'a>(strings: impl IntoIterator<Item = &'a str>) -> Option<CStringList> {
         let strings: Vec<CString> = strings.into_iter().map(|text| CString::new(text).ok()).collect::<Option<_>>()?;
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Some(CStringList { strings, pointers })
+    }
+
+    /// As [`CStringList::new`], from strings of the operating system.
+    pub fn from_os(strings: impl IntoIterator<Item = OsString>) -> Option<CStringList> {
+        use std::os::unix::ffi::OsStringExt;
+        let strings: Vec<CString> =
+            strings.into_iter().map(|text| CString::new(text.into_vec()).ok()).collect::<Option<_>>()?;
         let pointers = strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
         Some(CStringList { strings, pointers })
     }

@@ -131,11 +131,6 @@ impl Channel {
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-
-    /// The socket itself.
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.socket
-    }
 }
 
 fn decode(tag: u8, rest: &[u8], mut fds: Vec<OwnedFd>) -> Option<Message> {

@@ -5,19 +5,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use cgroups::{Cgroup, CgroupPath, FreezerState, Host};
 use linux::Errno;
 use linux::clone::Child;
-use oci::runtime::{LinuxResources, Spec, State, Status};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use oci::runtime::{LinuxResources, LinuxSeccomp, Spec, State, Status};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
 use crate::creator;
 use crate::error::{Context, Error, Kind, Result, Stage};
-use crate::request::{CreateRequest, Identity};
+use crate::request::{CreateRequest, Identity, SeccompFilter};
+use crate::seccomp_notify;
+
+/// The number of SIGKILL.
+const SIGKILL: i32 = Signal::KILL.as_raw();
 
 /// A container whose init is ready and waits.
 #[derive(Debug)]
 pub struct Created {
     running: Running,
     channel: Channel,
+    agent: Option<SeccompAgent>,
     /// What was left out because it cannot be granted here.
     pub warnings: Vec<String>,
 }
@@ -57,13 +62,13 @@ pub(crate) struct Membership {
 ///
 /// The caller must be single-threaded: the container's init is a copy of it until it runs the program.
 pub fn create(request: CreateRequest<'_>) -> Result<Created> {
+    let agent = SeccompAgent::of(request.spec, initial_state(&request));
     let (running, channel) = creator::create(request, creator::Waiting::ForCreator)?;
     let warnings = running.warnings.clone();
-    Ok(Created { running, channel, warnings })
+    Ok(Created { running, channel, agent, warnings })
 }
 
-/// Creates a container whose init waits until somebody connects to `listener`, a listening Unix socket of the type SEQPACKET, and
-/// sends the start; see [`start_through`].
+/// Creates a container whose init waits until somebody connects to `listener`, a listening Unix socket of the type SEQPACKET, as [`crate::StateDirectory::start`] does.
 pub fn create_with_listener(request: CreateRequest<'_>, listener: OwnedFd) -> Result<Running> {
     creator::create(request, creator::Waiting::OnListener(listener)).map(|(running, _)| running)
 }
@@ -76,8 +81,28 @@ pub fn create_and_start(request: CreateRequest<'_>) -> Result<Running> {
 }
 
 /// Starts the container whose init waits at the other end of a connected socket. Returns when the program runs.
-pub fn start_through(socket: OwnedFd) -> Result<()> {
-    await_exec(&Channel::new(socket), None)
+pub(crate) fn start_through(socket: OwnedFd, init: &Running, agent: Option<&SeccompAgent>) -> Result<()> {
+    let channel = Channel::new(socket);
+    match channel.receive()? {
+        Some(Message::Ready) => await_exec(&channel, init, agent),
+        Some(Message::Failed(error)) => Err(error),
+        _ => Err(Error::new(Stage::Operate, "the container's init is gone")),
+    }
+}
+
+/// Where the listener of a container's seccomp notifications goes.
+#[derive(Debug)]
+pub(crate) struct SeccompAgent {
+    configured: LinuxSeccomp,
+    state: State,
+}
+
+impl SeccompAgent {
+    /// The agent that a configuration names, if it names one.
+    pub(crate) fn of(spec: &Spec, state: State) -> Option<SeccompAgent> {
+        let configured = spec.linux.as_ref()?.seccomp.as_ref().filter(|seccomp| !seccomp.listener_path.is_empty())?;
+        Some(SeccompAgent { configured: configured.clone(), state })
+    }
 }
 
 impl Created {
@@ -100,7 +125,7 @@ impl Created {
     pub fn start(self) -> Result<Running> {
         let sent = self.channel.send(&Message::Continue);
         sent.context(Stage::Operate, || "the container's init is gone")?;
-        match await_exec(&self.channel, Some(&self.running.pidfd)) {
+        match await_exec(&self.channel, &self.running, self.agent.as_ref()) {
             Ok(()) => Ok(self.running),
             Err(error) => {
                 reap(&self.running.pidfd);
@@ -111,26 +136,24 @@ impl Created {
 
     /// Gives the container up: ends init and removes the cgroup.
     pub fn abandon(self) -> Result<()> {
-        let _it_may_have_ended = linux::signal::send_to_pidfd(self.running.pidfd.as_fd(), libc_sigkill());
+        let _it_may_have_ended = linux::signal::send_to_pidfd(self.running.pidfd.as_fd(), SIGKILL);
         reap(&self.running.pidfd);
         self.running.destroy()
     }
 }
 
-fn libc_sigkill() -> i32 {
-    rustix::process::Signal::KILL.as_raw()
-}
-
 /// Waits until init has run its program, which closes its end of the channel.
-pub(crate) fn await_exec(channel: &Channel, seccomp_of: Option<&OwnedFd>) -> Result<()> {
+fn await_exec(channel: &Channel, init: &Running, agent: Option<&SeccompAgent>) -> Result<()> {
     loop {
-        match channel.receive()? {
-            None => return Ok(()),
-            Some(Message::Failed(error)) => return Err(error),
-            Some(Message::SeccompListener(_)) if seccomp_of.is_none() => {
-                return Err(Error::new(Stage::Seccomp, "a seccomp listener needs the container's creator"));
+        match (channel.receive()?, agent) {
+            (None, _) => return Ok(()),
+            (Some(Message::Failed(error)), _) => return Err(error),
+            (Some(Message::SeccompListener(number)), Some(agent)) => {
+                let state = State { pid: Some(init.pid.as_raw_nonzero().get()), ..agent.state.clone() };
+                seccomp_notify::hand_over(init.pid, &init.pidfd, number, &agent.configured, &state)?;
+                channel.send(&Message::Continue).context(Stage::Seccomp, || "the container's init is gone")?;
             }
-            Some(_) => return Err(Error::new(Stage::Namespaces, "the container's init sent an unexpected message")),
+            _ => return Err(Error::new(Stage::Namespaces, "the container's init sent an unexpected message")),
         }
     }
 }
@@ -165,7 +188,7 @@ impl Running {
     /// Sends a signal to every process in the container's cgroup; to the first one where there is no cgroup.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         match &self.cgroup {
-            Some(cgroup) if signal == libc_sigkill() => cgroup.kill_all().map_err(|error| cgroup_error(&error)),
+            Some(cgroup) if signal == SIGKILL => cgroup.kill_all().map_err(|error| cgroup_error(&error)),
             Some(cgroup) => cgroup.signal_all(signal).map_err(|error| cgroup_error(&error)),
             None => self.signal(signal),
         }
@@ -220,6 +243,11 @@ impl Running {
     /// How users of processes are found that join this container, when they are looked up at all.
     pub fn lookup_identity(&self) -> Identity {
         Identity::Lookup { groups: self.membership.groups.clone() }
+    }
+
+    /// Compiles the filter of the container's configuration, for a process that joins it.
+    pub fn compile_seccomp(&self, spec: &Spec) -> Result<Option<SeccompFilter>> {
+        spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).map(seccomp_notify::compile).transpose()
     }
 
     pub(crate) fn own_cgroup(&self) -> Result<&Cgroup> {

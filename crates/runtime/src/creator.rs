@@ -170,7 +170,6 @@ fn create_prepared(
         linux: prepared.linux,
         process: prepared.process,
         state,
-        unit_of: spec,
         cgroup,
         child,
         channel: &here,
@@ -244,7 +243,6 @@ struct Creator<'a> {
     linux: &'a Linux,
     process: &'a Process,
     state: State,
-    unit_of: &'a Spec,
     cgroup: PreparedCgroup,
     child: Child,
     channel: &'a Channel,
@@ -302,7 +300,7 @@ impl Creator<'_> {
             Message::SeccompListener(number) => {
                 self.state.pid = Some(self.child.pid.as_raw_nonzero().get());
                 if let Some(seccomp) = &self.linux.seccomp {
-                    seccomp_notify::hand_over(&self.child, number, seccomp, &self.state)?;
+                    seccomp_notify::hand_over(self.child.pid, &self.child.pidfd, number, seccomp, &self.state)?;
                 }
                 self.go_on()
             }

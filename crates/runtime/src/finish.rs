@@ -148,7 +148,7 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
     if plan.keyring == Keyring::New {
         join_keyring(plan.id)?;
     }
-    let credentials = credentials_of(plan, root)?;
+    let credentials = credentials_of(process, plan.identity, root)?;
     let environment = environment_of(process, root, credentials.uid);
     own_stdio(credentials.uid, terminal.is_some())?;
     let entered = enter_working_directory(root, &process.cwd);
@@ -220,9 +220,9 @@ fn join_keyring(id: &str) -> Result<()> {
     }
 }
 
-fn credentials_of(plan: &ProcessPlan<'_>, root: Root<'_>) -> Result<Credentials> {
-    let user = &plan.process.user;
-    match plan.identity {
+fn credentials_of(process: &Process, identity: &Identity, root: Root<'_>) -> Result<Credentials> {
+    let user = &process.user;
+    match identity {
         Identity::Numbers => Ok(Credentials { uid: user.uid, gid: user.gid, groups: user.additional_gids.clone() }),
         Identity::Lookup { groups } => {
             let mut found = users::look_up(root, &user.username, groups)?;
@@ -230,6 +230,16 @@ fn credentials_of(plan: &ProcessPlan<'_>, root: Root<'_>) -> Result<Credentials>
             Ok(found)
         }
     }
+}
+
+/// Looks a process's user up in a root as its init would, and writes the numbers into `process`: for runtimes that take only those.
+pub fn resolve_user(rootfs: BorrowedFd<'_>, process: &mut Process, identity: &Identity) -> Result<()> {
+    let root = Root::new(rootfs);
+    let found = credentials_of(process, identity, root)?;
+    process.env = environment_of(process, root, found.uid);
+    process.user.username.clear();
+    (process.user.uid, process.user.gid, process.user.additional_gids) = (found.uid, found.gid, found.groups);
+    Ok(())
 }
 
 /// The environment with `HOME` in it.

@@ -190,7 +190,13 @@ fn pass_gate(gate: Gate, channel: Channel) -> std::result::Result<Channel, (Erro
                 }
             };
             match accepted {
-                Ok(starter) => Ok(Channel::new(starter)),
+                Ok(starter) => {
+                    let starter = Channel::new(starter);
+                    match ready(&starter) {
+                        Ok(()) => Ok(starter),
+                        Err(error) => Err((error, starter)),
+                    }
+                }
                 Err(errno) => Err((Error::os(Stage::State, "cannot wait for the start", errno), channel)),
             }
         }
@@ -254,7 +260,7 @@ fn make_root(job: &mut Job<'_>, channel: &Channel) -> Result<OwnedFd> {
         channel.send(&Message::Rootfs(pristine)).context(Stage::Rootfs, || "cannot hand out the root")?;
     }
     let root = Root::new(attached.mount.as_fd());
-    let context = MountContext { root, bundle: job.bundle, cgroups: &job.cgroups, label: &linux.mount_label };
+    let context = MountContext { root, cgroups: &job.cgroups, label: &linux.mount_label };
     let read_only_later = make_mounts(job, sources, &context)?;
     job.devices.make_others(root)?;
     make_working_directory(job, root)?;

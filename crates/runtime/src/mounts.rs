@@ -96,8 +96,6 @@ impl<'a> PlannedMount<'a> {
 #[derive(Debug)]
 pub(crate) struct MountContext<'a> {
     pub(crate) root: Root<'a>,
-    /// Relative bind sources are taken from it.
-    pub(crate) bundle: &'a Path,
     pub(crate) cgroups: &'a CgroupView,
     /// The SELinux label of file systems made for the container.
     pub(crate) label: &'a str,

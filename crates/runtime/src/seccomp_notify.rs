@@ -3,10 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use linux::clone::Child;
 use linux::scm;
 use oci::runtime::{ContainerProcessState, LinuxSeccomp, State};
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::error::{Context, Error, Result, Stage};
 use crate::request::SeccompFilter;
@@ -33,16 +32,22 @@ fn compile_with_crate(_configured: &LinuxSeccomp) -> std::result::Result<Filter,
 
 /// Takes the listener out of init, where it is descriptor `number`, and sends it with the container's state to the socket that the
 /// configuration names.
-pub(crate) fn hand_over(init: &Child, number: i32, configured: &LinuxSeccomp, state: &State) -> Result<()> {
+pub(crate) fn hand_over(
+    pid: Pid,
+    pidfd: &OwnedFd,
+    number: i32,
+    configured: &LinuxSeccomp,
+    state: &State,
+) -> Result<()> {
     let failed = |what: &str| format!("{what} {}", configured.listener_path);
-    let listener: OwnedFd = pidfd_getfd(&init.pidfd, number, PidfdGetfdFlags::empty())
+    let listener: OwnedFd = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
         .context(Stage::Seccomp, || "cannot take the seccomp listener")?;
     let socket = UnixStream::connect(&configured.listener_path)
         .context(Stage::Seccomp, || failed("cannot connect to the seccomp agent at"))?;
     let message = ContainerProcessState {
         oci_version: state.oci_version.clone(),
         fds: vec!["seccompFd".to_owned()],
-        pid: init.pid.as_raw_nonzero().get(),
+        pid: pid.as_raw_nonzero().get(),
         metadata: configured.listener_metadata.clone(),
         state: state.clone(),
     };
