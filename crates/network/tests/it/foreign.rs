@@ -1,6 +1,7 @@
 //! Beside the rules of others.
 
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use network::{Attachment, Networks, Remaining, Warning};
 
@@ -27,6 +28,12 @@ fn dockers_drop_policy_does_not_cut_us_off() {
     let before = host.machine.nft(&["list", "ruleset"]);
     let networks = host.open();
     assert!(reaches_out(&networks, &outside, 80));
+    // iptables can still read its own table; it refuses when it meets a rule that it could not have made.
+    let listing = host.machine.run(|| Command::new("iptables").args(["-S", "DOCKER-USER"]).output());
+    if let Ok(listing) = listing {
+        let text = String::from_utf8_lossy(&listing.stdout).into_owned();
+        assert!(listing.status.success() && text.contains("-A DOCKER-USER -o conex0"), "{listing:?}");
+    }
     drop(networks);
     // A second start does not add the rules a second time.
     let networks = host.open();
