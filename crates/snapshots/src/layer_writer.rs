@@ -2,13 +2,11 @@
 //!
 //! ```text
 //! caller's thread   parse names ─▶ collect 1 MiB ─▶ write to the file ─┐
-//! hashing thread                                      SHA-256, begin writeback ◀┘
+//! hashing thread                                                       SHA-256 ◀┘
 //! ```
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -27,8 +25,6 @@ use crate::Error;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Buffers between the two threads; with the two that the threads hold, memory stays below 8 MiB.
 const BUFFERS_QUEUED: usize = 4;
-/// How much is collected before the kernel is asked to begin writing it to the disk.
-const WRITEBACK_BYTES: u64 = 16 << 20;
 
 /// A layer that has been stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +69,7 @@ pub struct LayerWriter {
 impl LayerWriter {
     pub(crate) fn new(store: Arc<dyn Commit>, dir: &Path, limits: Limits) -> Result<Self, Error> {
         let file = StagedFile::create(dir)?;
-        let hasher = Hasher::start(file.file()).map_err(Error::io("start a thread for", file.path()))?;
+        let hasher = Hasher::start().map_err(Error::io("start a thread for", file.path()))?;
         Ok(LayerWriter {
             store,
             file,
@@ -86,8 +82,9 @@ impl LayerWriter {
         })
     }
 
-    /// Ends the tar and names the layer: everything is on the disk before its name is. A layer that was here already is kept as it
-    /// was. With `expected`, any other digest is [`Error::WrongDigest`] and leaves nothing.
+    /// Ends the tar and names the layer, which may be used from now on; [`Snapshotter::sync`](crate::Snapshotter::sync) waits until
+    /// it is on the disk. A layer that was here already is kept as it was. With `expected`, any other digest is
+    /// [`Error::WrongDigest`] and leaves nothing.
     pub fn finish(mut self, expected: Option<&DiffId>) -> Result<Layer, Error> {
         if let Some(refusal) = self.refused.take() {
             return Err(refusal.into());
@@ -159,13 +156,12 @@ struct Hasher {
 }
 
 impl Hasher {
-    fn start(file: &File) -> io::Result<Self> {
-        let file = file.try_clone()?;
+    fn start() -> io::Result<Self> {
         let (full, to_hash) = sync_channel(BUFFERS_QUEUED);
         let (hashed, empty) = sync_channel(BUFFERS_QUEUED);
         let thread = std::thread::Builder::new()
             .name("layer-sha256".to_owned())
-            .spawn(move || hash_all(&file, &to_hash, &hashed))?;
+            .spawn(move || hash_all(&to_hash, &hashed))?;
         Ok(Hasher { full: Some(full), empty, thread: Some(thread) })
     }
 
@@ -189,20 +185,13 @@ impl Hasher {
     }
 }
 
-fn hash_all(file: &File, to_hash: &Receiver<Vec<u8>>, hashed: &SyncSender<Vec<u8>>) -> Digest {
+fn hash_all(to_hash: &Receiver<Vec<u8>>, hashed: &SyncSender<Vec<u8>>) -> Digest {
     let mut sha256 = Sha256::new();
-    let (mut done, mut begun) = (0, 0);
     for mut buffer in to_hash {
         sha256.update(&buffer);
-        done += buffer.len() as u64;
         buffer.clear();
         // When the writer has buffers enough, this one is freed.
         let _ = hashed.try_send(buffer);
-        if done - begun >= WRITEBACK_BYTES {
-            // A hint: the sync that counts comes later, and reports what this one could not do.
-            let _ = linux::writeback::start(file.as_fd(), begun, done - begun);
-            begun = done;
-        }
     }
     Digest::from_bytes(sha256.finalize().into())
 }

@@ -66,7 +66,7 @@ pub(crate) fn add(snapshotter: &dyn Snapshotter, tar: &[u8]) -> Result<DiffId, s
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Described {
-    kind: char,
+    pub(crate) kind: char,
     mode: u32,
     owner: (u32, u32),
     size: u64,
