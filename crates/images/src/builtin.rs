@@ -44,7 +44,7 @@ impl ImageStore {
         let layer = writer.finish(None)?;
         let config = serde_json::to_vec(&config(layer.diff_id)).map_err(CreateError::Config)?;
         let reference = Reference::parse(HELLO).expect("the name is right");
-        self.create(NewImage { config, references: vec![reference], parent: None })
+        self.create_with_its_names(NewImage { config, references: vec![reference], parent: None })
     }
 }
 

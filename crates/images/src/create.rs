@@ -54,13 +54,22 @@ impl CreateError {
 impl ImageStore {
     /// Makes an image of a configuration and of layers that are here. If it is here already, it only gets the names.
     pub fn create(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
+        self.create_tagged(new, Some(Timestamp::now()))
+    }
+
+    /// The same for an image that came with its names, which nobody gave it at any time.
+    pub(crate) fn create_with_its_names(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
+        self.create_tagged(new, None)
+    }
+
+    fn create_tagged(&self, new: NewImage, tagged: Option<Timestamp>) -> Result<Arc<Image>, CreateError> {
         let config: ImageConfig = crate::json::object(&new.config).map_err(CreateError::Config)?;
         let layer_sizes = self.layer_sizes(&config.rootfs.diff_ids)?;
         let id = ImageId::of_config(&new.config);
         let parent = new.parent.filter(|parent| *parent != id);
         let record = ImageRecord { loaded: Timestamp::now(), parent, layer_sizes };
         let stored = StoredImage { record, config_bytes: new.config.into() };
-        Ok(self.add(id, stored, Arc::new(config), &new.references)?)
+        Ok(self.add(id, stored, Arc::new(config), &new.references, tagged)?)
     }
 
     fn layer_sizes(&self, layers: &[DiffId]) -> Result<Vec<u64>, CreateError> {

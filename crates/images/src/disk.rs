@@ -37,8 +37,9 @@ impl Versioned for ImageRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NamedImage {
     pub(crate) image: ImageId,
-    #[serde(with = "rfc3339")]
-    pub(crate) tagged: Timestamp,
+    /// Nothing for a name that came with the image: Docker shows no time for those.
+    #[serde(default, with = "optional_rfc3339", skip_serializing_if = "Option::is_none")]
+    pub(crate) tagged: Option<Timestamp>,
 }
 
 /// All names. One file, so that a load of many names is whole or not at all.
@@ -62,6 +63,23 @@ mod rfc3339 {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The same for a time that may be missing.
+mod optional_rfc3339 {
+    use jiff::Timestamp;
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::rfc3339::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        super::rfc3339::deserialize(deserializer).map(Some)
     }
 }
 

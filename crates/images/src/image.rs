@@ -31,7 +31,7 @@ pub struct Image {
     pub created: Option<Timestamp>,
     /// When it came here.
     pub loaded: Timestamp,
-    /// When the newest of its tags was given.
+    /// When the newest of its tags was given here; tags that came with it do not count.
     pub last_tagged: Option<Timestamp>,
 }
 

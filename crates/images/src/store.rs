@@ -177,7 +177,7 @@ impl ImageStore {
         check_tag(target)?;
         let mut state = self.lock();
         let id = self.resolve(source)?.id;
-        self.add_references(&mut state, &id, std::slice::from_ref(target))?;
+        self.add_references(&mut state, &id, std::slice::from_ref(target), Some(Timestamp::now()))?;
         Ok(self.publish(&state, &id))
     }
 
@@ -218,6 +218,7 @@ impl ImageStore {
         stored: StoredImage,
         config: Arc<ImageConfig>,
         references: &[Reference],
+        tagged: Option<Timestamp>,
     ) -> Result<Arc<Image>, StoreError> {
         let mut state = self.lock();
         // An image that is here keeps its record: when it came does not change because it comes again.
@@ -226,7 +227,7 @@ impl ImageStore {
             state.damaged.remove(&id);
             state.images.insert(id, (stored, config));
         }
-        self.add_references(&mut state, &id, references)?;
+        self.add_references(&mut state, &id, references, tagged)?;
         Ok(self.publish(&state, &id))
     }
 
@@ -245,13 +246,19 @@ impl ImageStore {
         self.users.get().map(|users| users.containers()).unwrap_or_default()
     }
 
-    fn add_references(&self, state: &mut State, id: &ImageId, references: &[Reference]) -> Result<(), StoreError> {
+    fn add_references(
+        &self,
+        state: &mut State,
+        id: &ImageId,
+        references: &[Reference],
+        tagged: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         if references.is_empty() {
             return Ok(());
         }
         let mut next = state.references.clone();
         for reference in references {
-            next.insert(looked_up(reference), NamedImage { image: *id, tagged: Timestamp::now() });
+            next.insert(looked_up(reference), NamedImage { image: *id, tagged });
         }
         self.disk.write_references(&next)?;
         state.references = next;
@@ -353,7 +360,7 @@ impl State {
     }
 
     fn catalogue(&self) -> Catalogue {
-        let mut names: BTreeMap<ImageId, Vec<(&Reference, Timestamp)>> = BTreeMap::new();
+        let mut names: BTreeMap<ImageId, Vec<(&Reference, Option<Timestamp>)>> = BTreeMap::new();
         for (reference, named) in &self.references {
             names.entry(named.image).or_default().push((reference, named.tagged));
         }
@@ -366,7 +373,12 @@ impl State {
     }
 }
 
-fn image_of(id: ImageId, stored: &StoredImage, config: &Arc<ImageConfig>, names: &[(&Reference, Timestamp)]) -> Image {
+fn image_of(
+    id: ImageId,
+    stored: &StoredImage,
+    config: &Arc<ImageConfig>,
+    names: &[(&Reference, Option<Timestamp>)],
+) -> Image {
     let with = |has_digest: bool| {
         let of_kind = names.iter().filter(|(reference, _)| reference.digest().is_some() == has_digest);
         of_kind.map(|(reference, _)| (*reference).clone()).collect()
@@ -382,7 +394,7 @@ fn image_of(id: ImageId, stored: &StoredImage, config: &Arc<ImageConfig>, names:
         parent: stored.record.parent,
         created: time::parse_created(config.created.as_deref()),
         loaded: stored.record.loaded,
-        last_tagged: names.iter().map(|(_, tagged)| *tagged).max(),
+        last_tagged: names.iter().filter_map(|(_, tagged)| *tagged).max(),
     }
 }
 

@@ -214,7 +214,7 @@ impl ImageStore {
         }
         let references = image.references;
         let parent = parents.get(&id).copied();
-        self.create(NewImage { config: image.config_bytes, references: references.clone(), parent })?;
+        self.create_with_its_names(NewImage { config: image.config_bytes, references: references.clone(), parent })?;
         if references.is_empty() {
             on_event(LoadEvent::LoadedId { image: id });
         }

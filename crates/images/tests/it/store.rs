@@ -34,6 +34,7 @@ fn config_path(site: &Site) -> std::path::PathBuf {
 #[test]
 fn images_survive_the_store() {
     let site = loaded();
+    assert_eq!(site.store.resolve("app:1").unwrap().last_tagged, None, "its tag came with it");
     site.store.tag("app:1", &reference("example.org/app:2")).unwrap();
     let before = site.store.resolve("app:1").unwrap();
     let site = site.reopened();
