@@ -1,37 +1,230 @@
-//! The front door.
+//! The front door, and what all its parts share.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use oci::ContainerId;
+use snapshots::Snapshotter;
+use tokio::sync::watch;
+
+use crate::containers::{Containers, Index};
+use crate::events::Bus;
+use crate::execs::Execs;
+use crate::filters::Filters;
+use crate::host::Host;
 use crate::model::EngineError;
-use crate::options::EngineOptions;
+use crate::monitors::Pool;
+use crate::options::{EngineOptions, StorageBackend};
+use crate::store::{Contents, Store};
+use crate::volumes::Volumes;
 
 /// A running engine; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    #[expect(dead_code, reason = "the interface is published before what is behind it")]
     pub(crate) inner: Arc<Inner>,
 }
 
 /// What all clones share.
 #[derive(Debug)]
-pub(crate) struct Inner {}
+pub(crate) struct Inner {
+    pub(crate) options: EngineOptions,
+    pub(crate) id: String,
+    pub(crate) opened: jiff::Timestamp,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+    pub(crate) index: Arc<Index>,
+    pub(crate) bus: Bus,
+    pub(crate) volumes: Volumes,
+    pub(crate) execs: Execs,
+    pub(crate) monitors: Pool,
+    pub(crate) filters: Filters,
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    pub(crate) images: Arc<images::ImageStore>,
+    pub(crate) networks: network::Networks,
+    /// True once the engine closes: actors end, containers run on.
+    pub(crate) closing: watch::Sender<bool>,
+    /// Held for as long as the engine lives: one engine per root.
+    _lock: durable::Lock,
+}
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenError(pub(crate) EngineError);
 
+impl From<EngineError> for OpenError {
+    fn from(error: EngineError) -> Self {
+        OpenError(error)
+    }
+}
+
 impl Engine {
     /// Opens the stores, takes up running containers again and starts what works in the background.
     pub async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
-        let _ = options;
-        Err(OpenError(unwritten()))
+        let (inner, contents) = blocking(move || open(options)).await?;
+        let engine = Engine { inner: Arc::new(inner) };
+        engine.restore(contents).await?;
+        Ok(engine)
     }
 
     /// Lets go of everything: containers run on, what no container needs is unmounted and removed.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let _ = self.inner.closing.send(true);
+        let inner = Arc::clone(&self.inner);
+        let closed = blocking(move || {
+            close(&inner);
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!("{error}");
+        }
+    }
 }
 
-pub(crate) fn unwritten() -> EngineError {
-    EngineError::not_implemented("not written yet")
+impl Inner {
+    /// A container's folder.
+    pub(crate) fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.containers_dir().join(id.as_str())
+    }
+
+    /// The folder of all containers' folders.
+    pub(crate) fn containers_dir(&self) -> PathBuf {
+        self.options.root.join("containers")
+    }
+
+    /// Where a container's monitor listens.
+    pub(crate) fn monitor_socket(&self, id: &ContainerId) -> PathBuf {
+        self.monitors_dir().join(format!("{id}.sock"))
+    }
+
+    /// The folder of all monitors' sockets.
+    pub(crate) fn monitors_dir(&self) -> PathBuf {
+        self.options.run.join("monitors")
+    }
+}
+
+/// Runs blocking work on tokio's blocking threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(EngineError::system("a task of the engine ended early", error)),
+    }
+}
+
+fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
+    make_dirs(&options)?;
+    let lock = lock(&options.root)?;
+    let (store, contents) =
+        Store::open(&options.root.join("conex.db")).map_err(|error| EngineError::system("cannot open the store", error))?;
+    let snapshotter = snapshots::open(&options.root, &options.run, choice(options.storage))
+        .map_err(|error| EngineError::system("cannot open the layer store", error))?;
+    let images = images::ImageStore::open(&options.root, Arc::clone(&snapshotter))
+        .map_err(|error| EngineError::system("cannot open the image store", error))?;
+    for problem in images.problems() {
+        tracing::error!("{}: {}", problem.subject, problem.reason);
+    }
+    let host = Host::probe(&options, snapshotter.backend());
+    let monitors = Pool::new(&options.runtime, &options.run).map_err(|error| EngineError::system("cannot start a thread", error))?;
+    let volumes = Volumes::open(&options.root, &contents.volumes)?;
+    let networks = open_networks(&options, &contents)?;
+    let inner = Inner {
+        id: engine_id(&options.root)?,
+        opened: jiff::Timestamp::now(),
+        host,
+        store,
+        index: Arc::new(Index::default()),
+        bus: Bus::new(),
+        volumes,
+        execs: Execs::default(),
+        monitors,
+        filters: Filters::default(),
+        snapshotter,
+        images: Arc::new(images),
+        networks,
+        closing: watch::Sender::new(false),
+        options,
+        _lock: lock,
+    };
+    Ok((inner, contents))
+}
+
+/// Nobody but root may look into containers' files: images carry setuid programs.
+fn make_dirs(options: &EngineOptions) -> Result<(), EngineError> {
+    let dirs = [
+        (options.root.clone(), 0o711),
+        (options.root.join("containers"), 0o700),
+        (options.root.join("volumes"), 0o711),
+        (options.run.clone(), 0o711),
+        (options.run.join("monitors"), 0o700),
+    ];
+    for (path, mode) in dirs {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).map_err(|error| EngineError::system(&format!("cannot make {}", parent.display()), error))?;
+        match durable::create_dir(&path, mode) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(EngineError::system("cannot prepare the engine's folders", error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn lock(root: &Path) -> Result<durable::Lock, EngineError> {
+    let path = root.join("lock");
+    match durable::Lock::try_acquire(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(EngineError::conflict(format!("another engine is using {}", root.display()))),
+        Err(error) => Err(EngineError::system("cannot lock the engine's root", error)),
+    }
+}
+
+fn choice(storage: StorageBackend) -> snapshots::Choice {
+    use snapshots::{Backend, Choice};
+    match storage {
+        StorageBackend::Automatic => Choice::Automatic,
+        StorageBackend::Erofs => Choice::Only(Backend::ErofsFile),
+        StorageBackend::ErofsLoop => Choice::Only(Backend::ErofsLoop),
+        StorageBackend::Directories => Choice::Only(Backend::Directories),
+    }
+}
+
+fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network::Networks, EngineError> {
+    let mut wanted = network::Options::new(&options.name, options.run.clone());
+    wanted.subnet = match &options.network.bridge_subnet {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?),
+    };
+    // Too many rather than too few: an address that is kept for a container that has ended is released when that is noticed.
+    let endpoints = Containers::recorded_endpoints(contents);
+    network::Networks::open(&wanted, &endpoints).map_err(|error| EngineError::system("cannot open the networks", error))
+}
+
+/// A stable id of the root, made once.
+fn engine_id(root: &Path) -> Result<String, EngineError> {
+    let path = root.join("engine-id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    let id = oci::ContainerId::from_random(crate::random_bytes());
+    durable::write_atomic(root, "engine-id", id.as_str().as_bytes()).map_err(|error| EngineError::system("cannot write the engine's id", error))?;
+    Ok(id.to_string())
+}
+
+fn close(inner: &Inner) {
+    inner.monitors.close();
+    let running = inner.index.all().into_iter().filter(|handle| handle.live().is_some());
+    let (mut layers, mut remaining) = (Vec::new(), network::Remaining::Nothing);
+    for handle in running {
+        layers.extend(handle.record().layers.iter().copied());
+        remaining = network::Remaining::Containers;
+    }
+    if let Err(error) = inner.snapshotter.unmount_except(&layers) {
+        tracing::warn!("cannot unmount layers: {}", crate::model::chain(&error));
+    }
+    if let Err(error) = inner.networks.close(remaining) {
+        tracing::warn!("cannot close the networks: {}", crate::model::chain(&error));
+    }
 }

@@ -1,12 +1,19 @@
-//! Images, through crate `images`, whose blocking calls are made in one place.
+//! Images, through crate `images`, whose blocking calls are made here.
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write as _};
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use images::{Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Removal, RemoveRequest};
+use oci::Reference;
 use tokio::sync::mpsc;
 
-use crate::engine::{Engine, unwritten};
+use crate::containers::Pieces;
+use crate::engine::{Engine, blocking};
 use crate::model::{
-    EngineError, HistoryView, ImageProgress, ImagePruneReport, ImageQuery, ImageRemoval, ImageSummary, ImageView,
-    ImportRequest, PruneFilters,
+    EngineError, ErrorKind, EventKind, HistoryView, ImageProgress, ImagePruneReport, ImageQuery, ImageRemoval, ImageSummary,
+    ImageView, ImportRequest, LabelFilter, PruneFilters,
 };
 
 /// Bytes on their way out: a tar. An error ends it.
@@ -15,71 +22,300 @@ pub type ByteStream = mpsc::Receiver<Result<Bytes, EngineError>>;
 /// What a load or an import tells while it works; ends with the work. An error ends it.
 pub type ProgressStream = mpsc::Receiver<Result<ImageProgress, EngineError>>;
 
+/// Bytes on their way in.
+pub type InputStream = mpsc::Receiver<io::Result<Bytes>>;
+
+/// Messages that may wait for the client.
+const PROGRESS_QUEUE: usize = 64;
+/// Pieces of a tar that may wait for the client.
+const PIECE_QUEUE: usize = 8;
+
 impl Engine {
     /// Images, newest first.
     pub fn images(&self, query: &ImageQuery) -> Result<Vec<ImageSummary>, EngineError> {
-        let _ = query;
-        Err(unwritten())
+        let filters = ListFilters {
+            dangling: query.dangling,
+            labels: query.label.iter().map(label).collect(),
+            references: query.reference.clone(),
+            before: query.before.clone(),
+            since: query.since.clone(),
+            until: query.until,
+        };
+        let intermediate = if query.all { Intermediate::Shown } else { Intermediate::Hidden };
+        let listed = self.inner.images.list(&filters, intermediate).map_err(|error| failed(error.kind(), &error))?;
+        let uses = self.image_uses();
+        let summaries = listed.into_iter().map(|listed| {
+            let mut summary = summary(&listed.image, &uses);
+            summary.repo_tags = listed.tags.iter().map(Reference::familiar).collect();
+            summary.repo_digests = listed.digests.iter().map(Reference::familiar).collect();
+            summary
+        });
+        Ok(summaries.collect())
     }
 
     /// An image by name, digest or id.
     pub fn image(&self, reference: &str) -> Result<ImageView, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let image = self.resolve_image(reference)?;
+        Ok(ImageView {
+            summary: summary(&image, &self.image_uses()),
+            config: oci::image::ImageConfig::clone(&image.config),
+            last_tagged: image.last_tagged,
+            driver: self.inner.host.storage_driver.into(),
+        })
+    }
+
+    /// The image of this name, in the store's own form.
+    pub(crate) fn resolve_image(&self, reference: &str) -> Result<Arc<Image>, EngineError> {
+        self.inner.images.resolve(reference).map_err(|error| failed(error.kind(), &error))
     }
 
     /// An image's history, newest first.
     pub fn image_history(&self, reference: &str) -> Result<Vec<HistoryView>, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let entries = self.inner.images.history(reference).map_err(|error| failed(error.kind(), &error))?;
+        let view = |entry: images::HistoryEntry| HistoryView {
+            id: entry.id.map(|id| *id.digest()),
+            created: entry.created,
+            created_by: entry.created_by,
+            tags: entry.tags,
+            size_bytes: entry.size_bytes,
+            comment: entry.comment,
+        };
+        Ok(entries.into_iter().map(view).collect())
     }
 
     /// Gives an image another name.
     pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<(), EngineError> {
-        let _ = (reference, repository, tag);
-        Err(unwritten())
+        let target = named(repository, tag)?;
+        let (inner, source, wanted) = (Arc::clone(&self.inner), reference.to_owned(), target.clone());
+        let image = blocking(move || inner.images.tag(&source, &wanted).map_err(|error| failed(error.kind(), &error))).await?;
+        self.tell_image("tag", &image.id.to_string(), &target.familiar());
+        Ok(())
     }
 
     /// Removes a name, and the image with its last one.
-    pub async fn remove_image(
-        &self,
-        reference: &str,
-        force: bool,
-        prune_parents: bool,
-    ) -> Result<Vec<ImageRemoval>, EngineError> {
-        let _ = (reference, force, prune_parents);
-        Err(unwritten())
+    pub async fn remove_image(&self, reference: &str, force: bool, prune_parents: bool) -> Result<Vec<ImageRemoval>, EngineError> {
+        let request = RemoveRequest {
+            force: if force { Force::Yes } else { Force::No },
+            parents: if prune_parents { ParentImages::Remove } else { ParentImages::Keep },
+        };
+        let (inner, name) = (Arc::clone(&self.inner), reference.to_owned());
+        let removals = blocking(move || {
+            let removals = inner.images.remove(&name, &request).map_err(|error| failed(error.kind(), &error));
+            removals
+        })
+        .await?;
+        Ok(self.tell_removals(removals))
     }
 
     /// Removes unused images.
     pub async fn prune_images(&self, filters: PruneFilters) -> Result<ImagePruneReport, EngineError> {
-        let _ = filters;
-        Err(unwritten())
+        let wanted = images::PruneFilters {
+            dangling: if filters.dangling == Some(false) { Dangling::AllUnused } else { Dangling::Only },
+            labels: filters.label.iter().map(label).collect(),
+            without_labels: filters.without_label.iter().map(label).collect(),
+            until: filters.until,
+        };
+        let inner = Arc::clone(&self.inner);
+        let pruned = blocking(move || inner.images.prune(&wanted).map_err(|error| EngineError::system("cannot prune images", error))).await?;
+        let removed = self.tell_removals(pruned.removals);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]);
+        self.tell(EventKind::Image, "prune", "", attributes);
+        Ok(ImagePruneReport { removed, reclaimed_bytes: pruned.reclaimed_bytes })
     }
 
     /// Reads images from a tar that arrives on `input`.
-    pub fn load_images(
-        &self,
-        input: mpsc::Receiver<std::io::Result<Bytes>>,
-        platform: Option<String>,
-    ) -> ProgressStream {
-        let _ = (input, platform);
-        mpsc::channel(1).1
+    pub fn load_images(&self, input: InputStream, platform: Option<String>) -> ProgressStream {
+        let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = engine.load(input, platform.as_deref(), &sink) {
+                let _ = sink.blocking_send(Err(error));
+            }
+        });
+        stream
+    }
+
+    fn load(&self, input: InputStream, platform: Option<&str>, sink: &mpsc::Sender<Result<ImageProgress, EngineError>>) -> Result<(), EngineError> {
+        let platform = match platform.filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?),
+        };
+        let tell = |event: LoadEvent| {
+            let event = match event {
+                LoadEvent::Layer { id, current_bytes, total_bytes } => {
+                    let status = "Loading layer".to_owned();
+                    // Only for the eye: a slow client must not slow the load down.
+                    let progress = ImageProgress::Layer { id, status, current: current_bytes, total: Some(total_bytes) };
+                    let _ = sink.try_send(Ok(progress));
+                    return;
+                }
+                LoadEvent::Renamed { .. } => ImageProgress::Note(event.to_string()),
+                LoadEvent::LoadedReference { reference, image } => {
+                    self.tell_image("load", &image.to_string(), &reference.familiar());
+                    ImageProgress::LoadedReference(reference.familiar())
+                }
+                LoadEvent::LoadedId { image } => {
+                    self.tell_image("load", &image.to_string(), &image.to_string());
+                    ImageProgress::LoadedId(*image.digest())
+                }
+            };
+            let _ = sink.blocking_send(Ok(event));
+        };
+        let loaded = self.inner.images.load(Box::new(Incoming::new(input)), &LoadRequest { platform }, &tell);
+        loaded.map(|_| ()).map_err(|error| failed(error.kind(), &error))
     }
 
     /// Writes images as a tar. Errors about names come at once.
     pub async fn save_images(&self, references: Vec<String>) -> Result<ByteStream, EngineError> {
-        let _ = references;
-        Err(unwritten())
+        let (inner, names) = (Arc::clone(&self.inner), references.clone());
+        blocking(move || inner.images.check_saveable(&names).map_err(|error| failed(error.kind(), &error))).await?;
+        for name in &references {
+            if let Ok(image) = self.resolve_image(name) {
+                self.tell_image("save", &image.id.to_string(), name);
+            }
+        }
+        let (sink, stream) = mpsc::channel(PIECE_QUEUE);
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || {
+            let mut output = Pieces::new(sink.clone());
+            let saved = inner.images.save(&references, &mut output).map_err(|error| failed(error.kind(), &error));
+            let flushed = saved.and_then(|()| output.flush().map_err(|error| EngineError::system("cannot save", error)));
+            // A client that has gone does not read this either.
+            if let Err(error) = flushed {
+                let _ = sink.blocking_send(Err(error));
+            }
+        });
+        Ok(stream)
     }
 
     /// Makes an image of one layer from the tar that arrives on `input`.
-    pub fn import_image(
-        &self,
-        input: mpsc::Receiver<std::io::Result<Bytes>>,
-        request: ImportRequest,
-    ) -> Result<ProgressStream, EngineError> {
-        let _ = (input, request);
-        Err(unwritten())
+    pub fn import_image(&self, input: InputStream, request: ImportRequest) -> Result<ProgressStream, EngineError> {
+        let wanted = images::ImportRequest {
+            reference: match request.reference.as_deref().filter(|text| !text.is_empty()) {
+                None => None,
+                Some(text) => Some(Reference::parse(text).map_err(|error| EngineError::invalid(error.to_string()))?.with_default_tag()),
+            },
+            changes: changes(&request.changes)?,
+            message: request.message,
+            platform: match request.platform.as_deref().filter(|text| !text.is_empty()) {
+                None => None,
+                Some(text) => Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?),
+            },
+        };
+        let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let imported = engine.inner.images.import(Box::new(Incoming::new(input)), wanted);
+            let message = imported.map_err(|error| failed(error.kind(), &error)).map(|image| {
+                let name = image.tags.first().map_or_else(|| image.id.to_string(), Reference::familiar);
+                engine.tell_image("import", &image.id.to_string(), &name);
+                ImageProgress::Imported(*image.id.digest())
+            });
+            let _ = sink.blocking_send(message);
+        });
+        Ok(stream)
+    }
+
+    fn tell_removals(&self, removals: Vec<Removal>) -> Vec<ImageRemoval> {
+        let tell = |removal| match removal {
+            Removal::Untagged { reference, image } => {
+                self.tell_image("untag", &image.to_string(), &image.to_string());
+                ImageRemoval::Untagged(reference.familiar())
+            }
+            Removal::Deleted { image } => {
+                self.tell_image("delete", &image.to_string(), &image.to_string());
+                ImageRemoval::Deleted(image.to_string())
+            }
+            Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
+        };
+        removals.into_iter().map(tell).collect()
+    }
+
+    fn tell_image(&self, action: &str, id: &str, name: &str) {
+        let mut attributes = match self.inner.images.resolve(id) {
+            Ok(image) => image.config.config.labels.clone().unwrap_or_default(),
+            Err(_) => BTreeMap::new(),
+        };
+        attributes.insert("name".into(), name.into());
+        self.tell(EventKind::Image, action, id, attributes);
+    }
+
+    /// How many containers were made from each image.
+    fn image_uses(&self) -> BTreeMap<oci::Digest, usize> {
+        let mut uses = BTreeMap::new();
+        for handle in self.inner.index.all() {
+            *uses.entry(handle.record().image_id).or_default() += 1;
+        }
+        uses
+    }
+}
+
+fn summary(image: &Image, uses: &BTreeMap<oci::Digest, usize>) -> ImageSummary {
+    ImageSummary {
+        id: *image.id.digest(),
+        repo_tags: image.tags.iter().map(Reference::familiar).collect(),
+        repo_digests: image.digests.iter().map(Reference::familiar).collect(),
+        created: image.created,
+        size_bytes: image.size_bytes(),
+        labels: image.config.config.labels.clone().unwrap_or_default(),
+        containers: uses.get(image.id.digest()).copied().unwrap_or(0),
+        parent: image.parent.as_ref().map(|parent| *parent.digest()),
+    }
+}
+
+fn label(filter: &LabelFilter) -> images::LabelFilter {
+    images::LabelFilter { key: filter.key.clone(), value: filter.value.clone() }
+}
+
+/// `repository:tag`; the tag is `latest` when empty.
+fn named(repository: &str, tag: &str) -> Result<Reference, EngineError> {
+    let invalid = |error: oci::ReferenceError| EngineError::invalid(error.to_string());
+    let name = Reference::parse(repository).map_err(invalid)?;
+    if tag.is_empty() { Ok(name.with_default_tag()) } else { name.with_tag(tag).map_err(invalid) }
+}
+
+fn changes(lines: &[String]) -> Result<Vec<Change>, EngineError> {
+    let mut changes = Vec::new();
+    for line in lines {
+        changes.extend(Change::parse_all(line).map_err(|error| EngineError::invalid(error.to_string()))?);
+    }
+    Ok(changes)
+}
+
+/// An error of the image store as one of ours: its words are Docker's already, its causes are added.
+fn failed(kind: images::ErrorKind, error: &dyn std::error::Error) -> EngineError {
+    let kind = match kind {
+        images::ErrorKind::NotFound => ErrorKind::NotFound,
+        images::ErrorKind::InvalidParameter => ErrorKind::InvalidParameter,
+        images::ErrorKind::Conflict => ErrorKind::Conflict,
+        images::ErrorKind::Internal => ErrorKind::System,
+    };
+    EngineError::new(kind, crate::model::chain(error))
+}
+
+/// A reader on a blocking thread over pieces that arrive asynchronously.
+#[derive(Debug)]
+struct Incoming {
+    pieces: InputStream,
+    piece: Bytes,
+}
+
+impl Incoming {
+    fn new(pieces: InputStream) -> Self {
+        Self { pieces, piece: Bytes::new() }
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
     }
 }

@@ -3,26 +3,52 @@
 //! [`Engine`] is the front door: cheap to clone, async, in the types of [`model`]. Faces (Docker's API, later CRI) map their own
 //! types onto it.
 //!
+//! ```text
+//! Engine ─▶ index ─▶ handle ─▶ view (published; readers take it without waiting)
+//!                       │
+//!                       └────▶ actor (one task per container) ─▶ life (pure) ─▶ monitor, network, layers, database
+//! ```
+//!
 //! What must not be known here: HTTP, Docker's JSON, exit codes. The runtime is not linked either: every container is owned by a
 //! monitor process, which this crate starts and talks to.
 
 mod containers;
-mod store;
-mod spec;
 mod engine;
 mod events;
 mod execs;
+mod filters;
+mod host;
 mod images;
+mod logs;
 pub mod model;
 mod moment;
+mod monitors;
 mod networks;
 mod options;
+mod rootfs;
+mod spec;
+mod store;
 mod system;
 mod volumes;
 
-pub use containers::{LogStream, PendingAttach, Waiter};
+pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
 pub use events::EventStream;
 pub use execs::PendingExec;
-pub use images::{ByteStream, ProgressStream};
+pub use images::{ByteStream, InputStream, ProgressStream};
+pub use logs::LogStream;
 pub use options::{EngineOptions, NetworkOptions, StorageBackend};
+
+/// Random bytes for ids and names.
+pub(crate) fn random_bytes<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let mut filled = 0;
+    while filled < LENGTH {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => unreachable!("the kernel gives random bytes: {error}"),
+        }
+    }
+    bytes
+}

@@ -206,7 +206,7 @@ fn commit(connection: &mut Connection, batch: &[Job]) -> rusqlite::Result<()> {
 }
 
 fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
-    let mut run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(|_| ());
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(|_| ());
     match change {
         Change::PutContainer { id, spec, life } => run("INSERT OR REPLACE INTO containers VALUES(?1, ?2, ?3)", params![id, spec, life]),
         Change::PutLife { id, life } => run("UPDATE containers SET life = ?2 WHERE id = ?1", params![id, life]),

@@ -1,27 +1,101 @@
-//! Containers.
+//! Containers: one actor each, an index over all, and the façade's methods.
+//!
+//! | file | what |
+//! |---|---|
+//! | `life` | every state and transition; pure |
+//! | `actor` | the task that owns a container |
+//! | `handle`, `index` | what readers hold |
+//! | `create`, `plan`, `validate`, `names` | from a request to a record |
+//! | `start` | the blocking part of a start |
+//! | `recover` | taking up what runs |
+//! | `list`, `view`, `top`, `stats`, `files` | what readers get |
+//! | `health`, `update`, `remove` | what their names say |
 
+mod actor;
+mod create;
+mod files;
+mod handle;
+mod health;
+mod index;
 mod life;
+mod list;
+mod names;
+mod plan;
+mod record;
+mod recover;
+mod remove;
+mod start;
+mod stats;
+mod top;
+mod update;
+mod users;
+mod validate;
+mod view;
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use monitor_protocol::{Attach, AttachId, FdIndex, Framing, Request, Streams, Target, WindowSize};
+use tokio::sync::{oneshot, watch};
 
-use crate::engine::{Engine, unwritten};
-use crate::images::ByteStream;
+use actor::{Answer, Command, Keep, KilledBy};
+pub(crate) use actor::{limited, monitor_error};
+pub(crate) use files::Pieces;
+pub(crate) use handle::{Handle, Progress};
+pub(crate) use index::Index;
+pub(crate) use record::ContainerRecord;
+pub(crate) use recover::find_exec_exit;
+pub(crate) use start::log_path;
+use start::HeldAttach;
+pub(crate) use validate::parse_set;
+pub(crate) use view::{RUNTIME_NAME, network_of};
+
+use crate::engine::{Engine, blocking};
 use crate::model::{
-    AttachRequest, AttachTarget, Change, ContainerName, ContainerQuery, ContainerSizes, ContainerView, CreateRequest,
-    CreatedContainer, EngineError, LogEntry, LogQuery, ProcessTable, PruneFilters, PruneReport, RemoveOptions, Signal,
-    StatsSample, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
+    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EngineError, EventKind, IpcMode,
+    LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport, RemoveOptions, Signal, StopOptions, TerminalSize,
+    UpdateRequest, WaitCondition, WaitResult,
 };
+use crate::spec::JoinedNamespaces;
+
+/// Docker's grace before SIGKILL.
+const DEFAULT_STOP_SECONDS: i64 = 10;
+/// How long SIGKILL may take: a process in an uninterruptible call of a dead disk takes for ever.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A namespace for functions about all containers.
+#[derive(Debug)]
+pub(crate) struct Containers;
+
+/// Only the local volume driver is built.
+pub(crate) fn refuse_driver(driver: &str) -> Result<(), EngineError> {
+    plan::refuse_driver(driver, "Driver")
+}
 
 /// A wait that is registered: answer the client's header, then [`Waiter::result`].
 #[derive(Debug)]
-pub struct Waiter {}
+pub struct Waiter {
+    progress: watch::Receiver<Progress>,
+    condition: WaitCondition,
+    exits: u64,
+}
 
 impl Waiter {
     /// How it ended.
-    pub async fn result(self) -> Result<WaitResult, EngineError> {
-        Err(unwritten())
+    pub async fn result(mut self) -> Result<WaitResult, EngineError> {
+        let (condition, exits) = (self.condition, self.exits);
+        let done = move |progress: &Progress| match condition {
+            WaitCondition::NotRunning => !progress.running,
+            WaitCondition::NextExit => progress.exits > exits || progress.removed,
+            WaitCondition::Removed => progress.removed || progress.removal_error.is_some(),
+        };
+        let progress = self.progress.wait_for(done).await.map_err(|_| EngineError::unavailable("the engine is shutting down"))?;
+        let error = if condition == WaitCondition::Removed { progress.removal_error.clone() } else { None };
+        Ok(WaitResult { exit_code: progress.exit_code, error })
     }
 }
 
@@ -30,159 +104,337 @@ impl Waiter {
 pub struct PendingAttach {
     /// Whether the stream is raw (a terminal) or in frames.
     pub tty: bool,
+    engine: Engine,
+    handle: Arc<Handle>,
+    request: AttachRequest,
 }
 
 impl PendingAttach {
     /// Connects the client; returns when it is connected. The streams go on by themselves.
     pub async fn connect(self, target: AttachTarget) -> Result<(), EngineError> {
-        let _ = target;
-        Err(unwritten())
+        let mut socket = target.socket;
+        if self.request.logs {
+            socket = self.replay(socket).await?;
+        }
+        if !self.request.stream {
+            return Ok(());
+        }
+        let stdin = self.request.stdin && self.handle.record().spec.open_stdin;
+        let keys = if self.tty { self.request.detach_keys.unwrap_or_default().into_protocol() } else { monitor_protocol::DetachKeys::NONE };
+        let attach = Attach {
+            id: AttachId(u64::from_le_bytes(crate::random_bytes())),
+            target: Target::Container,
+            socket: FdIndex(0),
+            streams: Streams { stdin, stdout: self.request.stdout, stderr: self.request.stderr },
+            framing: if self.tty { Framing::Raw } else { Framing::Multiplexed },
+            detach_keys: keys,
+            early_input: target.early_input.to_vec(),
+        };
+        let held = Box::new(HeldAttach { attach, socket });
+        ask(&self.handle, |answer| Command::Attach { held, answer }).await
+    }
+
+    /// Writes what the log holds already.
+    async fn replay(&self, socket: OwnedFd) -> Result<OwnedFd, EngineError> {
+        let query = LogQuery {
+            stdout: self.request.stdout,
+            stderr: self.request.stderr,
+            follow: false,
+            since: None,
+            until: None,
+            timestamps: false,
+            tail: None,
+            details: false,
+        };
+        let mut entries = self.engine.log_so_far(&self.handle.record(), query).await;
+        let tty = self.tty;
+        blocking(move || {
+            let mut stream = UnixStream::from(socket);
+            let _ = stream.set_nonblocking(false);
+            while let Some(entry) = entries.blocking_recv() {
+                let entry = entry?;
+                let number = if entry.stream == OutputStream::Stderr { 2 } else { 1 };
+                let length = u32::try_from(entry.payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+                let header = [number, 0, 0, 0, length[0], length[1], length[2], length[3]];
+                let written = if tty { Ok(()) } else { stream.write_all(&header) };
+                if written.and_then(|()| stream.write_all(&entry.payload)).is_err() {
+                    break;
+                }
+            }
+            Ok(OwnedFd::from(stream))
+        })
+        .await
     }
 }
 
-/// A container's log lines.
-#[derive(Debug)]
-pub struct LogStream {
-    /// Whether the container has a terminal: then its lines are sent raw.
-    pub tty: bool,
-    /// The lines; ends with the log, or with the container when following.
-    pub entries: mpsc::Receiver<Result<LogEntry, EngineError>>,
+/// Sends a command and waits for its answer.
+async fn ask<T>(handle: &Handle, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, EngineError> {
+    let (answer, answered) = oneshot::channel();
+    handle.command(command(answer)).await?;
+    answered.await.map_err(|_| EngineError::no_such_container(handle.id.as_str()))?
 }
 
 impl Engine {
-    /// Creates a container.
-    pub async fn create_container(&self, request: CreateRequest) -> Result<CreatedContainer, EngineError> {
-        let _ = request;
-        Err(unwritten())
-    }
-
     /// A container by id, unique prefix or name.
     pub fn container(&self, reference: &str) -> Result<Arc<ContainerView>, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        let view = handle.view();
+        let exec_ids = self.inner.execs.running_of(&handle.id);
+        Ok(if exec_ids.is_empty() { view } else { Arc::new(ContainerView { exec_ids, ..ContainerView::clone(&view) }) })
     }
 
     /// Containers, newest first.
     pub fn containers(&self, query: &ContainerQuery) -> Result<Vec<Arc<ContainerView>>, EngineError> {
-        let _ = query;
-        Err(unwritten())
+        list::list(self, query)
     }
 
     /// How much disk a container uses.
     pub async fn container_sizes(&self, reference: &str) -> Result<ContainerSizes, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let record = self.inner.index.find(reference)?.record();
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let rw_bytes = crate::volumes::disk_bytes(&inner.container_dir(&record.id).join("upper"));
+            let layers = record.layers.iter().filter_map(|layer| inner.snapshotter.size(layer).ok()).sum::<u64>();
+            Ok(ContainerSizes { rw_bytes, rootfs_bytes: rw_bytes + layers })
+        })
+        .await
     }
 
     /// Starts it; `NotModified` when it runs.
     pub async fn start_container(&self, reference: &str) -> Result<(), EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        ask(&handle, |answer| Command::Start { answer }).await
     }
 
     /// Stops it; `NotModified` when it does not run.
     pub async fn stop_container(&self, reference: &str, options: StopOptions) -> Result<(), EngineError> {
-        let _ = (reference, options);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        self.stop(&handle, options, Keep::AsConfigured).await
     }
 
     /// Stops and starts it.
     pub async fn restart_container(&self, reference: &str, options: StopOptions) -> Result<(), EngineError> {
-        let _ = (reference, options);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        match self.stop(&handle, options, Keep::ForRestart).await {
+            Err(error) if error.kind() != crate::model::ErrorKind::NotModified => return Err(error),
+            _ => {}
+        }
+        ask(&handle, |answer| Command::Start { answer }).await?;
+        self.tell_container(&handle.record(), "restart", &[]);
+        Ok(())
     }
 
-    /// Sends a signal; SIGKILL when none.
+    /// The signal, the grace, SIGKILL. The actor is free all the while.
+    async fn stop(&self, handle: &Handle, options: StopOptions, keep: Keep) -> Result<(), EngineError> {
+        let mut progress = handle.watch();
+        ask(handle, |answer| Command::Stop { keep, answer }).await?;
+        let record = handle.record();
+        let signal = options.signal.unwrap_or_else(|| actor::stop_signal(&record));
+        let seconds = options.timeout_seconds.or(record.spec.stop_timeout_seconds).unwrap_or(DEFAULT_STOP_SECONDS);
+        let by_stop = |signal| move |answer| Command::Kill { signal, by: KilledBy::Stop, reference: String::new(), answer };
+        ignore_ended(ask(handle, by_stop(signal)).await)?;
+        let ended = progress.wait_for(|progress| !progress.running);
+        match u64::try_from(seconds) {
+            // A negative grace is without end.
+            Err(_) => drop(ended.await),
+            Ok(seconds) => {
+                if tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok() {
+                    return Ok(());
+                }
+                ignore_ended(ask(handle, by_stop(Signal::KILL)).await)?;
+                let ended = progress.wait_for(|progress| !progress.running);
+                if tokio::time::timeout(KILL_LIMIT, ended).await.is_err() {
+                    return Err(EngineError::unavailable(format!("container {} did not end after SIGKILL", handle.id)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a signal; SIGKILL when none. With SIGKILL it returns when the container has ended, as with Docker.
     pub async fn kill_container(&self, reference: &str, signal: Option<Signal>) -> Result<(), EngineError> {
-        let _ = (reference, signal);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        let signal = signal.unwrap_or(Signal::KILL);
+        let mut progress = handle.watch();
+        let reference = reference.to_owned();
+        ask(&handle, |answer| Command::Kill { signal, by: KilledBy::User, reference, answer }).await?;
+        if signal == Signal::KILL {
+            let _ = tokio::time::timeout(KILL_LIMIT, progress.wait_for(|progress| !progress.running)).await;
+        }
+        Ok(())
     }
 
     /// Freezes it.
     pub async fn pause_container(&self, reference: &str) -> Result<(), EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        ask(&handle, |answer| Command::Pause { answer }).await
     }
 
     /// Thaws it.
     pub async fn unpause_container(&self, reference: &str) -> Result<(), EngineError> {
-        let _ = reference;
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        ask(&handle, |answer| Command::Unpause { answer }).await
     }
 
     /// Gives it another name.
     pub async fn rename_container(&self, reference: &str, name: ContainerName) -> Result<(), EngineError> {
-        let _ = (reference, name);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        if handle.record().name == name {
+            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
+        }
+        ask(&handle, |answer| Command::Rename { name, answer }).await
     }
 
     /// Changes limits and restart policy; returns warnings.
     pub async fn update_container(&self, reference: &str, request: UpdateRequest) -> Result<Vec<String>, EngineError> {
-        let _ = (reference, request);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        ask(&handle, |answer| Command::Update { request: Box::new(request), answer }).await?;
+        Ok(Vec::new())
     }
 
     /// Removes it.
     pub async fn remove_container(&self, reference: &str, options: RemoveOptions) -> Result<(), EngineError> {
-        let _ = (reference, options);
-        Err(unwritten())
+        if options.link {
+            return Err(EngineError::not_implemented("removing links (link=1) is not built"));
+        }
+        let handle = self.inner.index.find(reference)?;
+        if options.force && handle.live().is_some() {
+            self.end_for_removal(&handle).await?;
+            if handle.record().spec.auto_remove {
+                return self.wait_removed(&handle).await;
+            }
+        }
+        let reference = reference.to_owned();
+        match ask(&handle, |answer| Command::Remove { volumes: options.volumes, reference, answer }).await {
+            // `--rm` was faster.
+            Err(error) if error.kind() == crate::model::ErrorKind::NotFound && options.force => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn end_for_removal(&self, handle: &Handle) -> Result<(), EngineError> {
+        match self.kill_container(handle.id.as_str(), Some(Signal::KILL)).await {
+            Err(error) if error.kind() != crate::model::ErrorKind::Conflict => return Err(error),
+            _ => {}
+        }
+        let mut progress = handle.watch();
+        let ended = tokio::time::timeout(KILL_LIMIT, progress.wait_for(|progress| !progress.running)).await;
+        match ended {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EngineError::unavailable(format!("cannot remove container {}: it did not end after SIGKILL", handle.id))),
+        }
+    }
+
+    async fn wait_removed(&self, handle: &Handle) -> Result<(), EngineError> {
+        let mut progress = handle.watch();
+        let removed = progress.wait_for(|progress| progress.removed || progress.removal_error.is_some()).await;
+        match removed.map(|progress| progress.removal_error.clone()) {
+            Ok(Some(error)) => Err(EngineError::new(crate::model::ErrorKind::System, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes containers that do not run.
     pub async fn prune_containers(&self, filters: PruneFilters) -> Result<PruneReport, EngineError> {
-        let _ = filters;
-        Err(unwritten())
+        let mut report = PruneReport::default();
+        for handle in self.inner.index.all() {
+            let view = handle.view();
+            let wanted = remove::is_prunable(view.state.status)
+                && filters.label.iter().all(|label| label.matches(&view.spec.labels))
+                && !filters.without_label.iter().any(|label| label.matches(&view.spec.labels))
+                && filters.until.is_none_or(|until| view.created < until);
+            if !wanted {
+                continue;
+            }
+            let sizes = self.container_sizes(handle.id.as_str()).await;
+            match self.remove_container(handle.id.as_str(), RemoveOptions::default()).await {
+                Ok(()) => {
+                    report.reclaimed_bytes += sizes.map_or(0, |sizes| sizes.rw_bytes);
+                    report.deleted.push(handle.id.to_string());
+                }
+                // Started or removed by somebody meanwhile.
+                Err(error) => tracing::debug!("container {} is not pruned: {error}", handle.id),
+            }
+        }
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), report.reclaimed_bytes.to_string())]);
+        self.tell(EventKind::Container, "prune", "", attributes);
+        Ok(report)
     }
 
     /// Registers a wait. From then on no exit is missed.
     pub async fn wait_container(&self, reference: &str, condition: WaitCondition) -> Result<Waiter, EngineError> {
-        let _ = (reference, condition);
-        Err(unwritten())
+        let handle = self.inner.index.find(reference)?;
+        let progress = handle.watch();
+        let exits = progress.borrow().exits;
+        Ok(Waiter { progress, condition, exits })
     }
 
     /// Resizes its terminal.
     pub async fn resize_container(&self, reference: &str, size: TerminalSize) -> Result<(), EngineError> {
-        let _ = (reference, size);
-        Err(unwritten())
+        let live = self.inner.index.find(reference)?.running()?;
+        let size = WindowSize { height: size.height, width: size.width };
+        let request = Request::Resize { target: Target::Container, size };
+        limited(live.connection.request(request, Vec::new())).await.map(|_| ())
     }
 
     /// Checks an attach.
-    pub async fn attach_container(
-        &self,
-        reference: &str,
-        request: AttachRequest,
-    ) -> Result<PendingAttach, EngineError> {
-        let _ = (reference, request);
-        Err(unwritten())
+    pub async fn attach_container(&self, reference: &str, request: AttachRequest) -> Result<PendingAttach, EngineError> {
+        let handle = self.inner.index.find(reference)?;
+        match handle.view().state.status {
+            crate::model::Status::Paused => {
+                return Err(EngineError::conflict(format!("container {reference} is paused, unpause the container before attach")));
+            }
+            crate::model::Status::Restarting => {
+                return Err(EngineError::conflict(format!("container {reference} is restarting, wait until the container is running")));
+            }
+            _ => {}
+        }
+        Ok(PendingAttach { tty: handle.record().spec.tty, engine: self.clone(), handle, request })
     }
 
-    /// Its log.
-    pub async fn container_logs(&self, reference: &str, query: LogQuery) -> Result<LogStream, EngineError> {
-        let _ = (reference, query);
-        Err(unwritten())
+    /// The first processes of the containers whose namespaces are joined; each must run.
+    pub(crate) fn joined_namespaces(&self, record: &ContainerRecord) -> Result<JoinedNamespaces, EngineError> {
+        let pid_of = |reference: &str, what: &str| {
+            let handle = self.inner.index.find(reference)?;
+            let live = handle.live().ok_or_else(|| {
+                EngineError::conflict(format!("cannot join {what} of a non running container: {}", handle.id))
+            })?;
+            Ok::<_, EngineError>((handle, live.pid))
+        };
+        let mut joined = JoinedNamespaces::default();
+        if let NetworkMode::Container(reference) = &record.spec.network {
+            joined.network = Some(pid_of(reference, "network")?.1);
+        }
+        if let PidMode::Container(reference) = &record.spec.pid {
+            joined.pid = Some(pid_of(reference, "PID")?.1);
+        }
+        if let IpcMode::Container(reference) = &record.spec.ipc {
+            let (donor, pid) = pid_of(reference, "IPC")?;
+            if !matches!(donor.record().spec.ipc, IpcMode::Shareable) {
+                return Err(EngineError::conflict(format!(
+                    "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    donor.id
+                )));
+            }
+            joined.ipc = Some(pid);
+        }
+        Ok(joined)
     }
 
-    /// Its numbers now; all zero with `read` none when it does not run.
-    pub async fn container_stats(&self, reference: &str) -> Result<StatsSample, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+    /// An event about a container, with its labels, image and name.
+    pub(crate) fn tell_container(&self, record: &ContainerRecord, action: &str, more: &[(&str, &str)]) {
+        let mut attributes = record.spec.labels.clone();
+        attributes.insert("image".into(), record.spec.image.clone());
+        attributes.insert("name".into(), record.name.to_string());
+        attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self.tell(EventKind::Container, action, record.id.as_str(), attributes);
     }
+}
 
-    /// Its processes; `ps_args` as `ps` takes them, `-ef` when empty.
-    pub async fn container_top(&self, reference: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
-        let _ = (reference, ps_args);
-        Err(unwritten())
-    }
-
-    /// What it changed in its image's files.
-    pub async fn container_changes(&self, reference: &str) -> Result<Vec<Change>, EngineError> {
-        let _ = reference;
-        Err(unwritten())
-    }
-
-    /// Its whole file system as a tar.
-    pub async fn export_container(&self, reference: &str) -> Result<ByteStream, EngineError> {
-        let _ = reference;
-        Err(unwritten())
+/// A signal to a container that has just ended has reached its aim.
+fn ignore_ended(result: Result<(), EngineError>) -> Result<(), EngineError> {
+    match result {
+        Err(error) if error.kind() == crate::model::ErrorKind::Conflict => Ok(()),
+        result => result,
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::EngineError;
 
@@ -36,7 +37,8 @@ pub struct AttachRequest {
 }
 
 /// A key sequence that detaches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct DetachKeys(monitor_protocol::DetachKeys);
 
 impl DetachKeys {
@@ -60,7 +62,8 @@ impl Default for DetachKeys {
 }
 
 /// What `exec create` asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExecSpec {
     /// `Cmd`, never empty.
     pub command: Vec<String>,

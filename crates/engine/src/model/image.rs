@@ -102,6 +102,8 @@ pub enum ImageProgress {
         /// Bytes in all, when known.
         total: Option<u64>,
     },
+    /// A remark, as a line without its end.
+    Note(String),
     /// `Loaded image: x:y`
     LoadedReference(String),
     /// `Loaded image ID: sha256:…`

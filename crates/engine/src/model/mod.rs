@@ -37,7 +37,6 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{HistoryView, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest};
-pub(crate) use limits::parse_size;
 pub use limits::{BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDriver, Resources, RestartPolicy, Ulimit};
 pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, StatsSample};
 pub use mounts::{

@@ -7,8 +7,6 @@ mod defaults;
 mod environment;
 mod resources;
 
-use std::collections::BTreeMap;
-
 use oci::ContainerId;
 use oci::runtime::{
     ConsoleSize, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Mount, PosixRlimit, Process, RlimitType, Root,
@@ -16,7 +14,6 @@ use oci::runtime::{
 };
 
 pub(crate) use capabilities::{exec_capabilities, granted};
-pub(crate) use environment::merge_environment;
 pub(crate) use resources::{BlockDevices, DeviceNumber, ResolvedDevice, linux_resources, update_resources};
 
 use crate::model::{
@@ -27,8 +24,6 @@ use crate::model::{
 const OCI_VERSION: &str = "1.2.0";
 /// Where `--init`'s program is in the container, as in Docker.
 pub(crate) const INIT_TARGET: &str = "/sbin/docker-init";
-/// The annotation by which `--group-add` reaches the runtime, which alone can read the container's /etc/group.
-const GROUPS_ANNOTATION: &str = "io.conex.groups";
 /// Docker's size of /dev/shm.
 pub(crate) const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
@@ -70,8 +65,6 @@ pub(crate) struct SpecHost {
     pub(crate) recursive_read_only: bool,
     /// Per-CPU thermal counters, which tell containers about each other.
     pub(crate) thermal_paths: Vec<String>,
-    /// The daemon's own OOM score, which containers must not inherit.
-    pub(crate) oom_score_adj: i32,
 }
 
 /// Whose namespaces are joined: the pid of each container's first process.
@@ -117,7 +110,7 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Spec, EngineError> {
         hostname: if input.spec.uts == UtsMode::Host { String::new() } else { input.hostname.into() },
         domainname: if input.spec.uts == UtsMode::Host { String::new() } else { input.spec.domainname.clone() },
         mounts: mounts(input),
-        annotations: annotations(input.spec),
+        annotations: input.spec.annotations.clone(),
         linux: Some(linux(input)?),
         ..Spec::default()
     })
@@ -159,7 +152,7 @@ fn process(input: &SpecInput<'_>) -> Result<Process, EngineError> {
         rlimits: rlimits(spec)?,
         no_new_privileges: no_new_privileges(spec),
         apparmor_profile: apparmor_profile(spec),
-        oom_score_adj: (spec.oom_score_adj != input.host.oom_score_adj).then_some(spec.oom_score_adj),
+        oom_score_adj: Some(spec.oom_score_adj),
         ..Process::default()
     })
 }
@@ -212,14 +205,6 @@ fn open_system_paths(spec: &ContainerSpec) -> bool {
 
 fn writable_cgroups(spec: &ContainerSpec) -> bool {
     spec.privileged || spec.security.iter().any(|option| option.meaning == SecurityMeaning::WritableCgroups(true))
-}
-
-fn annotations(spec: &ContainerSpec) -> BTreeMap<String, String> {
-    let mut annotations = spec.annotations.clone();
-    if !spec.group_add.is_empty() {
-        annotations.insert(GROUPS_ANNOTATION.into(), spec.group_add.join(","));
-    }
-    annotations
 }
 
 fn linux(input: &SpecInput<'_>) -> Result<Linux, EngineError> {
@@ -286,12 +271,6 @@ fn readonly_paths(spec: &ContainerSpec) -> Vec<String> {
         Some(paths) => paths.clone(),
         None => defaults::READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect(),
     }
-}
-
-/// The lists that inspect shows.
-pub(crate) fn default_system_paths() -> (Vec<String>, Vec<String>) {
-    let own = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    (own(defaults::MASKED_PATHS), own(defaults::READONLY_PATHS))
 }
 
 fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {

@@ -1,0 +1,685 @@
+//! One task per container: the only writer of its state.
+//!
+//! Commands and the monitor's events come in over channels; each is a [`Happening`] for the pure machine in [`super::life`], whose
+//! [`Action`]s are carried out here. Everything that readers see is published before anybody is answered.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monitor_protocol::{Event as MonitorEvent, FailureKind, KillScope, Request, Response, Target};
+use network::Endpoint;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Sleep;
+
+use super::handle::{Handle, Live};
+use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
+use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
+use super::start::{self, HeldAttach};
+use super::{health, remove, view};
+use crate::engine::{Engine, blocking};
+use crate::model::{ContainerName, EngineError, EventKind, Health, RestartPolicy, Signal, UpdateRequest};
+use crate::monitors::{Connection, Incoming, MonitorError};
+use crate::store::{Change, Durability};
+
+/// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
+/// How long freezing, thawing and changing limits may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a monitor may take to clean up behind a container that has ended.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
+/// Clients that may wait for a start; the frame that launches can carry 64 descriptors.
+const HELD_ATTACHES: usize = 32;
+
+/// Where an answer goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// What an actor is asked. `reference` is what the user called the container, for messages.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Start { answer: Answer<()> },
+    /// Marks it as being stopped; the signals come as [`Command::Kill`].
+    Stop { keep: Keep, answer: Answer<()> },
+    Kill { signal: Signal, by: KilledBy, reference: String, answer: Answer<()> },
+    Pause { answer: Answer<()> },
+    Unpause { answer: Answer<()> },
+    Rename { name: ContainerName, answer: Answer<()> },
+    Update { request: Box<UpdateRequest>, answer: Answer<()> },
+    Remove { volumes: bool, reference: String, answer: Answer<()> },
+    Attach { held: Box<HeldAttach>, answer: Answer<()> },
+    /// The healthcheck has something new.
+    Health { health: Box<Health> },
+}
+
+/// Whether `--rm` counts for this exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It is stopped for good.
+    AsConfigured,
+    /// It is restarted: `--rm` must not take it away in between.
+    ForRestart,
+}
+
+/// Who sends a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KilledBy {
+    /// `docker kill`.
+    User,
+    /// A stop that has been asked already.
+    Stop,
+}
+
+/// The task's own things.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) engine: Engine,
+    pub(super) handle: Arc<Handle>,
+    pub(super) record: ContainerRecord,
+    pub(super) life: Life,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) health: Option<Health>,
+    connection: Option<Connection>,
+    incoming: Option<mpsc::Receiver<Incoming>>,
+    /// The monitor has told the exit and not yet that it has cleaned up.
+    cleaning: bool,
+    held: Vec<HeldAttach>,
+    restart: Option<Pin<Box<Sleep>>>,
+    keep: Keep,
+    probe: Option<health::Probe>,
+}
+
+/// A container that runs already when its actor starts.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) connection: Connection,
+    pub(super) incoming: mpsc::Receiver<Incoming>,
+}
+
+/// Whether a container outlived what its daemon missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remains {
+    There,
+    Gone,
+}
+
+/// What the loop does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Continue,
+    End,
+}
+
+impl Actor {
+    pub(super) fn new(engine: Engine, handle: Arc<Handle>, life: Life, endpoint: Option<Endpoint>) -> Self {
+        let record = ContainerRecord::clone(&handle.record());
+        Self {
+            engine,
+            handle,
+            record,
+            life,
+            endpoint,
+            health: None,
+            connection: None,
+            incoming: None,
+            cleaning: false,
+            held: Vec::new(),
+            restart: None,
+            keep: Keep::AsConfigured,
+            probe: None,
+        }
+    }
+
+    /// Takes up a container that runs.
+    pub(super) fn recover(&mut self, recovered: Recovered) {
+        if let Some(pid) = self.life.pid() {
+            self.handle.publish_live(Some(Live { connection: recovered.connection.clone(), pid }));
+        }
+        self.connection = Some(recovered.connection);
+        self.incoming = Some(recovered.incoming);
+        self.watch_health();
+        self.publish();
+    }
+
+    /// Before the loop: lets a happening happen that the daemon missed, and removes a `--rm` container that has ended. Returns
+    /// whether the container is still there.
+    pub(super) async fn catch_up(&mut self, missed: Option<Happening>) -> Remains {
+        let next = match missed {
+            Some(happening) => self.ended(happening).await,
+            None if self.record.spec.auto_remove && self.life.phase == Phase::Exited => self.auto_remove().await,
+            None => Next::Continue,
+        };
+        if next == Next::End { Remains::Gone } else { Remains::There }
+    }
+
+    /// Lives until the container is removed or the engine closes.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut closing = self.engine.inner.closing.subscribe();
+        loop {
+            let next = tokio::select! {
+                biased;
+                incoming = receive(&mut self.incoming) => self.incoming(incoming).await,
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => Next::End,
+                },
+                () = due(&mut self.restart) => self.restart_due().await,
+                () = closed(&mut closing) => Next::End,
+            };
+            if next == Next::End {
+                return;
+            }
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let auto_remove = self.record.spec.auto_remove && self.keep == Keep::AsConfigured;
+        Policy { restart: self.record.spec.restart, auto_remove }
+    }
+
+    async fn command(&mut self, command: Command) -> Next {
+        match command {
+            Command::Start { answer } => {
+                let result = self.start().await;
+                let _ = answer.send(result);
+                if self.life.phase == Phase::Removing { self.removed_by_start().await } else { Next::Continue }
+            }
+            Command::Stop { keep, answer } => {
+                self.keep = keep;
+                let result = self.happen(Happening::StopAsked).await.map_err(|refusal| self.refusal(refusal, "stop", ""));
+                let _ = answer.send(result.map(|_| ()));
+                Next::Continue
+            }
+            Command::Kill { signal, by, reference, answer } => {
+                let _ = answer.send(self.kill(signal, by, &reference).await);
+                Next::Continue
+            }
+            Command::Pause { answer } => {
+                let _ = answer.send(self.freeze(Request::Pause, Happening::Paused, "pause").await);
+                Next::Continue
+            }
+            Command::Unpause { answer } => {
+                let _ = answer.send(self.freeze(Request::Unpause, Happening::Unpaused, "unpause").await);
+                Next::Continue
+            }
+            Command::Rename { name, answer } => {
+                let _ = answer.send(self.rename(name).await);
+                Next::Continue
+            }
+            Command::Update { request, answer } => {
+                let _ = answer.send(self.update(*request).await);
+                Next::Continue
+            }
+            Command::Remove { volumes, reference, answer } => self.remove(volumes, &reference, answer).await,
+            Command::Attach { held, answer } => {
+                let _ = answer.send(self.attach(*held).await);
+                Next::Continue
+            }
+            Command::Health { health } => {
+                self.health_changed(*health);
+                Next::Continue
+            }
+        }
+    }
+
+    /// What the monitor says.
+    async fn incoming(&mut self, incoming: Incoming) -> Next {
+        match incoming {
+            Incoming::Event(MonitorEvent::Exited(exit)) => {
+                let at = crate::moment::from_monitor(exit.at);
+                self.cleaning = true;
+                let exited = Happening::Exited { exit_code: exit.code, oom_killed: exit.oom_killed, at };
+                return self.ended(exited).await;
+            }
+            Incoming::Event(MonitorEvent::CleanedUp) => self.cleaning = false,
+            Incoming::Event(MonitorEvent::ExecExited { id, exit }) => {
+                self.engine.exec_exited(&self.handle, &id.0, exit.code);
+                self.tell_monitor(Request::AcknowledgeExit { target: Target::Exec(id) });
+            }
+            Incoming::Event(MonitorEvent::AttachEnded { why, .. }) => {
+                if why == monitor_protocol::AttachEnd::DetachKeys {
+                    self.tell("detach", &[]);
+                }
+            }
+            Incoming::Event(MonitorEvent::OutOfMemory { .. }) => {
+                let _ = self.happen(Happening::OutOfMemory).await;
+            }
+            Incoming::Event(MonitorEvent::LogTrouble { message, dropped_lines }) => {
+                tracing::warn!("container {}: log: {message} ({dropped_lines} lines lost)", self.handle.id);
+            }
+            // Pausing is published by who asked for it.
+            Incoming::Event(_) => {}
+            Incoming::Closed => return self.monitor_gone().await,
+        }
+        Next::Continue
+    }
+
+    /// The monitor's socket closed. After an exit that is its normal end; before one it is a crash.
+    async fn monitor_gone(&mut self) -> Next {
+        (self.connection, self.incoming, self.cleaning) = (None, None, false);
+        if self.life.pid().is_none() {
+            return Next::Continue;
+        }
+        tracing::error!("container {}: its monitor has ended before it", self.handle.id);
+        let inner = Arc::clone(&self.engine.inner);
+        let (folder, fallback) = (inner.container_dir(&self.handle.id), self.life.started_at);
+        let happening = blocking(move || Ok(super::recover::find_exit(&folder, fallback))).await;
+        match happening {
+            Ok(happening) => self.ended(happening).await,
+            Err(_) => Next::Continue,
+        }
+    }
+
+    /// The container has ended: tell everybody, and remove it if that is how it was made.
+    async fn ended(&mut self, exited: Happening) -> Next {
+        let actions = self.happen(exited).await.unwrap_or_default();
+        self.tell_monitor(Request::AcknowledgeExit { target: Target::Container });
+        if actions.contains(&Action::AutoRemove) { self.auto_remove().await } else { Next::Continue }
+    }
+
+    async fn start(&mut self) -> Result<(), EngineError> {
+        self.happen(Happening::StartAsked).await.map_err(|refusal| self.refusal(refusal, "start", ""))?;
+        self.launch().await
+    }
+
+    /// A start that failed removes a `--rm` container.
+    async fn removed_by_start(&mut self) -> Next {
+        self.auto_remove().await
+    }
+
+    async fn restart_due(&mut self) -> Next {
+        self.restart = None;
+        if self.happen(Happening::RestartDue).await.is_ok()
+            && let Err(error) = self.launch().await
+        {
+            tracing::warn!("container {}: cannot be restarted: {error}", self.handle.id);
+        }
+        Next::Continue
+    }
+
+    /// Asks a monitor and lets its answer happen.
+    async fn launch(&mut self) -> Result<(), EngineError> {
+        self.wait_for_cleanup().await;
+        self.keep = Keep::AsConfigured;
+        match self.try_launch().await {
+            Ok((connection, pid, at)) => {
+                self.handle.publish_live(Some(Live { connection: connection.clone(), pid }));
+                self.connection = Some(connection);
+                let _ = self.happen(Happening::Started { pid, at }).await;
+                self.watch_health();
+                Ok(())
+            }
+            Err((exit_code, error)) => {
+                (self.connection, self.incoming) = (None, None);
+                let failed = Happening::StartFailed { exit_code, message: error.message().to_owned() };
+                if self.happen(failed).await.unwrap_or_default().contains(&Action::AutoRemove) {
+                    self.life.phase = Phase::Removing;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_launch(&mut self) -> Result<(Connection, i32, jiff::Timestamp), (i32, EngineError)> {
+        /// Docker's exit code for failures that are not the program's.
+        const OTHER_FAILURE: i32 = 128;
+        let other = |error| (OTHER_FAILURE, error);
+        let joined = self.engine.joined_namespaces(&self.record).map_err(other)?;
+        let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
+        let attaches = std::mem::take(&mut self.held);
+        let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
+        self.endpoint = started.endpoint;
+        let (connection, incoming, answer) = Connection::adopt(started.launched)
+            .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
+        self.incoming = Some(incoming);
+        match tokio::time::timeout(LAUNCH_LIMIT, answer.get()).await {
+            Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
+            Ok(Ok(_)) => Err(other(EngineError::unavailable("the container's monitor gave a wrong answer"))),
+            Ok(Err(error)) => Err(launch_failure(error)),
+            Err(_) => Err(other(EngineError::unavailable("the container did not start in time"))),
+        }
+    }
+
+    /// The monitor of the last run may still be giving back its cgroup and mounts.
+    async fn wait_for_cleanup(&mut self) {
+        let end = tokio::time::Instant::now() + CLEANUP_LIMIT;
+        while self.cleaning {
+            match tokio::time::timeout_at(end, receive(&mut self.incoming)).await {
+                Ok(Incoming::Event(MonitorEvent::CleanedUp) | Incoming::Closed) | Err(_) => break,
+                Ok(Incoming::Event(_)) => {}
+            }
+        }
+        (self.cleaning, self.connection, self.incoming) = (false, None, None);
+    }
+
+    async fn kill(&mut self, signal: Signal, by: KilledBy, reference: &str) -> Result<(), EngineError> {
+        if by == KilledBy::User {
+            self.happen(Happening::KillAsked).await.map_err(|refusal| self.refusal(refusal, "kill", reference))?;
+        }
+        let Some(connection) = self.connection.clone().filter(|_| self.life.pid().is_some()) else {
+            return Err(self.refusal(Refusal::NotRunning, "kill", reference));
+        };
+        let paused = matches!(self.life.phase, Phase::Paused { .. });
+        let request = Request::Kill { signal: monitor_protocol::Signal(signal.number()), scope: KillScope::Init };
+        self.tell("kill", &[("signal", &signal.number().to_string())]);
+        match limited(connection.request(request, Vec::new())).await {
+            // It ended a moment ago: the exit is on its way.
+            Err(error) if error.kind() != crate::model::ErrorKind::Conflict => return Err(error),
+            _ => {}
+        }
+        // A frozen process cannot die of a signal; cgroup v1 keeps it until it is thawed.
+        if paused && (signal == Signal::KILL || signal == stop_signal(&self.record)) {
+            self.freeze(Request::Unpause, Happening::Unpaused, "unpause").await?;
+        }
+        Ok(())
+    }
+
+    async fn freeze(&mut self, request: Request, happening: Happening, verb: &str) -> Result<(), EngineError> {
+        self.life.on(self.policy(), happening.clone()).map_err(|refusal| self.refusal(refusal, verb, ""))?;
+        let connection = self.connection.clone().ok_or_else(|| self.refusal(Refusal::NotRunning, verb, ""))?;
+        limited(connection.request(request, Vec::new())).await?;
+        self.happen(happening).await.map(|_| ()).map_err(|refusal| self.refusal(refusal, verb, ""))
+    }
+
+    async fn attach(&mut self, held: HeldAttach) -> Result<(), EngineError> {
+        if let Some(connection) = self.connection.clone().filter(|_| self.life.pid().is_some()) {
+            let HeldAttach { mut attach, socket } = held;
+            attach.socket = monitor_protocol::FdIndex(0);
+            limited(connection.request(Request::Attach(attach), vec![socket])).await?;
+        } else if self.held.len() < HELD_ATTACHES {
+            self.held.push(held);
+        } else {
+            return Err(EngineError::unavailable("too many clients wait for this container to start"));
+        }
+        self.tell("attach", &[]);
+        Ok(())
+    }
+
+    async fn rename(&mut self, name: ContainerName) -> Result<(), EngineError> {
+        let index = &self.engine.inner.index;
+        index.reserve_name(&name, &self.handle.id)?;
+        let old = std::mem::replace(&mut self.record.name, name.clone());
+        if let Err(error) = self.write_record(Durability::Machine).await {
+            self.engine.inner.index.release_name(&name);
+            self.record.name = old;
+            return Err(error);
+        }
+        self.engine.inner.index.release_name(&old);
+        self.handle.publish_record(self.record.clone());
+        self.publish();
+        self.tell("rename", &[("oldName", &format!("/{old}"))]);
+        Ok(())
+    }
+
+    async fn update(&mut self, request: UpdateRequest) -> Result<(), EngineError> {
+        let mut spec = self.record.spec.clone();
+        super::update::apply(&mut spec, &request, &self.engine.inner.host)?;
+        if let (Some(connection), true) = (self.connection.clone(), self.life.pid().is_some()) {
+            let resources = crate::spec::update_resources(&spec.resources, &self.engine.inner.host.spec);
+            limited(connection.request(Request::Update { resources: Box::new(resources) }, Vec::new())).await?;
+        }
+        self.record.spec = spec;
+        self.write_record(Durability::Machine).await?;
+        self.handle.publish_record(self.record.clone());
+        self.publish();
+        self.tell("update", &[]);
+        Ok(())
+    }
+
+    async fn remove(&mut self, volumes: bool, reference: &str, answer: Answer<()>) -> Next {
+        let removing = self.happen(Happening::RemoveAsked).await;
+        if let Err(refusal) = removing {
+            let _ = answer.send(Err(self.refusal(refusal, "remove", reference)));
+            return Next::Continue;
+        }
+        self.wait_for_cleanup().await;
+        let removed = remove::remove(&self.engine, &self.record, volumes).await;
+        let next = self.after_removal(&removed).await;
+        let _ = answer.send(removed);
+        next
+    }
+
+    /// `--rm`: the name and the record go at once, the files behind everybody's back.
+    async fn auto_remove(&mut self) -> Next {
+        self.life.phase = Phase::Removing;
+        self.publish();
+        let removed = remove::forget(&self.engine, &self.record, Durability::Daemon).await;
+        let next = self.after_removal(&removed).await;
+        if removed.is_ok() {
+            self.wait_for_cleanup().await;
+            if let Err(error) = remove::clean(&self.engine, &self.record, true).await {
+                tracing::warn!("container {}: {error}", self.handle.id);
+            }
+        }
+        next
+    }
+
+    async fn after_removal(&mut self, removed: &Result<(), EngineError>) -> Next {
+        match removed {
+            Ok(()) => {
+                self.held.clear();
+                self.tell("destroy", &[]);
+                self.handle.publish_progress(|progress| progress.removed = true);
+                Next::End
+            }
+            Err(error) => {
+                let message = error.message().to_owned();
+                let _ = self.happen(Happening::RemoveFailed { message: message.clone() }).await;
+                self.handle.publish_progress(|progress| progress.removal_error = Some(message));
+                Next::Continue
+            }
+        }
+    }
+
+    /// Lets something happen: decides, publishes, acts. Returns what was decided, for the actions that are the caller's.
+    async fn happen(&mut self, happening: Happening) -> Result<Vec<Action>, Refusal> {
+        let (life, actions) = self.life.on(self.policy(), happening)?;
+        self.life = life;
+        if self.life.pid().is_none() && actions.contains(&Action::LetGo) {
+            self.handle.publish_live(None);
+            self.probe = None;
+        }
+        self.publish();
+        for action in &actions {
+            self.act(*action);
+        }
+        Ok(actions)
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::TellStarted => {
+                self.tell_network("connect");
+                self.tell_volumes("mount");
+                self.tell("start", &[]);
+                self.handle.publish_progress(|progress| (progress.active, progress.running) = (true, true));
+            }
+            Action::WakeWaiters => {
+                let (exit_code, active) = (self.life.exit_code, self.life.phase == Phase::Restarting);
+                self.handle.publish_progress(|progress| {
+                    (progress.active, progress.running, progress.exit_code) = (active, false, exit_code);
+                    progress.exits += 1;
+                });
+            }
+            Action::LetGo => self.let_go(),
+            Action::TellOutOfMemory => self.tell("oom", &[]),
+            Action::TellStopped => self.tell("stop", &[]),
+            Action::TellDied => {
+                let duration = match (self.life.started_at, self.life.finished_at) {
+                    (Some(start), Some(end)) => end.as_second().saturating_sub(start.as_second()).max(0),
+                    _ => 0,
+                };
+                self.tell("die", &[("exitCode", &self.life.exit_code.to_string()), ("execDuration", &duration.to_string())]);
+            }
+            Action::TellPaused => self.tell("pause", &[]),
+            Action::TellUnpaused => self.tell("unpause", &[]),
+            Action::RestartAfter(delay) => self.restart = Some(Box::pin(tokio::time::sleep(delay))),
+            Action::ForgetRestart => self.restart = None,
+            Action::Persist => self.persist(),
+            // The caller's part.
+            Action::Launch | Action::Remove | Action::AutoRemove => {}
+        }
+    }
+
+    fn let_go(&mut self) {
+        let ran = self.life.finished_at.is_some() && self.life.error.is_empty();
+        if ran {
+            self.tell_network("disconnect");
+            self.tell_volumes("unmount");
+        }
+        if let Some(endpoint) = self.endpoint.take() {
+            self.engine.inner.networks.release(endpoint);
+        }
+        self.engine.end_execs_of(&self.handle.id);
+    }
+
+    /// Publishes the view that belongs to this state.
+    pub(super) fn publish(&self) {
+        self.handle.publish_view(view::of(&self.engine.inner, &self.record, &self.life, self.endpoint.as_ref(), self.health.clone()));
+    }
+
+    fn persist(&self) {
+        if let Some(life) = life_text(&self.life, self.endpoint.as_ref()) {
+            self.engine.inner.store.write_behind(Change::PutLife { id: self.handle.id.to_string(), life });
+        }
+    }
+
+    async fn write_record(&self, durability: Durability) -> Result<(), EngineError> {
+        let change = put_container(&self.record, &self.life, self.endpoint.as_ref())?;
+        let written = self.engine.inner.store.write(vec![change], durability).await;
+        written.map_err(|error| EngineError::system("cannot store the container", error))
+    }
+
+    fn refusal(&self, refusal: Refusal, verb: &str, reference: &str) -> EngineError {
+        let reference = if reference.is_empty() { self.record.name.as_str() } else { reference };
+        refusal.error(verb, self.handle.id.as_str(), reference)
+    }
+
+    fn tell_monitor(&self, request: Request) {
+        if let Some(connection) = &self.connection {
+            connection.tell(request);
+        }
+    }
+
+    /// An event about this container, with its labels, image and name.
+    pub(super) fn tell(&self, action: &str, more: &[(&str, &str)]) {
+        self.engine.tell_container(&self.record, action, more);
+    }
+
+    fn tell_network(&self, action: &str) {
+        let Some((network, kind)) = view::network_of(&self.record.spec) else { return };
+        let attributes = [("container", self.handle.id.as_str()), ("name", network), ("type", kind)];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        self.engine.tell(EventKind::Network, action, &self.engine.network_id(network), BTreeMap::from(attributes));
+    }
+
+    fn tell_volumes(&self, action: &str) {
+        for mount in &self.record.mounts {
+            let Some(name) = mount.volume() else { continue };
+            let mut attributes = BTreeMap::from([
+                ("container".to_owned(), self.handle.id.to_string()),
+                ("driver".to_owned(), "local".to_owned()),
+            ]);
+            if action == "mount" {
+                attributes.insert("destination".into(), mount.target.clone());
+                attributes.insert("propagation".into(), String::new());
+                attributes.insert("read/write".into(), (mount.access == crate::model::Access::ReadWrite).to_string());
+            }
+            self.engine.tell(EventKind::Volume, action, name, attributes);
+        }
+    }
+
+    fn watch_health(&mut self) {
+        self.probe = health::watch(&self.engine, &self.handle, &self.record);
+        self.health = self.probe.as_ref().map(|_| health::starting());
+        if self.health.is_some() {
+            self.publish();
+        }
+    }
+
+    fn health_changed(&mut self, health: Health) {
+        if self.probe.is_none() {
+            return;
+        }
+        let changed = self.health.as_ref().is_none_or(|before| before.status != health.status);
+        let status = health.status;
+        self.health = Some(health);
+        self.publish();
+        if changed {
+            self.tell(&format!("health_status: {}", status.as_str()), &[]);
+        }
+    }
+}
+
+/// The next message of the monitor; waits for ever without one.
+async fn receive(incoming: &mut Option<mpsc::Receiver<Incoming>>) -> Incoming {
+    match incoming {
+        Some(receiver) => receiver.recv().await.unwrap_or(Incoming::Closed),
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when the engine closes. The guard of the watch must not live across another wait.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+async fn due(restart: &mut Option<Pin<Box<Sleep>>>) {
+    match restart {
+        Some(sleep) => sleep.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A monitor's answer with a time limit, as an error of ours.
+pub(crate) async fn limited(request: impl Future<Output = Result<Response, MonitorError>>) -> Result<Response, EngineError> {
+    match tokio::time::timeout(REQUEST_LIMIT, request).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(monitor_error(error)),
+        Err(_) => Err(EngineError::unavailable("the container's monitor does not answer")),
+    }
+}
+
+/// A monitor's refusal as an error of ours.
+pub(crate) fn monitor_error(error: MonitorError) -> EngineError {
+    match (error.kind(), error.to_string()) {
+        (Some(FailureKind::NotRunning | FailureKind::Conflict), message) => EngineError::conflict(message),
+        (Some(FailureKind::Invalid | FailureKind::NotFound | FailureKind::PermissionDenied), message) => EngineError::invalid(message),
+        (Some(FailureKind::Unsupported), message) => EngineError::not_implemented(message),
+        (Some(FailureKind::Other), message) => EngineError::new(crate::model::ErrorKind::System, message),
+        (None, _) => EngineError::system("the container cannot be reached", error),
+    }
+}
+
+/// Docker's exit codes and words for a start that failed.
+fn launch_failure(error: MonitorError) -> (i32, EngineError) {
+    let message = format!("failed to create task for container: {}", crate::model::chain(&error));
+    match error.kind() {
+        Some(FailureKind::NotFound) => (127, EngineError::invalid(message)),
+        Some(FailureKind::PermissionDenied) => (126, EngineError::invalid(message)),
+        Some(FailureKind::Invalid) => (128, EngineError::invalid(message)),
+        _ => (128, EngineError::new(crate::model::ErrorKind::System, message)),
+    }
+}
+
+/// The signal that stops this container.
+pub(crate) fn stop_signal(record: &ContainerRecord) -> Signal {
+    record.spec.stop_signal.unwrap_or(Signal::TERM)
+}
+
+/// Whether a policy makes a container come back.
+pub(crate) fn comes_back(policy: RestartPolicy) -> bool {
+    policy != RestartPolicy::No
+}
+
+fn life_text(life: &Life, endpoint: Option<&Endpoint>) -> Option<String> {
+    let record = LifeRecord { version: RECORD_VERSION, life: life.clone(), endpoint: endpoint.cloned() };
+    serde_json::to_string(&record).inspect_err(|error| tracing::error!("cannot write a container's state: {error}")).ok()
+}
+
+/// The change that stores a container whole.
+pub(super) fn put_container(record: &ContainerRecord, life: &Life, endpoint: Option<&Endpoint>) -> Result<Change, EngineError> {
+    let spec = serde_json::to_string(record).map_err(|error| EngineError::system("cannot write the container's record", error))?;
+    let life = life_text(life, endpoint).ok_or_else(|| EngineError::unavailable("cannot write the container's state"))?;
+    Ok(Change::PutContainer { id: record.id.to_string(), spec, life })
+}

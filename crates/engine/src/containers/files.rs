@@ -1,0 +1,119 @@
+//! A container's files from outside: what it changed, and all of it as a tar.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monitor_protocol::{Request, Response};
+use tokio::sync::mpsc;
+
+use super::actor::monitor_error;
+use super::handle::Handle;
+use crate::engine::{Engine, Inner, blocking};
+use crate::images::ByteStream;
+use crate::model::{Change, ChangeKind, EngineError};
+
+/// Pieces of a stream that may wait for the client.
+const QUEUE_LENGTH: usize = 8;
+/// Size of a piece.
+const PIECE: usize = 256 << 10;
+
+impl Engine {
+    /// What it changed in its image's files.
+    pub async fn container_changes(&self, reference: &str) -> Result<Vec<Change>, EngineError> {
+        let record = self.inner.index.find(reference)?.record();
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let upper = inner.container_dir(&record.id).join("upper");
+            let changes = inner.snapshotter.changes(&upper, &record.layers);
+            let changes = changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
+            Ok(changes.into_iter().map(change).collect())
+        })
+        .await
+    }
+
+    /// Its whole file system as a tar.
+    pub async fn export_container(&self, reference: &str) -> Result<ByteStream, EngineError> {
+        let handle = self.inner.index.find(reference)?;
+        let root = self.root_of(&handle).await?;
+        let (sink, stream) = mpsc::channel(QUEUE_LENGTH);
+        tokio::task::spawn_blocking(move || {
+            let mut writer = Pieces::new(sink.clone());
+            let written = archive::export::tree(root.as_fd(), &mut writer).and_then(|()| writer.flush());
+            // A client that has gone is no error of ours.
+            if let Err(error) = written
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                let _ = sink.blocking_send(Err(EngineError::system("cannot export the container", error)));
+            }
+        });
+        self.tell_container(&handle.record(), "export", &[]);
+        Ok(stream)
+    }
+
+    /// The root of its file system without the mounts in it: the monitor's own while it runs, a view of the layers otherwise.
+    pub(crate) async fn root_of(&self, handle: &Handle) -> Result<OwnedFd, EngineError> {
+        if let Some(live) = handle.live() {
+            match live.connection.request_fds(Request::RootfsFd, Vec::new()).await {
+                Ok((Response::Rootfs { fd }, fds)) => {
+                    let mut fds = fds.into_iter().skip(usize::from(fd.0));
+                    return fds.next().ok_or_else(|| EngineError::unavailable("the container's monitor gave no root"));
+                }
+                Ok(_) => return Err(EngineError::unavailable("the container's monitor gave a wrong answer")),
+                Err(error) if handle.live().is_some() => return Err(monitor_error(error)),
+                // It has ended since we looked.
+                Err(_) => {}
+            }
+        }
+        let (inner, record) = (Arc::clone(&self.inner), handle.record());
+        blocking(move || stopped_root(&inner, &record)).await
+    }
+}
+
+fn stopped_root(inner: &Inner, record: &super::ContainerRecord) -> Result<OwnedFd, EngineError> {
+    let lower = inner.snapshotter.lower_dirs(&record.layers).map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    let upper = inner.container_dir(&record.id).join("upper");
+    crate::rootfs::container_view(&upper, &lower).map_err(|error| EngineError::system("cannot open the container's files", error))
+}
+
+fn change(change: snapshots::Change) -> Change {
+    let kind = match change.kind {
+        snapshots::ChangeKind::Modified => ChangeKind::Modified,
+        snapshots::ChangeKind::Added => ChangeKind::Added,
+        snapshots::ChangeKind::Deleted => ChangeKind::Deleted,
+    };
+    Change { path: String::from_utf8_lossy(&change.path).into_owned(), kind }
+}
+
+/// A writer whose bytes go to an async reader in pieces.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    sink: mpsc::Sender<Result<Bytes, EngineError>>,
+    buffer: Vec<u8>,
+}
+
+impl Pieces {
+    pub(crate) fn new(sink: mpsc::Sender<Result<Bytes, EngineError>>) -> Self {
+        Self { sink, buffer: Vec::with_capacity(PIECE) }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(PIECE - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == PIECE {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
+        self.sink.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}

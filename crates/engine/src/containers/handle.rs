@@ -1,0 +1,125 @@
+//! What everybody may hold of a container: its published view, its progress, and the way to its actor.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+use oci::ContainerId;
+use tokio::sync::{mpsc, watch};
+
+use super::actor::Command;
+use super::record::ContainerRecord;
+use crate::model::{ContainerView, EngineError, Status};
+use crate::monitors::Connection;
+
+/// Commands that may wait for one actor; more wait at their sender, and only for this container.
+pub(crate) const COMMAND_QUEUE: usize = 64;
+
+/// One container, as the index holds it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) id: ContainerId,
+    pub(crate) created: Timestamp,
+    view: ArcSwap<ContainerView>,
+    record: ArcSwap<ContainerRecord>,
+    live: ArcSwapOption<Live>,
+    progress: watch::Sender<Progress>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// A running container's monitor.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) connection: Connection,
+    pub(crate) pid: i32,
+}
+
+/// What waiters watch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Runs, or will by its restart policy.
+    pub(crate) active: bool,
+    /// A process of it exists now.
+    pub(crate) running: bool,
+    /// How often it has ended.
+    pub(crate) exits: u64,
+    pub(crate) exit_code: i32,
+    /// It is gone.
+    pub(crate) removed: bool,
+    /// Why the last removal failed.
+    pub(crate) removal_error: Option<String>,
+}
+
+impl Handle {
+    /// With its actor's queue.
+    pub(crate) fn new(record: ContainerRecord, view: ContainerView, progress: Progress) -> (Arc<Handle>, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+        let handle = Handle {
+            id: record.id.clone(),
+            created: record.created,
+            view: ArcSwap::from_pointee(view),
+            record: ArcSwap::from_pointee(record),
+            live: ArcSwapOption::empty(),
+            progress: watch::Sender::new(progress),
+            commands,
+        };
+        (Arc::new(handle), queue)
+    }
+
+    /// The latest view.
+    pub(crate) fn view(&self) -> Arc<ContainerView> {
+        self.view.load_full()
+    }
+
+    /// The latest record.
+    pub(crate) fn record(&self) -> Arc<ContainerRecord> {
+        self.record.load_full()
+    }
+
+    /// Its monitor, while it runs.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.live.load_full()
+    }
+
+    /// Its monitor, or Docker's refusal.
+    pub(crate) fn running(&self) -> Result<Arc<Live>, EngineError> {
+        self.live().ok_or_else(|| EngineError::conflict(format!("container {} is not running", self.id)))
+    }
+
+    /// As [`Handle::running`], and not frozen.
+    pub(crate) fn running_unpaused(&self) -> Result<Arc<Live>, EngineError> {
+        match self.view().state.status {
+            Status::Paused => Err(EngineError::conflict(format!("Container {} is paused, unpause the container before exec", self.id))),
+            Status::Restarting => Err(EngineError::conflict(format!("Container {} is restarting, wait until the container is running", self.id))),
+            _ => self.running(),
+        }
+    }
+
+    /// Watches exits and removal.
+    pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Sends a command; an actor that has ended means that the container is gone.
+    pub(crate) async fn command(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).await.map_err(|_| EngineError::no_such_container(self.id.as_str()))
+    }
+
+    // For the actor alone.
+
+    pub(super) fn publish_view(&self, view: ContainerView) {
+        self.view.store(Arc::new(view));
+    }
+
+    pub(super) fn publish_record(&self, record: ContainerRecord) {
+        self.record.store(Arc::new(record));
+    }
+
+    pub(super) fn publish_live(&self, live: Option<Live>) {
+        self.live.store(live.map(Arc::new));
+    }
+
+    pub(super) fn publish_progress(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(change);
+    }
+}

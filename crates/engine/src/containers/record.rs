@@ -1,0 +1,41 @@
+//! What the database keeps of a container.
+
+use jiff::Timestamp;
+use oci::{ContainerId, DiffId, Digest};
+use serde::{Deserialize, Serialize};
+
+use super::life::Life;
+use super::plan::PlannedMount;
+use crate::model::{ContainerName, ContainerSpec};
+
+/// Version of both records; a newer one is refused, an older one would be converted here.
+pub(crate) const RECORD_VERSION: u32 = 1;
+
+/// What does not change with the container's state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) version: u32,
+    pub(crate) id: ContainerId,
+    pub(crate) name: ContainerName,
+    #[serde(with = "crate::moment")]
+    pub(crate) created: Timestamp,
+    pub(crate) image_id: Digest,
+    /// The image's layers, bottom first: enough to start again after the image lost its name.
+    pub(crate) layers: Vec<DiffId>,
+    pub(crate) spec: ContainerSpec,
+    /// Entrypoint and command.
+    pub(crate) command: Vec<String>,
+    pub(crate) hostname: String,
+    pub(crate) mounts: Vec<PlannedMount>,
+    /// The cgroup namespace as decided at create: `private` or `host`.
+    pub(crate) private_cgroup_namespace: bool,
+}
+
+/// What changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LifeRecord {
+    pub(crate) version: u32,
+    pub(crate) life: Life,
+    /// Its place on the bridge, while it runs.
+    pub(crate) endpoint: Option<network::Endpoint>,
+}

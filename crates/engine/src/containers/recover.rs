@@ -1,0 +1,253 @@
+//! Taking containers up again: after a restart of the daemon, or when a monitor went away.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use monitor_protocol::record::{EXECS_DIR, EXIT_FILE, MONITOR_FILE};
+use monitor_protocol::{ExecRecord, ExitRecord, Hello, KillScope, MonitorRecord, Phase as MonitorPhase, Request};
+use serde::de::DeserializeOwned;
+
+use super::actor::{Actor, Recovered, Remains};
+use super::handle::{Handle, Progress};
+use super::life::{Happening, Life, Phase};
+use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
+use super::{Containers, view};
+use crate::engine::{Engine, blocking};
+use crate::model::EngineError;
+use crate::monitors::Connection;
+use crate::store::Contents;
+
+/// The exit code of a container whose end nobody saw; Docker's.
+const UNSEEN_EXIT_CODE: i32 = 255;
+
+impl Containers {
+    /// The places in the network of containers that ran when the database was last written.
+    pub(crate) fn recorded_endpoints(contents: &Contents) -> Vec<network::Endpoint> {
+        let lives = contents.containers.iter().filter_map(|(_, _, life)| serde_json::from_str::<LifeRecord>(life).ok());
+        lives.filter_map(|record| record.endpoint).collect()
+    }
+}
+
+impl Engine {
+    /// Makes every container of the database known, connects to the monitors that live, and heals what was missed.
+    pub(crate) async fn restore(&self, contents: Contents) -> Result<(), EngineError> {
+        let mut records = Vec::new();
+        for (id, spec, life) in &contents.containers {
+            records.push(parse(id, spec, life)?);
+        }
+        let known: HashSet<String> = records.iter().map(|(record, _)| record.id.to_string()).collect();
+        self.restore_execs(&contents.execs);
+        let mut restarts = Vec::new();
+        for (record, life) in records {
+            let due = life.life.starts_with_daemon(record.spec.restart);
+            let handle = self.restore_container(record, life).await?;
+            restarts.extend(due.then_some(handle));
+        }
+        self.end_strangers(&known).await;
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            sweep(&inner.containers_dir(), &known);
+            let users = super::users::Users::new(Arc::clone(&inner.index));
+            inner.images.set_users(Arc::new(users)).map_err(|error| EngineError::system("cannot clean up layers", error))?;
+            inner.images.ensure_builtin().map_err(|error| EngineError::system("cannot make the built-in image", error))?;
+            Ok(())
+        })
+        .await?;
+        for handle in restarts {
+            self.restart_with_daemon(&handle);
+        }
+        Ok(())
+    }
+
+    async fn restore_container(&self, record: ContainerRecord, stored: LifeRecord) -> Result<Arc<Handle>, EngineError> {
+        self.inner.index.reserve_name(&record.name, &record.id)?;
+        let mut life = stored.life;
+        let found = self.find_monitor(&record).await;
+        let missed = match &found {
+            Some((_, hello)) => take_over(&mut life, hello),
+            None => missed_exit(&self.inner.container_dir(&record.id), &mut life),
+        };
+        let first = view::of(&self.inner, &record, &life, stored.endpoint.as_ref(), None);
+        let running = life.pid().is_some();
+        let progress = Progress { active: running, running, exit_code: life.exit_code, ..Progress::default() };
+        let (handle, queue) = Handle::new(record, first, progress);
+        self.inner.index.insert(Arc::clone(&handle));
+        let mut actor = Actor::new(self.clone(), Arc::clone(&handle), life, stored.endpoint);
+        if let Some((recovered, hello)) = found {
+            self.take_over_execs(&handle, &hello.container.map(|container| container.execs).unwrap_or_default());
+            actor.recover(recovered);
+        } else {
+            self.take_over_execs(&handle, &[]);
+        }
+        if actor.catch_up(missed).await == Remains::There {
+            tokio::spawn(actor.run(queue));
+        }
+        Ok(handle)
+    }
+
+    /// A monitor answers on its socket, or is gone.
+    async fn find_monitor(&self, record: &ContainerRecord) -> Option<(Recovered, Box<Hello>)> {
+        let socket = self.inner.monitor_socket(&record.id);
+        if !socket.exists() {
+            return None;
+        }
+        match Connection::connect(&socket).await {
+            Ok((connection, incoming, hello)) if hello.container.as_ref().is_some_and(|found| found.id == record.id.as_str()) => {
+                Some((Recovered { connection, incoming }, hello))
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!("container {}: {}", record.id, crate::model::chain(&error));
+                let _ = std::fs::remove_file(&socket);
+                None
+            }
+        }
+    }
+
+    /// Containers that run without a record: their creation or removal was cut short by a crash.
+    async fn end_strangers(&self, known: &HashSet<String>) {
+        let Ok(entries) = std::fs::read_dir(self.inner.monitors_dir()) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(id) = name.strip_suffix(".sock") else { continue };
+            if known.contains(id) {
+                continue;
+            }
+            match Connection::connect(&entry.path()).await {
+                Ok((connection, _, _)) => {
+                    tracing::warn!("container {id} runs without a record and is ended");
+                    let kill = Request::Kill { signal: monitor_protocol::Signal(9), scope: KillScope::All };
+                    let _ = connection.request(kill, Vec::new()).await;
+                }
+                Err(_) => drop(std::fs::remove_file(entry.path())),
+            }
+        }
+    }
+
+    /// What a restart policy wants when the daemon starts.
+    fn restart_with_daemon(&self, handle: &Arc<Handle>) {
+        if handle.live().is_some() {
+            return;
+        }
+        let (engine, handle) = (self.clone(), Arc::clone(handle));
+        tokio::spawn(async move {
+            if let Err(error) = engine.start_container(handle.id.as_str()).await
+                && error.kind() != crate::model::ErrorKind::NotModified
+            {
+                tracing::warn!("container {}: cannot be started with the daemon: {error}", handle.id);
+            }
+        });
+    }
+}
+
+/// How a run ended, as its monitor left it written; `started` is when that run began.
+pub(super) fn find_exit(folder: &Path, started: Option<Timestamp>) -> Happening {
+    let exit: Option<ExitRecord> = read(&folder.join(EXIT_FILE));
+    let monitor: Option<MonitorRecord> = read(&folder.join(MONITOR_FILE));
+    match exit.filter(|exit| monitor.as_ref().is_none_or(|monitor| monitor.started_at == exit.started_at)) {
+        Some(exit) if started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started) => Happening::Exited {
+            exit_code: exit.exit.code,
+            oom_killed: exit.exit.oom_killed,
+            at: crate::moment::from_monitor(exit.exit.at),
+        },
+        _ => {
+            if let Some(monitor) = monitor {
+                end_orphan(&monitor);
+            }
+            Happening::Exited { exit_code: UNSEEN_EXIT_CODE, oom_killed: false, at: Timestamp::now() }
+        }
+    }
+}
+
+/// The exit code of an exec, as its monitor left it written.
+pub(crate) fn find_exec_exit(folder: &Path, id: &str) -> Option<i32> {
+    read::<ExecRecord>(&folder.join(EXECS_DIR).join(format!("{id}.json"))).map(|record| record.exit.code)
+}
+
+/// A container without a monitor has no log, no input and no exit code: it is ended rather than left behind unseen.
+fn end_orphan(monitor: &MonitorRecord) {
+    let (Some(pid), true) = (rustix::process::Pid::from_raw(monitor.pid), start_ticks(monitor.pid) == Some(monitor.pid_start_ticks)) else {
+        return;
+    };
+    // By descriptor, and the start time is looked at again: the number may mean another process by now.
+    if let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        && start_ticks(monitor.pid) == Some(monitor.pid_start_ticks)
+    {
+        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+    }
+}
+
+/// Field 22 of `/proc/<pid>/stat`.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn parse(id: &str, spec: &str, life: &str) -> Result<(ContainerRecord, LifeRecord), EngineError> {
+    let wrong = |error| EngineError::system(&format!("cannot read the record of container {id}"), error);
+    let record: ContainerRecord = serde_json::from_str(spec).map_err(wrong)?;
+    let life: LifeRecord = serde_json::from_str(life).map_err(wrong)?;
+    match record.version.max(life.version) {
+        RECORD_VERSION => Ok((record, life)),
+        newer => Err(EngineError::new(
+            crate::model::ErrorKind::System,
+            format!("the record of container {id} is of version {newer}, newer than this program knows"),
+        )),
+    }
+}
+
+/// The state of a container whose monitor lives; what happened meanwhile is returned.
+fn take_over(life: &mut Life, hello: &Hello) -> Option<Happening> {
+    let container = hello.container.as_ref()?;
+    life.started_at = Some(crate::moment::from_monitor(container.started_at));
+    life.oom_killed |= container.oom_killed;
+    life.phase = match container.phase {
+        MonitorPhase::Paused => Phase::Paused { pid: container.pid },
+        MonitorPhase::Running | MonitorPhase::Exited(_) => Phase::Running { pid: container.pid },
+    };
+    match container.phase {
+        MonitorPhase::Exited(exit) => Some(Happening::Exited {
+            exit_code: exit.code,
+            oom_killed: exit.oom_killed,
+            at: crate::moment::from_monitor(exit.at),
+        }),
+        MonitorPhase::Running | MonitorPhase::Paused => None,
+    }
+}
+
+/// A container that ran, without its monitor: it ended, and the record says how.
+fn missed_exit(folder: &Path, life: &mut Life) -> Option<Happening> {
+    match life.phase {
+        Phase::Running { .. } | Phase::Paused { .. } => Some(find_exit(folder, life.started_at)),
+        Phase::Starting => {
+            life.phase = if life.started_at.is_some() { Phase::Exited } else { Phase::Created };
+            None
+        }
+        Phase::Restarting => {
+            life.phase = Phase::Exited;
+            None
+        }
+        Phase::Removing => {
+            life.phase = Phase::Dead;
+            None
+        }
+        Phase::Created | Phase::Exited | Phase::Dead => None,
+    }
+}
+
+/// Folders of containers that are not known: what a crash or a failed `--rm` left.
+fn sweep(folder: &Path, known: &HashSet<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !known.contains(&*entry.file_name().to_string_lossy())
+            && let Err(error) = crate::volumes::remove_tree(&entry.path())
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}

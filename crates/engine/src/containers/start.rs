@@ -1,0 +1,367 @@
+//! A start's blocking part, in one piece on one blocking thread: network, layers, files, specification, and the message to a monitor.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use monitor_protocol::{
+    Attach, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated, StdinMode, Stdio,
+    WindowSize,
+};
+use network::{Attachment, Endpoint, Mac};
+use oci::runtime::LinuxDeviceType;
+
+use super::plan::{PlannedMount, PlannedSource};
+use super::record::ContainerRecord;
+use crate::engine::Inner;
+use crate::model::{ContainerSpec, EngineError, LogCompression, LogDriver, NetworkMode};
+use crate::monitors::Launched;
+use crate::spec::{
+    self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, ResolvedDevice, SpecInput, UserMount,
+    UserMountSource,
+};
+
+/// A client that attached before the start.
+#[derive(Debug)]
+pub(crate) struct HeldAttach {
+    pub(crate) attach: Attach,
+    pub(crate) socket: OwnedFd,
+}
+
+/// A container on its way: a monitor has its message.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) launched: Launched,
+    pub(crate) endpoint: Option<Endpoint>,
+}
+
+/// Does everything that a start needs before the monitor answers. What was taken is given back on failure.
+pub(crate) fn launch(
+    inner: &Inner,
+    record: &ContainerRecord,
+    joined: JoinedNamespaces,
+    attaches: Vec<HeldAttach>,
+) -> Result<Started, EngineError> {
+    let network = take_network(inner, record, joined)?;
+    let endpoint = network.endpoint.clone();
+    let given_back = endpoint.clone();
+    let launched = send(inner, record, joined, network, attaches).inspect_err(|_| {
+        if let Some(endpoint) = given_back {
+            inner.networks.release(endpoint);
+        }
+    })?;
+    Ok(Started { launched, endpoint })
+}
+
+/// A network namespace (none for the host's) and the container's place in it.
+#[derive(Debug)]
+struct TakenNetwork {
+    namespace: Option<OwnedFd>,
+    endpoint: Option<Endpoint>,
+}
+
+fn take_network(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespaces) -> Result<TakenNetwork, EngineError> {
+    let spec = &record.spec;
+    let taken = match (&spec.network, spec.network_disabled) {
+        (NetworkMode::Host, _) => return Ok(TakenNetwork { namespace: None, endpoint: None }),
+        (NetworkMode::Container(_), _) => {
+            let pid = joined.network.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+            let namespace = network::namespace_of(pid)
+                .map_err(|error| EngineError::system("cannot join the other container's network", error))?;
+            return Ok(TakenNetwork { namespace: Some(namespace), endpoint: None });
+        }
+        (NetworkMode::None, _) | (_, true) => inner.networks.take(Attachment::None),
+        (NetworkMode::Bridge | NetworkMode::Named(_), _) => match mac_address(spec)? {
+            Some(mac) => inner.networks.take_with_mac(mac),
+            None => inner.networks.take(Attachment::Bridge),
+        },
+    };
+    let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
+    Ok(TakenNetwork { namespace: Some(sandbox.namespace), endpoint: sandbox.endpoint })
+}
+
+/// `--mac-address`, given for the container or for its one endpoint.
+pub(crate) fn mac_address(spec: &ContainerSpec) -> Result<Option<Mac>, EngineError> {
+    let given = spec.endpoints.values().find_map(|endpoint| endpoint.mac_address.as_deref()).or(spec.mac_address.as_deref());
+    given.filter(|text| !text.is_empty()).map(|text| text.parse().map_err(|error: network::MacError| EngineError::invalid(error.to_string()))).transpose()
+}
+
+fn send(
+    inner: &Inner,
+    record: &ContainerRecord,
+    joined: JoinedNamespaces,
+    network: TakenNetwork,
+    attaches: Vec<HeldAttach>,
+) -> Result<Launched, EngineError> {
+    let folder = inner.container_dir(&record.id);
+    write_files(inner, record, &folder, network.endpoint.as_ref())?;
+    let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
+    let devices = resolve_devices(&record.spec)?;
+    let block_devices = resolve_block_devices(&record.spec)?;
+    let spec = spec::build(&SpecInput {
+        id: &record.id,
+        engine_name: &inner.options.name,
+        spec: &record.spec,
+        hostname: &record.hostname,
+        command: record.command.clone(),
+        mounts: &mounts,
+        files: container_files(&folder),
+        init: record.spec.init.unwrap_or(false).then(|| inner.options.runtime.display().to_string()),
+        devices: &devices,
+        block_devices: &block_devices,
+        joined,
+        cgroup_namespace: if record.private_cgroup_namespace { CgroupNamespace::Private } else { CgroupNamespace::Host },
+        host: &inner.host.spec,
+    })?;
+    let seccomp = inner.filters.program(&record.spec, &inner.host.spec.capabilities)?;
+    let mut fds: Vec<OwnedFd> = Vec::with_capacity(1 + attaches.len());
+    let network_namespace = network.namespace.map(|namespace| push(&mut fds, namespace));
+    let attaches = attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
+    let launch = Launch {
+        id: record.id.to_string(),
+        spec: Box::new(spec),
+        rootfs: rootfs(inner, record, &folder)?,
+        seccomp,
+        identity: Identity::Lookup { groups: record.spec.group_add.clone() },
+        cgroup_driver: monitor_protocol::CgroupDriver::Files,
+        stdio: stdio(&record.spec),
+        log: log(record, &folder)?,
+        container_dir: folder,
+        socket: inner.monitor_socket(&record.id),
+        network_namespace,
+        attaches,
+        isolation: Isolation::Native,
+    };
+    inner.monitors.launch(launch, fds).map_err(|error| EngineError::system("cannot start the container's monitor", error))
+}
+
+fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {
+    fds.push(fd);
+    // The number of held attaches is limited far below 255.
+    FdIndex((fds.len() - 1) as u8)
+}
+
+fn rootfs(inner: &Inner, record: &ContainerRecord, folder: &Path) -> Result<Rootfs, EngineError> {
+    let lower = inner.snapshotter.lower_dirs(&record.layers).map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    let mut options = match inner.snapshotter.overlay_xattrs() {
+        snapshots::OverlayXattrs::Trusted => Vec::new(),
+        snapshots::OverlayXattrs::User => vec!["userxattr".to_owned()],
+    };
+    if record.spec.auto_remove {
+        // Nobody will mount it again: unmounting need not sync what is thrown away next.
+        options.push("volatile".into());
+    }
+    Ok(Rootfs::Overlay { lower, upper: folder.join("upper"), work: folder.join("work"), options })
+}
+
+fn stdio(spec: &ContainerSpec) -> Stdio {
+    let stdin = match (spec.open_stdin, spec.stdin_once) {
+        (false, _) => StdinMode::Null,
+        (true, true) => StdinMode::Once,
+        (true, false) => StdinMode::Open,
+    };
+    if spec.tty {
+        let size = spec.console_size.filter(|size| size.height > 0 && size.width > 0);
+        Stdio::Terminal { stdin, size: size.map(|size| WindowSize { height: size.height, width: size.width }) }
+    } else {
+        Stdio::Pipes { stdin }
+    }
+}
+
+/// The log's path, as inspect shows it.
+pub(crate) fn log_path(record: &ContainerRecord, folder: &Path) -> PathBuf {
+    folder.join(format!("{}-json.log", record.id))
+}
+
+fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineError> {
+    let config = &record.spec.log;
+    if config.driver == LogDriver::None {
+        return Ok(MonitorLog::None);
+    }
+    Ok(MonitorLog::JsonFile(JsonFile {
+        path: log_path(record, folder),
+        max_size_bytes: config.max_size_bytes()?,
+        max_files: config.max_files()?,
+        rotated: match config.compression()? {
+            LogCompression::Gzip => Rotated::Compressed,
+            LogCompression::None => Rotated::Plain,
+        },
+        attrs: crate::logs::attributes(record),
+        delivery: monitor_protocol::Delivery::Blocking,
+    }))
+}
+
+fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    vec![
+        (path("resolv.conf"), "/etc/resolv.conf"),
+        (path("hostname"), "/etc/hostname"),
+        (path("hosts"), "/etc/hosts"),
+    ]
+}
+
+/// Writes the three files. They need no sync: every start writes them again.
+fn write_files(inner: &Inner, record: &ContainerRecord, folder: &Path, endpoint: Option<&Endpoint>) -> Result<(), EngineError> {
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
+    };
+    let spec = &record.spec;
+    write("hostname", network::hostname_file(&record.hostname))?;
+    write("hosts", hosts_file(inner, record, endpoint)?)?;
+    let host = network::read_host_resolv_conf().map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
+    let reach = match spec.network {
+        NetworkMode::Bridge | NetworkMode::Named(_) => network::Reach::OutsideIpv4,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => network::Reach::Everything,
+    };
+    write("resolv.conf", network::resolv_conf(&host, &dns(spec)?, reach))
+}
+
+/// The host's network has the host's names; others have Docker's list.
+fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoint: Option<&Endpoint>) -> Result<String, EngineError> {
+    let spec = &record.spec;
+    let extra = extra_hosts(spec)?;
+    let gateway = inner.networks.bridge().gateway;
+    if spec.network == NetworkMode::Host && extra.is_empty() {
+        return Ok(std::fs::read_to_string("/etc/hosts").unwrap_or_default());
+    }
+    let address = endpoint.map(|endpoint| endpoint.address.into());
+    Ok(network::hosts_file(&record.hostname, &spec.domainname, address, &extra, Some(gateway.into())))
+}
+
+/// `--add-host`, parsed.
+pub(crate) fn extra_hosts(spec: &ContainerSpec) -> Result<Vec<network::ExtraHost>, EngineError> {
+    let parse = |text: &String| network::ExtraHost::parse(text).map_err(|error| EngineError::invalid(error.to_string()));
+    spec.extra_hosts.iter().map(parse).collect()
+}
+
+/// `--dns` and its kin, parsed.
+pub(crate) fn dns(spec: &ContainerSpec) -> Result<network::Dns, EngineError> {
+    let parse = |text: &String| text.parse().map_err(|_| EngineError::invalid(format!("bad parameter: {text} is not an IP address")));
+    Ok(network::Dns {
+        servers: spec.dns.iter().map(parse).collect::<Result<_, _>>()?,
+        search: spec.dns_search.clone(),
+        options: spec.dns_options.clone(),
+    })
+}
+
+fn user_mount(inner: &Inner, mount: &PlannedMount) -> Result<UserMount, EngineError> {
+    let source = match &mount.source {
+        PlannedSource::Host { path, create, recursion } => {
+            require_source(path, *create)?;
+            UserMountSource::Bind { path: path.clone(), recursion: *recursion }
+        }
+        PlannedSource::Volume { name, .. } => {
+            let path = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
+            UserMountSource::Bind { path: path.display().to_string(), recursion: crate::model::BindRecursion::Recursive }
+        }
+        PlannedSource::Tmpfs { options } => UserMountSource::Tmpfs { options: options.clone() },
+    };
+    Ok(UserMount { target: mount.target.clone(), source, access: mount.access, propagation: mount.propagation })
+}
+
+/// `-v` makes a missing source a folder; `--mount` refuses it.
+fn require_source(path: &str, create: bool) -> Result<(), EngineError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if create && error.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(path)
+            .map_err(|error| EngineError::system(&format!("error while creating mount source path '{path}'"), error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+        ))),
+        Err(error) => Err(EngineError::system(&format!("cannot use the mount source {path}"), error)),
+    }
+}
+
+/// `--device`, and with `--privileged` all of the host's.
+fn resolve_devices(spec: &ContainerSpec) -> Result<Vec<ResolvedDevice>, EngineError> {
+    if spec.privileged {
+        return Ok(host_devices(Path::new("/dev")));
+    }
+    let mut devices = Vec::new();
+    for device in &spec.resources.devices {
+        let found = resolve_device(Path::new(&device.host_path), &device.container_path, &device.permissions);
+        devices.extend(found.map_err(|error| {
+            EngineError::new(
+                crate::model::ErrorKind::System,
+                format!("error gathering device information while adding custom device \"{}\": {error}", device.host_path),
+            )
+        })?);
+    }
+    Ok(devices)
+}
+
+/// A device, or all devices below a folder, as Docker takes `--device /dev/snd`.
+fn resolve_device(host: &Path, container: &str, permissions: &str) -> Result<Vec<ResolvedDevice>, std::io::Error> {
+    let metadata = std::fs::metadata(host)?;
+    if !metadata.is_dir() {
+        return match device_of(&metadata, container, permissions) {
+            Some(device) => Ok(vec![device]),
+            None => Err(std::io::Error::other("not a device node")),
+        };
+    }
+    let mut devices = Vec::new();
+    for entry in std::fs::read_dir(host)? {
+        let entry = entry?;
+        let target = format!("{}/{}", container.trim_end_matches('/'), entry.file_name().to_string_lossy());
+        if let Ok(found) = resolve_device(&entry.path(), &target, permissions) {
+            devices.extend(found);
+        }
+    }
+    Ok(devices)
+}
+
+fn device_of(metadata: &std::fs::Metadata, container: &str, permissions: &str) -> Option<ResolvedDevice> {
+    let file_type = metadata.file_type();
+    let kind = match (file_type.is_char_device(), file_type.is_block_device()) {
+        (true, _) => LinuxDeviceType::Character,
+        (_, true) => LinuxDeviceType::Block,
+        _ => return None,
+    };
+    Some(ResolvedDevice {
+        path: container.into(),
+        kind,
+        number: number_of(metadata.rdev()),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        permissions: permissions.into(),
+    })
+}
+
+fn number_of(device: u64) -> DeviceNumber {
+    DeviceNumber { major: rustix::fs::major(device).into(), minor: rustix::fs::minor(device).into() }
+}
+
+/// Every device below `/dev` but terminals and what the container makes itself.
+fn host_devices(folder: &Path) -> Vec<ResolvedDevice> {
+    const SKIPPED: &[&str] = &["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
+    let mut devices = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if SKIPPED.iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => devices.extend(host_devices(&path)),
+            Ok(metadata) => devices.extend(device_of(&metadata, &path.display().to_string(), "rwm")),
+            Err(_) => {}
+        }
+    }
+    devices
+}
+
+fn resolve_block_devices(spec: &ContainerSpec) -> Result<BlockDevices, EngineError> {
+    let resources = &spec.resources;
+    let rates = [&resources.blkio_read_bps, &resources.blkio_write_bps, &resources.blkio_read_iops, &resources.blkio_write_iops];
+    let paths = rates.into_iter().flatten().map(|rate| &rate.path).chain(resources.blkio_weight_device.iter().map(|weight| &weight.path));
+    let mut devices = BlockDevices::new();
+    for path in paths {
+        let metadata = std::fs::metadata(path).map_err(|error| EngineError::system(&format!("cannot use the device {path}"), error))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(EngineError::invalid(format!("{path} is not a block device")));
+        }
+        devices.insert(path.clone(), number_of(metadata.rdev()));
+    }
+    Ok(devices)
+}

@@ -1,0 +1,84 @@
+//! A container's numbers, as its monitor reads them, with the host's.
+
+use monitor_protocol::stats::{BlockIoEntry, NetworkStats, Stats};
+use monitor_protocol::{Request, Response};
+use oci::ContainerId;
+
+use super::actor::limited;
+use crate::engine::Engine;
+use crate::host::Host;
+use crate::model::{EngineError, IoSample, NetworkSample, StatsSample};
+
+/// Clock ticks a second on every Linux that Rust runs on.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+impl Engine {
+    /// Its numbers now; all zero with `read` none when it does not run.
+    pub async fn container_stats(&self, reference: &str) -> Result<StatsSample, EngineError> {
+        let handle = self.inner.index.find(reference)?;
+        let name = handle.record().name.to_string();
+        let empty = StatsSample { id: Some(handle.id.clone()), name: name.clone(), ..StatsSample::default() };
+        let Some(live) = handle.live() else { return Ok(empty) };
+        match limited(live.connection.request(Request::Stats, Vec::new())).await {
+            Ok(Response::Stats(stats)) => Ok(sample(&handle.id, name, *stats, &self.inner.host)),
+            Ok(_) => Err(EngineError::unavailable("the container's monitor gave a wrong answer")),
+            // It has ended since we looked.
+            Err(_) if handle.live().is_none() => Ok(empty),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn sample(id: &ContainerId, name: String, stats: Stats, host: &Host) -> StatsSample {
+    let is_v1 = stats.cgroup == monitor_protocol::stats::CgroupVersion::V1;
+    StatsSample {
+        id: Some(id.clone()),
+        name,
+        read: Some(crate::moment::from_monitor(stats.read_at)),
+        cpu_total_ns: stats.cpu.total_ns,
+        cpu_kernel_ns: stats.cpu.system_ns,
+        cpu_user_ns: stats.cpu.user_ns,
+        cpu_per_cpu_ns: stats.cpu.per_cpu_ns,
+        system_cpu_ns: system_cpu_ns(),
+        online_cpus: u32::try_from(host.cpus).unwrap_or(u32::MAX),
+        throttle_periods: stats.cpu.periods,
+        throttled_periods: stats.cpu.throttled_periods,
+        throttled_ns: stats.cpu.throttled_ns,
+        memory_usage_bytes: stats.memory.usage_bytes,
+        memory_max_bytes: is_v1.then_some(stats.memory.max_usage_bytes),
+        memory_failures: is_v1.then_some(stats.memory.failures),
+        memory_limit_bytes: stats.memory.limit_bytes.filter(|limit| *limit < host.memory_bytes).unwrap_or(host.memory_bytes),
+        memory_details: stats.memory.details,
+        pids_current: stats.pids.current,
+        pids_limit: stats.pids.limit,
+        io_bytes: stats.block_io.service_bytes.into_iter().map(io_sample).collect(),
+        io_operations: stats.block_io.serviced.into_iter().map(io_sample).collect(),
+        networks: stats.networks.into_iter().filter(|network| network.name != "lo").map(network_sample).collect(),
+    }
+}
+
+fn io_sample(entry: BlockIoEntry) -> IoSample {
+    IoSample { major: entry.major, minor: entry.minor, operation: entry.operation, value: entry.value }
+}
+
+fn network_sample(stats: NetworkStats) -> NetworkSample {
+    NetworkSample {
+        interface: stats.name,
+        rx_bytes: stats.rx_bytes,
+        rx_packets: stats.rx_packets,
+        rx_errors: stats.rx_errors,
+        rx_dropped: stats.rx_dropped,
+        tx_bytes: stats.tx_bytes,
+        tx_packets: stats.tx_packets,
+        tx_errors: stats.tx_errors,
+        tx_dropped: stats.tx_dropped,
+    }
+}
+
+/// The first line of /proc/stat without guest times, which are in user time already.
+fn system_cpu_ns() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks = line.split_ascii_whitespace().skip(1).take(8).filter_map(|field| field.parse::<u64>().ok());
+    ticks.sum::<u64>() * NANOSECONDS_PER_TICK
+}

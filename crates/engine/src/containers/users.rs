@@ -1,0 +1,34 @@
+//! Which containers use which images.
+
+use std::sync::Arc;
+
+use images::{ContainerUse, ImageId, ImageUsers, Running};
+
+use super::index::Index;
+
+/// What the image store asks before it removes anything.
+#[derive(Debug)]
+pub(crate) struct Users {
+    index: Arc<Index>,
+}
+
+impl Users {
+    pub(crate) fn new(index: Arc<Index>) -> Self {
+        Self { index }
+    }
+}
+
+impl ImageUsers for Users {
+    fn containers(&self) -> Vec<ContainerUse> {
+        let users = self.index.all().into_iter().map(|handle| {
+            let record = handle.record();
+            ContainerUse {
+                container: handle.id.to_string(),
+                image: ImageId::new(record.image_id),
+                layers: record.layers.clone(),
+                running: if handle.live().is_some() { Running::Yes } else { Running::No },
+            }
+        });
+        users.collect()
+    }
+}

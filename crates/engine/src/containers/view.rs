@@ -1,0 +1,107 @@
+//! From a record and a state to what readers see; pure but for the paths of the engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use network::Endpoint;
+use oci::Digest;
+
+use super::life::Life;
+use super::record::ContainerRecord;
+use super::start::log_path;
+use crate::engine::Inner;
+use crate::model::{
+    ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointView, GraphPaths, Health, LogDriver,
+    NetworkMode,
+};
+
+/// The name of our own runtime.
+pub(crate) const RUNTIME_NAME: &str = "conex";
+
+/// A container's view.
+pub(super) fn of(
+    inner: &Inner,
+    record: &ContainerRecord,
+    life: &Life,
+    endpoint: Option<&Endpoint>,
+    health: Option<Health>,
+) -> ContainerView {
+    let folder = inner.container_dir(&record.id);
+    let path = |name: &str| folder.join(name).display().to_string();
+    let mounts = record.mounts.iter().filter_map(|mount| {
+        let mountpoint = |name: &str| inner.volumes.mountpoint(name).display().to_string();
+        mount.point(mountpoint, |name| inner.volumes.is_anonymous(name))
+    });
+    ContainerView {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        created: record.created,
+        spec: Arc::new(record.spec.clone()),
+        image_id: record.image_id,
+        path: record.command.first().cloned().unwrap_or_default(),
+        args: record.command.get(1..).unwrap_or_default().to_vec(),
+        state: ContainerState {
+            status: life.status(),
+            pid: life.pid().unwrap_or(0),
+            exit_code: life.exit_code,
+            error: life.error.clone(),
+            oom_killed: life.oom_killed,
+            started_at: life.started_at,
+            finished_at: life.finished_at,
+            health,
+        },
+        restart_count: life.restart_count,
+        mounts: mounts.collect(),
+        networks: networks(inner, record, life, endpoint),
+        // Filled when somebody looks: execs come and go without the actor.
+        exec_ids: Vec::new(),
+        files: ContainerFiles {
+            hostname: path("hostname"),
+            hosts: path("hosts"),
+            resolv_conf: path("resolv.conf"),
+            log: if record.spec.log.driver == LogDriver::None { String::new() } else { log_path(record, &folder).display().to_string() },
+        },
+        graph: GraphPaths { driver: inner.host.storage_driver.to_owned(), upper: path("upper"), work: path("work") },
+        runtime: RUNTIME_NAME.into(),
+        platform: "linux".into(),
+        cgroupns: if record.private_cgroup_namespace { "private" } else { "host" },
+    }
+}
+
+/// The name and the driver of a container's network; none when it shares another container's.
+pub(crate) fn network_of(spec: &ContainerSpec) -> Option<(&'static str, &'static str)> {
+    match &spec.network {
+        _ if spec.network_disabled => None,
+        NetworkMode::Bridge | NetworkMode::Named(_) => Some(("bridge", "bridge")),
+        NetworkMode::None => Some(("none", "null")),
+        NetworkMode::Host => Some(("host", "host")),
+        NetworkMode::Container(_) => None,
+    }
+}
+
+fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, endpoint: Option<&Endpoint>) -> ContainerNetworks {
+    let running = life.pid();
+    let identity = |what: &str| Digest::of(format!("{what} {} {:?}", record.id, life.started_at).as_bytes()).hex();
+    let endpoints = network_of(&record.spec).map(|(name, _)| {
+        let requested = record.spec.endpoints.get(name).or_else(|| record.spec.endpoints.get("default")).cloned().unwrap_or_default();
+        let mut view = EndpointView { requested, ..EndpointView::default() };
+        if running.is_some() || life.started_at.is_some() {
+            view.network_id = crate::networks::id_of(&inner.id, name);
+        }
+        if running.is_some() {
+            view.endpoint_id = identity("endpoint");
+        }
+        if let (Some(endpoint), Some(_)) = (endpoint, running) {
+            view.ipv4 = Some(endpoint.address);
+            view.ipv4_prefix = endpoint.prefix;
+            view.gateway = Some(endpoint.gateway);
+            view.mac_address = endpoint.mac.to_string();
+        }
+        (name.to_owned(), view)
+    });
+    ContainerNetworks {
+        sandbox_id: running.map(|_| identity("sandbox")).unwrap_or_default(),
+        sandbox_key: running.map(|pid| format!("/proc/{pid}/ns/net")).unwrap_or_default(),
+        endpoints: endpoints.into_iter().collect::<BTreeMap<_, _>>(),
+    }
+}
