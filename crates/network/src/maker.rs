@@ -96,6 +96,7 @@ impl Maker {
         self.disable_ipv6();
         let eth0 = inside.link_by_name(CONTAINER_INTERFACE)?.ok_or(MakeError::Vanished)?.index;
         self.plug_in(&host_interface)?;
+        announce_changes();
         let address_of_link = LinkAddress { link: eth0, address: address.into(), prefix: self.subnet.prefix() };
         inside.execute(&mut [
             power_up(LOOPBACK),
@@ -191,6 +192,12 @@ fn unplug_one(socket: &mut Socket, dead: &Endpoint) -> bool {
 
 fn power_up(index: u32) -> netlink::Request {
     link::change(Target::Index(index), &Change { power: Some(Power::Up), ..Change::default() })
+}
+
+/// Has the interface tell its neighbours whenever its hardware address is new to them: who spoke with the last owner of the IP
+/// address would otherwise go on sending to a card that is gone. Best effort, as they find out by themselves in half a minute.
+fn announce_changes() {
+    let _ = settings::set("ipv4/conf/eth0/arp_notify", "1");
 }
 
 /// Best effort: a kernel without one of these settings starts containers all the same.

@@ -223,6 +223,29 @@ fn a_container_may_choose_its_hardware_address() {
 }
 
 #[test]
+fn neighbours_learn_at_once_that_an_address_has_a_new_owner() {
+    let host = Host::new();
+    let options = Options { subnet: Some("10.77.0.0/29".parse().unwrap()), ready: 0, ..host.options() };
+    let networks = host.machine.run(|| Networks::open(&options, &[]).unwrap());
+    let caller = take(&networks);
+    let speaks_with = |sandbox: &Sandbox| {
+        let server = serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().address, 80).into());
+        call_tcp(caller.namespace.as_fd(), server.address).unwrap();
+        server.caller();
+    };
+    let first = networks.take_with_mac("02:42:00:00:00:99".parse().unwrap()).unwrap();
+    let address = first.endpoint.as_ref().unwrap().address;
+    speaks_with(&first);
+    networks.release(first.endpoint.clone().unwrap());
+    networks.settle();
+    let others: Vec<Sandbox> = (0..3).map(|_| take(&networks)).collect();
+    let second = take(&networks);
+    assert_eq!(second.endpoint.as_ref().unwrap().address, address);
+    speaks_with(&second);
+    drop(others);
+}
+
+#[test]
 fn traffic_is_counted_from_the_containers_side() {
     let host = Host::new();
     let networks = host.open();
