@@ -55,10 +55,10 @@ pub(crate) async fn start(engine: &Engine, id: &str, request: Request) -> ApiRes
     let (body, request): (StartRequest, Unbodied) = request.optional_document().await?;
     let console_size = body.console_size.filter(|_| request.version.at_least(42) && body.tty).and_then(size);
     if body.detach {
-        engine.start_exec_detached(id, body.tty, console_size).await?;
+        engine.start_exec_detached(id, console_size).await?;
         return Ok(reply::empty(StatusCode::OK));
     }
-    let pending = engine.prepare_exec(id, body.tty, console_size).await?;
+    let pending = engine.prepare_exec(id, console_size).await?;
     let head = start_head(&request, body.tty);
     let id = id.to_owned();
     Ok(hijack(&request, head, move |target| {

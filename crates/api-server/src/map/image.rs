@@ -120,6 +120,7 @@ pub(crate) fn progress(progress: ImageProgress, quiet: bool) -> Option<Message> 
             let progress = Progress { current: size(current), total: total.map_or(0, size), start: 0 };
             Some(Message::step(id, status, progress))
         }
+        ImageProgress::Note(text) => Some(Message::stream(format!("{text}\n"))),
         ImageProgress::LoadedReference(name) => Some(Message::stream(format!("Loaded image: {name}\n"))),
         ImageProgress::LoadedId(id) => Some(Message::stream(format!("Loaded image ID: {id}\n"))),
         ImageProgress::Imported(id) => Some(Message::status(id.to_string())),
