@@ -56,7 +56,7 @@ type Received = (FromMonitor, Vec<OwnedFd>);
 impl Client {
     /// Connects to a monitor's socket.
     pub fn connect(path: &Path) -> Result<Client, ClientError> {
-        Client::over(UnixStream::connect(path)?)
+        Client::over(socket::connect(path)?)
     }
 
     /// Speaks over a socket that is connected already. Waits for the monitor's greeting.

@@ -335,6 +335,9 @@ pub enum FailureKind {
 pub enum Event {
     /// The container ended. Its output is in the log and its record on disk.
     Exited(Exit),
+    /// The container's cgroup, root file system and socket are given back: it may be started again, or removed. Follows
+    /// [`Event::Exited`]; a monitor that hangs up has cleaned up as well as it could.
+    CleanedUp,
     /// A session ended.
     ExecExited {
         /// Which.

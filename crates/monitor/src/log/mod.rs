@@ -16,7 +16,7 @@ use monitor_protocol::{Delivery, JsonFile, LogConfig, UnixNanos};
 
 pub(crate) use entry::Stream;
 pub(crate) use file::{Ended, Limits, LogFileError, RotatingFile};
-pub(crate) use queue::run_writer;
+pub(crate) use queue::{WRITER_FLAG, run_writer};
 
 use queue::Queue;
 use split::{Part, PartEnd, Splitter};
@@ -174,6 +174,17 @@ impl Log {
                 Sink::Queue(queue) => queue.is_busy(),
             },
             Log::None => false,
+        }
+    }
+
+    /// Whether everything that was taken is in the files.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            Log::JsonFile(log) => match &log.batch.sink {
+                Sink::File(_) => true,
+                Sink::Queue(queue) => !queue.is_busy(),
+            },
+            Log::None => true,
         }
     }
 

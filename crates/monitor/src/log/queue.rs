@@ -16,7 +16,7 @@ use rustix::process::WaitOptions;
 use super::file::{Ended, Limits, LogFileError, RotatingFile};
 
 /// How the monitor's program is told to be a log writer; the file and its limits follow.
-const ROLE: [&str; 2] = ["monitor", "--write-log"];
+pub(crate) const WRITER_FLAG: &str = "--write-log";
 /// An empty line in the pipe: no entry is empty, so it can mean "begin a new file".
 const ROTATE: &[u8] = b"\n";
 /// How much the writer reads at once.
@@ -128,7 +128,7 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
 
 fn command(path: &Path, limits: Limits) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.args(ROLE).arg(path).args(limits_to_args(limits)).env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
+    command.args(["monitor", WRITER_FLAG]).arg(path).args(limits_to_args(limits)).env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
     command
 }
 

@@ -25,7 +25,7 @@ mod stdin;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use monitor_protocol::{Attach, AttachEnd, AttachId, StdinMode, UnixNanos};
+use monitor_protocol::{Attach, AttachEnd, AttachId, StdinMode, UnixNanos, WindowSize};
 use rustix::event::PollFlags;
 
 use client::{Client, ClientInput, MAX_BACKLOG_BYTES};
@@ -87,6 +87,17 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) now: Instant,
 }
 
+/// A terminal's size cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResizeError {
+    /// There is none, or it is gone.
+    #[error("cannot resize: the process has no terminal")]
+    NoTerminal,
+    /// The kernel refused.
+    #[error("cannot resize the terminal")]
+    Refused(#[from] rustix::io::Errno),
+}
+
 impl Streams {
     /// Nobody can be heard: for sessions that nobody attached to.
     pub(crate) fn null() -> Streams {
@@ -136,6 +147,12 @@ impl Streams {
     /// Ends the process's input behind what is on its way.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin.close();
+    }
+
+    /// Sets the terminal's size.
+    pub(crate) fn resize(&mut self, size: WindowSize) -> Result<(), ResizeError> {
+        let terminal = self.outputs.first().filter(|_| self.terminal).and_then(Output::fd).ok_or(ResizeError::NoTerminal)?;
+        Ok(linux::terminal::set_size(terminal, size.height, size.width)?)
     }
 
     /// Tells what to wait for.

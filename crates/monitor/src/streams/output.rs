@@ -52,6 +52,10 @@ impl Output {
         self.fd.is_some()
     }
 
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
     /// The descriptor, unless there is nothing to be had from it now.
     pub(super) fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().filter(|_| self.not_before.is_none()).map(AsFd::as_fd)

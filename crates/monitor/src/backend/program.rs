@@ -1,0 +1,411 @@
+//! Another OCI runtime (runc, crun, …) runs the container, started as a program for each step.
+//!
+//! ```text
+//! <bundle>/config.json   the configuration
+//!          rootfs        the overlay, mounted in this monitor's own mount namespace
+//!          process.json  an exec session's process, while it is being started
+//!          pid           where the runtime writes the pid it has started
+//!          console.sock  where it hands a terminal's master over
+//!          runtime.log   where it writes what went wrong
+//! ```
+//!
+//! The monitor is a child subreaper here: what the runtime starts becomes its child when the runtime ends. A step waits for
+//! the program, so a runtime that hangs stops this container's monitor, and nobody else.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use monitor_protocol::{CgroupDriver, Exec, Failure, FailureKind, Identity, Launch, Rootfs, Stats, Waiting, socket};
+use oci::runtime::{ConsoleSize, LinuxNamespaceType, LinuxResources, Process, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use serde::Deserialize;
+
+use super::{Started, Surroundings};
+use crate::failure;
+use crate::stdio::ProcessEnds;
+
+/// Which runtime, and where it keeps its things.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) path: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) bundle: PathBuf,
+}
+
+/// A container that another runtime runs.
+#[derive(Debug)]
+pub(crate) struct Container {
+    runtime: Runtime,
+    id: String,
+    pid: i32,
+    root: PathBuf,
+    mounted: bool,
+    cgroup_driver: CgroupDriver,
+    /// Named in the configuration by its number here, so it must stay open until the container has joined it.
+    _network_namespace: Option<OwnedFd>,
+}
+
+/// One entry of a runtime's log.
+#[derive(Deserialize)]
+struct LogEntry {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    msg: String,
+}
+
+impl Container {
+    /// Makes the container and starts it.
+    pub(crate) fn launch(
+        runtime: Runtime,
+        launch: &mut Launch,
+        around: Surroundings<'_>,
+    ) -> Result<(Container, Started), Failure> {
+        let mut container = Container::prepare(runtime, launch, around.network_namespace)?;
+        match container.create_and_start(around.ends) {
+            Ok(started) => Ok((container, started)),
+            Err(failure) => {
+                // The failure that led here is the one to tell.
+                let _ = container.delete();
+                Err(failure)
+            }
+        }
+    }
+
+    fn prepare(runtime: Runtime, launch: &mut Launch, network_namespace: Option<OwnedFd>) -> Result<Container, Failure> {
+        if launch.seccomp.is_some() {
+            return Err(failure::invalid("another runtime takes seccomp rules in the configuration, not a compiled filter"));
+        }
+        become_subreaper()?;
+        make_dir(&runtime.bundle)?;
+        let root = mount_root(&runtime.bundle, &launch.rootfs)?;
+        let container = Container {
+            id: launch.id.clone(),
+            pid: 0,
+            mounted: matches!(launch.rootfs, Rootfs::Overlay { .. }),
+            root,
+            cgroup_driver: launch.cgroup_driver,
+            _network_namespace: network_namespace,
+            runtime,
+        };
+        container.write_spec(launch)?;
+        Ok(container)
+    }
+
+    fn write_spec(&self, launch: &mut Launch) -> Result<(), Failure> {
+        let mut spec = launch.spec.clone();
+        let root = spec.root.get_or_insert_default();
+        root.path = path_text(&self.root)?.to_owned();
+        let process = spec.process.as_mut().ok_or_else(|| failure::invalid("the container has no process"))?;
+        if let monitor_protocol::Stdio::Terminal { size, .. } = launch.stdio {
+            set_terminal(process, size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }));
+        }
+        self.resolve_user(process, &launch.identity)?;
+        if let Some(namespace) = &self._network_namespace {
+            join_network_namespace(&mut spec, namespace.as_fd());
+        }
+        write_json(&self.runtime.bundle.join("config.json"), &spec)
+    }
+
+    /// Other runtimes take numbers, and this one does not read the container's `/etc/passwd` for them yet.
+    fn resolve_user(&self, process: &mut Process, identity: &Identity) -> Result<(), Failure> {
+        match identity {
+            Identity::Lookup { groups } => numeric_user(process, groups),
+            Identity::Numbers => Ok(()),
+        }
+    }
+
+    fn create_and_start(&mut self, ends: ProcessEnds) -> Result<Started, Failure> {
+        let bundle = self.runtime.bundle.clone();
+        let started = self.start_process(&["create", "--bundle", path_text(&bundle)?], ends)?;
+        self.pid = started.pid;
+        self.run(&["start"], &[])?;
+        Ok(started)
+    }
+
+    /// Starts another process.
+    pub(crate) fn exec(&mut self, exec: &Exec, ends: ProcessEnds) -> Result<Started, Failure> {
+        let mut process = exec.process.clone();
+        match &ends {
+            ProcessEnds::Terminal { size } => {
+                set_terminal(&mut process, size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }));
+            }
+            ProcessEnds::Fds(_) => process.terminal = false,
+        }
+        self.resolve_user(&mut process, &exec.identity)?;
+        let file = self.runtime.bundle.join("process.json");
+        write_json(&file, &process)?;
+        self.start_process(&["exec", "--detach", "--process", path_text(&file)?], ends)
+    }
+
+    pub(crate) fn kill_init(&mut self, signal: i32) -> Result<(), Failure> {
+        // It is our child and not reaped yet, so its pid means nobody else.
+        let pid = rustix::process::Pid::from_raw(self.pid).ok_or_else(|| failure::not_running("container not running"))?;
+        linux::signal::send(pid, signal).map_err(|errno| failure::other("kill", &errno))
+    }
+
+    pub(crate) fn kill_all(&mut self, signal: i32) -> Result<(), Failure> {
+        self.run(&["kill", "--all"], &[&signal.to_string()]).map(drop)
+    }
+
+    pub(crate) fn pause(&mut self) -> Result<(), Failure> {
+        self.run(&["pause"], &[]).map(drop)
+    }
+
+    pub(crate) fn resume(&mut self) -> Result<(), Failure> {
+        self.run(&["resume"], &[]).map(drop)
+    }
+
+    pub(crate) fn update(&mut self, resources: &LinuxResources) -> Result<(), Failure> {
+        let file = self.runtime.bundle.join("resources.json");
+        write_json(&file, resources)?;
+        self.run(&["update", "--resources", path_text(&file)?], &[]).map(drop)
+    }
+
+    pub(crate) fn pids(&self) -> Result<Vec<i32>, Failure> {
+        let output = self.run(&["ps", "--format", "json"], &[])?;
+        serde_json::from_slice(&output.stdout).map_err(|error| failure::other("ps", &error))
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats, Failure> {
+        let message = format!("the numbers of a container that {} runs are not supported", self.runtime.path.display());
+        Err(failure::new(FailureKind::Unsupported, "stats", message))
+    }
+
+    pub(crate) fn rootfs(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.root, flags, Mode::empty()).map_err(|errno| failure::other("rootfs", &errno))
+    }
+
+    /// The runtime has the cgroup, and tells nobody of its events.
+    pub(crate) fn watch(&mut self) {}
+
+    pub(crate) fn oom_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    pub(crate) fn take_oom(&mut self) -> bool {
+        false
+    }
+
+    pub(crate) fn init_exited(&mut self) {
+        // Deleting tries again; this is so that processes that outlive the first one close the pipes.
+        let _ = self.kill_all(rustix::process::Signal::KILL.as_raw());
+    }
+
+    pub(crate) fn delete(self) -> Result<(), Failure> {
+        let deleted = self.run(&["delete", "--force"], &[]).map(drop);
+        if self.mounted {
+            unmount(&self.root, UnmountFlags::DETACH).map_err(|errno| failure::other("rootfs", &errno))?;
+        }
+        fs::remove_dir_all(&self.runtime.bundle).map_err(|error| failure::other("bundle", &error))?;
+        deleted
+    }
+
+    /// Runs a step that leaves a process behind, and finds out which.
+    fn start_process(&self, command: &[&str], ends: ProcessEnds) -> Result<Started, Failure> {
+        let (pid_file, console_path) = (self.runtime.bundle.join("pid"), self.runtime.bundle.join("console.sock"));
+        let mut program = self.command(command);
+        program.arg("--pid-file").arg(&pid_file);
+        let listener = match ends {
+            ProcessEnds::Fds([stdin, stdout, stderr]) => {
+                program.stdin(stdin).stdout(stdout).stderr(stderr);
+                None
+            }
+            ProcessEnds::Terminal { .. } => {
+                program.arg("--console-socket").arg(&console_path);
+                program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                Some(socket::listen(&console_path).map_err(|error| failure::other("console", &error))?)
+            }
+        };
+        let status = program.arg(&self.id).status().map_err(|error| self.not_started(&error))?;
+        // The program object holds the process's ends of the pipes.
+        drop(program);
+        let console = listener.map(receive_console).transpose();
+        let _ = fs::remove_file(&console_path);
+        if !status.success() {
+            return Err(self.failed(command[0], b""));
+        }
+        let text = fs::read_to_string(&pid_file).map_err(|error| failure::other(command[0], &error))?;
+        let pid = text.trim().parse().map_err(|error| failure::other(command[0], &error))?;
+        Ok(Started { pid, console: console? })
+    }
+
+    /// Runs a step that answers.
+    fn run(&self, command: &[&str], rest: &[&str]) -> Result<Output, Failure> {
+        let mut program = self.command(command);
+        program.arg(&self.id).args(rest).stdin(Stdio::null());
+        let output = program.output().map_err(|error| self.not_started(&error))?;
+        if output.status.success() { Ok(output) } else { Err(self.failed(command[0], &output.stderr)) }
+    }
+
+    fn command(&self, command: &[&str]) -> Command {
+        let mut program = Command::new(&self.runtime.path);
+        // What an earlier step has complained of is not this one's failure.
+        let log = self.runtime.bundle.join("runtime.log");
+        let _ = fs::remove_file(&log);
+        program.args(&self.runtime.args).arg("--root").arg(&self.runtime.state_dir);
+        program.arg("--log").arg(log).args(["--log-format", "json"]);
+        if self.cgroup_driver == CgroupDriver::Systemd {
+            program.arg("--systemd-cgroup");
+        }
+        program.args(command);
+        program
+    }
+
+    fn not_started(&self, error: &io::Error) -> Failure {
+        failure::new(FailureKind::Other, "runtime", format!("cannot run {}: {error}", self.runtime.path.display()))
+    }
+
+    /// What the runtime has written into its log, or else to its standard error.
+    fn failed(&self, step: &str, stderr: &[u8]) -> Failure {
+        let log = fs::read_to_string(self.runtime.bundle.join("runtime.log")).unwrap_or_default();
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<LogEntry>(line).ok());
+        let logged = entries.filter(|entry| entry.level == "error" || entry.level.is_empty()).last().map(|entry| entry.msg);
+        let message = logged.unwrap_or_else(|| String::from_utf8_lossy(stderr).trim().to_owned());
+        failure::new(kind_of(&message), step, message)
+    }
+}
+
+/// All runtimes say it in these words, because Docker reads them.
+fn kind_of(message: &str) -> FailureKind {
+    if message.contains("executable file not found") || message.contains("no such file or directory") {
+        FailureKind::NotFound
+    } else if message.contains("permission denied") || message.contains("is a directory") {
+        FailureKind::PermissionDenied
+    } else if message.contains("not running") || message.contains("does not exist") {
+        FailureKind::NotRunning
+    } else {
+        FailureKind::Other
+    }
+}
+
+fn become_subreaper() -> Result<(), Failure> {
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).map_err(|errno| failure::other("runtime", &errno))
+}
+
+/// The root where the runtime finds it: the folder, or the overlay in a mount namespace that only this monitor has.
+fn mount_root(bundle: &Path, rootfs: &Rootfs) -> Result<PathBuf, Failure> {
+    let Rootfs::Overlay { lower, upper, work, options } = rootfs else {
+        let Rootfs::Directory { path } = rootfs else { unreachable!("there are two kinds of roots") };
+        return Ok(path.clone());
+    };
+    let root = bundle.join("rootfs");
+    make_dir(&root)?;
+    let mut data = format!("lowerdir={}", joined(lower)?);
+    for (key, path) in [("upperdir", upper), ("workdir", work)] {
+        data += &format!(",{key}={}", path_text(path)?);
+    }
+    options.iter().for_each(|option| data += &format!(",{option}"));
+    let data = std::ffi::CString::new(data).map_err(|error| failure::other("rootfs", &error))?;
+    let failed = |errno: rustix::io::Errno| failure::other("rootfs", &errno);
+    linux::namespace::unshare(linux::namespace::MOUNT).map_err(failed)?;
+    // Unmounts of the host must reach us, or we would keep its file systems busy; ours must not reach the host.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(failed)?;
+    mount("overlay", &root, "overlay", MountFlags::empty(), Some(data.as_c_str())).map_err(failed)?;
+    Ok(root)
+}
+
+/// overlayfs takes colons between layers, and a backslash before one in a name.
+fn joined(layers: &[PathBuf]) -> Result<String, Failure> {
+    let escaped = layers.iter().map(|layer| path_text(layer).map(|text| text.replace('\\', "\\\\").replace(':', "\\:")));
+    Ok(escaped.collect::<Result<Vec<_>, _>>()?.join(":"))
+}
+
+fn join_network_namespace(spec: &mut Spec, namespace: BorrowedFd<'_>) {
+    let own = rustix::process::getpid().as_raw_nonzero();
+    let path = format!("/proc/{own}/fd/{}", namespace.as_raw_fd());
+    let namespaces = &mut spec.linux.get_or_insert_default().namespaces;
+    namespaces.retain(|namespace| namespace.kind != LinuxNamespaceType::Network);
+    namespaces.push(oci::runtime::LinuxNamespace { kind: LinuxNamespaceType::Network, path });
+}
+
+fn set_terminal(process: &mut Process, size: Option<ConsoleSize>) {
+    process.terminal = true;
+    process.console_size = size.or(process.console_size);
+}
+
+/// Docker's `uid`, `uid:gid` or nothing; names are refused.
+fn numeric_user(process: &mut Process, groups: &[String]) -> Result<(), Failure> {
+    let text = std::mem::take(&mut process.user.username);
+    let number = |part: &str| {
+        let refused = || format!("user or group {part:?} must be a number for a container that another runtime runs");
+        part.parse::<u32>().map_err(|_| failure::new(FailureKind::Unsupported, "user", refused()))
+    };
+    if !text.is_empty() {
+        let (user, group) = text.split_once(':').unwrap_or((&text, "0"));
+        (process.user.uid, process.user.gid) = (number(user)?, number(group)?);
+    }
+    for group in groups {
+        process.user.additional_gids.push(number(group)?);
+    }
+    Ok(())
+}
+
+/// The runtime has connected and sent the master before it ended, or it never will.
+fn receive_console(listener: OwnedFd) -> Result<OwnedFd, Failure> {
+    let failed = |error: &dyn std::error::Error| failure::other("console", error);
+    let connection = rustix::net::accept(&listener).map_err(|errno| failed(&errno))?;
+    let mut received = socket::receive_fds(connection.as_fd(), Waiting::DontWait).map_err(|error| failed(&error))?;
+    received.pop().ok_or_else(|| failure::new(FailureKind::Other, "console", "the runtime sent no terminal"))
+}
+
+fn make_dir(path: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o711).create(path);
+    made.map_err(|error| failure::new(FailureKind::Other, "bundle", format!("cannot make {}: {error}", path.display())))
+}
+
+fn path_text(path: &Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| failure::invalid(format!("{} is no UTF-8", path.display())))
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| failure::other("bundle", error);
+    let bytes = serde_json::to_vec(value).map_err(|error| failed(&error))?;
+    let mut file = fs::File::create(path).map_err(|error| failed(&error))?;
+    file.write_all(&bytes).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runtimes_say_is_understood() {
+        let table = [
+            (r#"exec: "x": executable file not found in $PATH"#, FailureKind::NotFound),
+            ("exec /x: permission denied", FailureKind::PermissionDenied),
+            ("container not running", FailureKind::NotRunning),
+            ("something else", FailureKind::Other),
+        ];
+        for (message, kind) in table {
+            assert_eq!(kind_of(message), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn users_by_number_are_taken_and_names_refused() {
+        let with_user = |text: &str| {
+            let mut process = Process::default();
+            process.user.username = text.to_owned();
+            numeric_user(&mut process, &["7".to_owned()]).map(|()| (process.user.uid, process.user.gid))
+        };
+        assert_eq!(with_user(""), Ok((0, 0)));
+        assert_eq!(with_user("5"), Ok((5, 0)));
+        assert_eq!(with_user("5:6"), Ok((5, 6)));
+        assert_eq!(with_user("nobody").unwrap_err().kind, FailureKind::Unsupported);
+    }
+
+    #[test]
+    fn odd_layer_names_are_escaped() {
+        let layers = [PathBuf::from("/a:b"), PathBuf::from("/c\\d")];
+        assert_eq!(joined(&layers).unwrap(), "/a\\:b:/c\\\\d");
+    }
+}

@@ -1,0 +1,10 @@
+//! A real monitor, driven by its protocol. The tests need root; what they mount is seen by their containers alone.
+
+mod attach;
+mod exec;
+mod log;
+mod reconnect;
+mod resources;
+mod rig;
+mod run;
+mod spec;
