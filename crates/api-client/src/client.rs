@@ -245,11 +245,12 @@ impl Client {
 
     /// Writes a message and reads the head of its answer. A connection that the server closed while it was idle is replaced.
     fn transmit(&self, message: &[u8]) -> Result<(Connection, Head)> {
-        if let Some(mut connection) = self.pool.take() {
-            if connection.write_all(message).is_ok() && matches!(connection.fill(), Ok(1..)) {
-                let head = connection.read_head()?;
-                return Ok((connection, head));
-            }
+        if let Some(mut connection) = self.pool.take()
+            && connection.write_all(message).is_ok()
+            && matches!(connection.fill(), Ok(1..))
+        {
+            let head = connection.read_head()?;
+            return Ok((connection, head));
         }
         let mut connection = self.connect()?;
         connection.write_all(message).map_err(Error::io("sending the request"))?;

@@ -1,6 +1,5 @@
 //! The bodies of answers.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -117,6 +116,3 @@ impl Stream {
         piece
     }
 }
-
-/// Answers never fail before they begin.
-pub(crate) type ServiceResult = Result<http::Response<ReplyBody>, Infallible>;

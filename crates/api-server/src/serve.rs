@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::connection::serve_connection;
+use crate::connection::{Handler, serve_connection};
+use crate::dispatch::dispatch;
 use crate::gone::Peer;
 use crate::listener::{Listener, TcpSecurity};
 
@@ -41,11 +42,12 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) {
+    let handler: Handler = Arc::new(move |request, peer, slot| Box::pin(dispatch(engine.clone(), request, peer, slot)));
     let (stop, stopping) = watch::channel(false);
     let limit = Arc::new(Semaphore::new(options.max_connections));
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let front = Front { engine: engine.clone(), stopping: stopping.clone(), limit: Arc::clone(&limit) };
+        let front = Front { handler: Arc::clone(&handler), stopping: stopping.clone(), limit: Arc::clone(&limit) };
         accepting.spawn(front.accept(listener));
     }
     shutdown.await;
@@ -60,7 +62,7 @@ pub async fn serve(
 /// What every connection needs.
 #[derive(Clone)]
 struct Front {
-    engine: Engine,
+    handler: Handler,
     stopping: watch::Receiver<bool>,
     limit: Arc<Semaphore>,
 }
@@ -103,13 +105,13 @@ impl Front {
         permit: OwnedSemaphorePermit,
         clients: &mut JoinSet<()>,
     ) -> io::Result<()> {
-        let (engine, stopping) = (self.engine.clone(), self.stopping.clone());
+        let (handler, stopping) = (Arc::clone(&self.handler), self.stopping.clone());
         match listener {
             Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::new(rustix::io::fcntl_dupfd_cloexec(&stream, 0)?);
                 clients.spawn(async move {
-                    serve_connection(stream, peer, engine, stopping).await;
+                    serve_connection(stream, peer, handler, stopping).await;
                     drop(permit);
                 });
             }
@@ -119,7 +121,7 @@ impl Front {
                 let peer = Peer::new(rustix::io::fcntl_dupfd_cloexec(&stream, 0)?);
                 let security = security.clone();
                 clients.spawn(async move {
-                    serve_tcp(stream, peer, security, engine, stopping).await;
+                    serve_tcp(stream, peer, security, handler, stopping).await;
                     drop(permit);
                 });
             }
@@ -132,15 +134,15 @@ async fn serve_tcp(
     stream: TcpStream,
     peer: Peer,
     security: TcpSecurity,
-    engine: Engine,
+    handler: Handler,
     stopping: watch::Receiver<bool>,
 ) {
     let acceptor = match security {
-        TcpSecurity::Insecure => return serve_connection(stream, peer, engine, stopping).await,
+        TcpSecurity::Insecure => return serve_connection(stream, peer, handler, stopping).await,
         TcpSecurity::Tls(acceptor) => acceptor,
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve_connection(stream, peer, engine, stopping).await,
+        Ok(Ok(stream)) => serve_connection(stream, peer, handler, stopping).await,
         Ok(Err(error)) => tracing::debug!(%error, "a client was refused"),
         Err(_) => tracing::debug!("a client was too slow to shake hands"),
     }

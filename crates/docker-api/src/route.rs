@@ -176,6 +176,9 @@ fn find_single(method: &str, word: &str) -> Option<Route> {
     Some(route)
 }
 
+/// A route that is known by what stands behind the name.
+type Action = (&'static str, fn(String) -> Route);
+
 fn find_container(method: &str, rest: &str) -> Option<Route> {
     let route = match (method, rest) {
         ("GET", "json") => Route::ContainerList,
@@ -195,7 +198,7 @@ fn find_container(method: &str, rest: &str) -> Option<Route> {
 }
 
 fn find_container_get(rest: &str) -> Option<Route> {
-    const ACTIONS: &[(&str, fn(String) -> Route)] = &[
+    const ACTIONS: &[Action] = &[
         ("/attach/ws", Route::ContainerAttachWebsocket),
         ("/json", Route::ContainerInspect),
         ("/top", Route::ContainerTop),
@@ -210,7 +213,7 @@ fn find_container_get(rest: &str) -> Option<Route> {
 }
 
 fn find_container_post(rest: &str) -> Option<Route> {
-    const ACTIONS: &[(&str, fn(String) -> Route)] = &[
+    const ACTIONS: &[Action] = &[
         ("/start", Route::ContainerStart),
         ("/stop", Route::ContainerStop),
         ("/restart", Route::ContainerRestart),
@@ -242,7 +245,7 @@ fn find_image(method: &str, rest: &str) -> Option<Route> {
         ("GET", "get") => Route::ImageSave,
         ("GET", "search") => Route::ImageSearch,
         ("GET", _) => {
-            const ACTIONS: &[(&str, fn(String) -> Route)] =
+            const ACTIONS: &[Action] =
                 &[("/get", Route::ImageSaveOne), ("/json", Route::ImageInspect), ("/history", Route::ImageHistory)];
             return find_action(rest, ACTIONS);
         }
@@ -263,8 +266,7 @@ fn find_network(method: &str, rest: &str) -> Option<Route> {
         ("POST", "create") => Route::NetworkCreate,
         ("POST", "prune") => Route::NetworkPrune,
         ("POST", _) => {
-            let actions: &[(&str, fn(String) -> Route)] =
-                &[("/connect", Route::NetworkConnect), ("/disconnect", Route::NetworkDisconnect)];
+            let actions: &[Action] = &[("/connect", Route::NetworkConnect), ("/disconnect", Route::NetworkDisconnect)];
             return find_action(rest, actions);
         }
         ("DELETE", _) => Route::NetworkRemove(named(rest, "")?),
@@ -321,7 +323,7 @@ fn find_cluster_object(method: &str, area: &str, rest: &str) -> Option<Route> {
     known.then_some(Route::Swarm)
 }
 
-fn find_action(rest: &str, actions: &[(&str, fn(String) -> Route)]) -> Option<Route> {
+fn find_action(rest: &str, actions: &[Action]) -> Option<Route> {
     actions.iter().find_map(|(suffix, make)| named(rest, suffix).map(make))
 }
 
