@@ -48,7 +48,8 @@ pub(crate) fn ensure(
         let change = Change { mtu: Some(mtu), ..Change::default() };
         socket.execute(&mut [link::change(Target::Index(index), &change)])?;
     }
-    let subnet = settle(socket, index, options, running)?;
+    let alive = alive(socket, index, running)?;
+    let subnet = settle(socket, index, options, &alive)?;
     remove_strangers(socket, index, running)?;
     let view = Bridge { interface: names.bridge().to_owned(), subnet, gateway: subnet.gateway(), mtu };
     Ok(Ready { index, view })
@@ -103,10 +104,16 @@ fn protect(interface: &str, warnings: &mut Vec<Warning>) {
     }
 }
 
+/// Those endpoints that are plugged in. After a reboot none is, whatever is on record, and nothing binds us to their subnet.
+fn alive<'a>(socket: &mut Socket, index: u32, running: &'a [Endpoint]) -> Result<Vec<&'a Endpoint>, RequestError> {
+    let ports = socket.ports(index)?;
+    Ok(running.iter().filter(|endpoint| ports.iter().any(|port| port.name == endpoint.host_interface)).collect())
+}
+
 /// Chooses the subnet and puts the gateway's address on the bridge.
-fn settle(socket: &mut Socket, index: u32, options: &Options, running: &[Endpoint]) -> Result<Subnet, OpenError> {
+fn settle(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint]) -> Result<Subnet, OpenError> {
     for _ in 0..CHOICES {
-        let subnet = choose(socket, index, options, running)?;
+        let subnet = choose(socket, index, options, alive)?;
         set_address(socket, index, subnet)?;
         if keeps(socket, index, subnet)? {
             return Ok(subnet);
@@ -116,9 +123,9 @@ fn settle(socket: &mut Socket, index: u32, options: &Options, running: &[Endpoin
     Err(OpenError::NoSubnet)
 }
 
-fn choose(socket: &mut Socket, index: u32, options: &Options, running: &[Endpoint]) -> Result<Subnet, OpenError> {
+fn choose(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint]) -> Result<Subnet, OpenError> {
     // Containers that live on cannot be moved to another subnet.
-    if let Some(kept) = running.iter().find_map(|endpoint| Subnet::containing(endpoint.address, endpoint.prefix)) {
+    if let Some(kept) = alive.iter().find_map(|endpoint| Subnet::containing(endpoint.address, endpoint.prefix)) {
         return Ok(kept);
     }
     let addresses = socket.addresses()?;

@@ -100,6 +100,20 @@ fn a_container_outlives_its_engine() {
     assert_eq!(ports(&host), [endpoint.host_interface.clone(), newcomer.endpoint.unwrap().host_interface].map_sorted());
 }
 
+#[test]
+fn what_ended_with_the_machine_binds_nobody() {
+    let host = Host::new();
+    let networks = host.open();
+    let before = [take(&networks).endpoint.unwrap()];
+    host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
+    let neighbour = Machine::new();
+    host.machine.connect("lan0", [172, 17, 4, 1], &neighbour, "eth0", [172, 17, 4, 2]);
+    let networks = host.machine.run(|| Networks::open(&host.options(), &before).unwrap());
+    assert_eq!(networks.bridge().subnet.to_string(), "172.18.0.0/16");
+    networks.release(before[0].clone());
+    networks.settle();
+}
+
 trait MapSorted {
     fn map_sorted(self) -> Vec<String>;
 }
