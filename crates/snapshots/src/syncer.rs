@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -116,13 +117,32 @@ impl fmt::Debug for Syncer {
 }
 
 /// Syncs a layer's files, then says so beside them.
+///
+/// The layer may be removed meanwhile, or removed and stored again: then nothing is said, because what was synced is not what is there.
+/// Since a removal takes the tar away before the mark, looking after writing leaves no mark behind in any order of the two.
 pub(crate) fn sync_layer(dir: &Path, layer: &DiffId) -> Result<(), PathError> {
-    for suffix in ["erofs", "tar"] {
-        let path = dir.join(format!("{}.{suffix}", layer.hex()));
-        let file = File::open(&path).map_err(PathError::with(durable::Operation::Open, &path))?;
-        file.sync_all().map_err(PathError::with(durable::Operation::Sync, &path))?;
+    let (index, tar) = (dir.join(format!("{}.erofs", layer.hex())), dir.join(format!("{}.tar", layer.hex())));
+    sync_file(&index)?;
+    let synced = sync_file(&tar)?;
+    durable::write_atomic(dir, &mark_name(layer), SYNCED)?;
+    if is_named(&synced, &tar)? { Ok(()) } else { durable::remove(dir, &mark_name(layer)) }
+}
+
+fn sync_file(path: &Path) -> Result<File, PathError> {
+    let file = File::open(path).map_err(PathError::with(durable::Operation::Open, path))?;
+    file.sync_all().map_err(PathError::with(durable::Operation::Sync, path))?;
+    Ok(file)
+}
+
+/// Says whether `path` still names `file`.
+fn is_named(file: &File, path: &Path) -> Result<bool, PathError> {
+    let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map_err(PathError::with(durable::Operation::Stat, path))?;
+    match fs::metadata(path) {
+        Ok(named) => Ok(identity(&named) == identity(&opened)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(PathError::new(durable::Operation::Stat, path, error)),
     }
-    durable::write_atomic(dir, &mark_name(layer), SYNCED)
 }
 
 pub(crate) fn mark_name(layer: &DiffId) -> String {
