@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use cgroups::Host;
 use monitor_protocol::{
-    Attach, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, KillScope, Launch,
-    Phase, Response, RunningExec, Target, WindowSize,
+    Attach, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, KillScope, Launch, Phase, Response,
+    RunningExec, Target, WindowSize,
 };
 use oci::runtime::LinuxResources;
 use rustix::event::PollFlags;
@@ -210,7 +210,9 @@ impl Container {
     pub(crate) fn child_ended(&mut self, pid: i32, status: WaitStatus, turn: &mut Turn<'_>) {
         if self.init.pid == pid && self.init.is_running() {
             self.init_ended(status, turn);
-        } else if let Some(session) = self.execs.iter_mut().find(|session| session.process.pid == pid && session.process.is_running()) {
+        } else if let Some(session) =
+            self.execs.iter_mut().find(|session| session.process.pid == pid && session.process.is_running())
+        {
             session.process.exited(exit_of(status, clock::now()), &mut turn.around(&mut Log::None));
         } else {
             self.log.child_ended(pid, Ended::from(status));
@@ -287,7 +289,8 @@ impl Container {
     }
 
     fn tell_of_clients(&mut self) {
-        for process in std::iter::once(&mut self.init).chain(self.execs.iter_mut().map(|session| &mut session.process)) {
+        for process in std::iter::once(&mut self.init).chain(self.execs.iter_mut().map(|session| &mut session.process))
+        {
             let ended = process.streams.take_ended();
             self.news.extend(ended.into_iter().map(|(attach, why)| Event::AttachEnded { attach, why }));
         }
@@ -384,7 +387,10 @@ impl Container {
             return Err(failure::conflict(format!("there are {MAX_EXECS} exec sessions already")));
         }
         if self.paused {
-            return Err(failure::conflict(format!("container {} is paused, unpause the container before exec", self.id)));
+            return Err(failure::conflict(format!(
+                "container {} is paused, unpause the container before exec",
+                self.id
+            )));
         }
         Ok(())
     }
@@ -411,7 +417,9 @@ impl Container {
     /// The session's process is our child and not reaped yet, so its pid means nobody else.
     fn kill_exec(&mut self, id: &ExecId, signal: i32) -> Result<(), Failure> {
         let process = self.process(&Target::Exec(id.clone()))?;
-        let pid = Some(process).filter(|process| process.is_running()).and_then(|process| rustix::process::Pid::from_raw(process.pid));
+        let pid = Some(process)
+            .filter(|process| process.is_running())
+            .and_then(|process| rustix::process::Pid::from_raw(process.pid));
         let pid = pid.ok_or_else(|| failure::not_running(format!("exec session {} has ended", id.0)))?;
         linux::signal::send(pid, signal).map_err(|errno| failure::other("kill", &errno))
     }

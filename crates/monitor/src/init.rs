@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn its_own_faults_are_not_handed_on() {
         let set = handed_on();
-        for (signal, handed) in [(Signal::TERM, true), (Signal::CHILD, true), (Signal::SEGV, false), (Signal::TTOU, false)] {
+        for (signal, handed) in
+            [(Signal::TERM, true), (Signal::CHILD, true), (Signal::SEGV, false), (Signal::TTOU, false)]
+        {
             assert_eq!(set.0 & 1 << (signal.as_raw() - 1) != 0, handed, "{signal:?}");
         }
     }

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn the_start_time_is_found_behind_odd_names() {
-        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200 18446744073709551615 0\n";
+        let stat =
+            "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200 18446744073709551615 0\n";
         assert_eq!(parse_start_ticks(stat), Some(987_654));
         assert_eq!(parse_start_ticks("nonsense"), None);
         assert!(start_ticks(std::process::id() as i32).is_some_and(|ticks| ticks > 0));

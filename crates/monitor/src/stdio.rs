@@ -15,9 +15,7 @@ pub(crate) enum ProcessEnds {
     /// Standard input, output and error.
     Fds([OwnedFd; 3]),
     /// A terminal, which whoever makes the process makes too, and hands us the master of.
-    Terminal {
-        size: Option<WindowSize>,
-    },
+    Terminal { size: Option<WindowSize> },
 }
 
 /// The ends that stay here.

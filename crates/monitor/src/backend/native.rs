@@ -215,6 +215,8 @@ fn rootfs(rootfs: &Rootfs) -> runtime::Rootfs {
 /// A pid namespace that is made for the container ends with its first process; one that is joined or inherited does not.
 fn processes(spec: &Spec) -> Processes {
     let namespaces = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
-    let own = |namespace: &oci::runtime::LinuxNamespace| namespace.kind == LinuxNamespaceType::Pid && namespace.path.is_empty();
+    let own = |namespace: &oci::runtime::LinuxNamespace| {
+        namespace.kind == LinuxNamespaceType::Pid && namespace.path.is_empty()
+    };
     if namespaces.iter().any(own) { Processes::EndWithInit } else { Processes::Outlive }
 }

@@ -78,9 +78,15 @@ impl Container {
         }
     }
 
-    fn prepare(runtime: Runtime, launch: &mut Launch, network_namespace: Option<OwnedFd>) -> Result<Container, Failure> {
+    fn prepare(
+        runtime: Runtime,
+        launch: &mut Launch,
+        network_namespace: Option<OwnedFd>,
+    ) -> Result<Container, Failure> {
         if launch.seccomp.is_some() {
-            return Err(failure::invalid("another runtime takes seccomp rules in the configuration, not a compiled filter"));
+            return Err(failure::invalid(
+                "another runtime takes seccomp rules in the configuration, not a compiled filter",
+            ));
         }
         become_subreaper()?;
         make_dir(&runtime.bundle)?;
@@ -104,7 +110,10 @@ impl Container {
         root.path = path_text(&self.root)?.to_owned();
         let process = spec.process.as_mut().ok_or_else(|| failure::invalid("the container has no process"))?;
         if let monitor_protocol::Stdio::Terminal { size, .. } = launch.stdio {
-            set_terminal(process, size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }));
+            set_terminal(
+                process,
+                size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }),
+            );
         }
         self.resolve_user(process, &launch.identity)?;
         if let Some(namespace) = &self._network_namespace {
@@ -134,7 +143,10 @@ impl Container {
         let mut process = exec.process.clone();
         match &ends {
             ProcessEnds::Terminal { size } => {
-                set_terminal(&mut process, size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }));
+                set_terminal(
+                    &mut process,
+                    size.map(|size| ConsoleSize { height: size.height.into(), width: size.width.into() }),
+                );
             }
             ProcessEnds::Fds(_) => process.terminal = false,
         }
@@ -146,7 +158,8 @@ impl Container {
 
     pub(crate) fn kill_init(&mut self, signal: i32) -> Result<(), Failure> {
         // It is our child and not reaped yet, so its pid means nobody else.
-        let pid = rustix::process::Pid::from_raw(self.pid).ok_or_else(|| failure::not_running("container not running"))?;
+        let pid =
+            rustix::process::Pid::from_raw(self.pid).ok_or_else(|| failure::not_running("container not running"))?;
         linux::signal::send(pid, signal).map_err(|errno| failure::other("kill", &errno))
     }
 
@@ -267,7 +280,8 @@ impl Container {
     fn failed(&self, step: &str, stderr: &[u8]) -> Failure {
         let log = fs::read_to_string(self.runtime.bundle.join("runtime.log")).unwrap_or_default();
         let entries = log.lines().filter_map(|line| serde_json::from_str::<LogEntry>(line).ok());
-        let logged = entries.filter(|entry| entry.level == "error" || entry.level.is_empty()).last().map(|entry| entry.msg);
+        let logged =
+            entries.filter(|entry| entry.level == "error" || entry.level.is_empty()).last().map(|entry| entry.msg);
         let message = logged.unwrap_or_else(|| String::from_utf8_lossy(stderr).trim().to_owned());
         failure::new(kind_of(&message), step, message)
     }
@@ -315,7 +329,8 @@ fn mount_root(bundle: &Path, rootfs: &Rootfs) -> Result<PathBuf, Failure> {
 
 /// overlayfs takes colons between layers, and a backslash before one in a name.
 fn joined(layers: &[PathBuf]) -> Result<String, Failure> {
-    let escaped = layers.iter().map(|layer| path_text(layer).map(|text| text.replace('\\', "\\\\").replace(':', "\\:")));
+    let escaped =
+        layers.iter().map(|layer| path_text(layer).map(|text| text.replace('\\', "\\\\").replace(':', "\\:")));
     Ok(escaped.collect::<Result<Vec<_>, _>>()?.join(":"))
 }
 

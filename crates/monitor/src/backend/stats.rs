@@ -34,7 +34,9 @@ pub(super) fn of(counted: cgroups::Stats, cgroup: CgroupVersion, pid: i32) -> wi
             service_bytes: counted.block_io.service_bytes.into_iter().map(block_io).collect(),
             serviced: counted.block_io.serviced.into_iter().map(block_io).collect(),
         },
-        networks: fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| parse_networks(&text)).unwrap_or_default(),
+        networks: fs::read_to_string(format!("/proc/{pid}/net/dev"))
+            .map(|text| parse_networks(&text))
+            .unwrap_or_default(),
     }
 }
 
@@ -56,7 +58,8 @@ fn parse_networks(text: &str) -> Vec<NetworkStats> {
 fn parse_network(line: &str) -> Option<NetworkStats> {
     let (name, numbers) = line.split_once(':')?;
     let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = numbers[..]
+    let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
+        numbers[..]
     else {
         return None;
     };

@@ -42,6 +42,10 @@ pub(crate) fn write(part: Part<'_>, stream: Stream, attrs: Option<&str>, time: &
 }
 
 fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     for chunk in bytes.utf8_chunks() {
         escape_text(chunk.valid().as_bytes(), out);
         for _ in chunk.invalid() {
@@ -49,6 +53,27 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Whether all bytes stand for themselves, as they mostly do in logs.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(PLAIN_BLOCK)
+        .all(|block| !block.iter().fold(false, |found, byte| found | NOT_PLAIN[usize::from(*byte)]))
+}
+
+/// How much is looked at without asking whether something was found.
+const PLAIN_BLOCK: usize = 64;
+
+/// [`SPECIAL`], and what must be checked to be UTF-8.
+const NOT_PLAIN: [bool; 256] = {
+    let mut table = SPECIAL;
+    let mut byte = 0x80;
+    while byte < 256 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table
+};
 
 /// Bytes that do not stand for themselves. 0xe2 begins U+2028 and U+2029, which JavaScript takes for line ends.
 const SPECIAL: [bool; 256] = {

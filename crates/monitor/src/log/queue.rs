@@ -128,7 +128,13 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
 
 fn command(path: &Path, limits: Limits) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.args(["monitor", WRITER_FLAG]).arg(path).args(limits_to_args(limits)).env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
+    command
+        .args(["monitor", WRITER_FLAG])
+        .arg(path)
+        .args(limits_to_args(limits))
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
     command
 }
 

@@ -151,7 +151,8 @@ impl Streams {
 
     /// Sets the terminal's size.
     pub(crate) fn resize(&mut self, size: WindowSize) -> Result<(), ResizeError> {
-        let terminal = self.outputs.first().filter(|_| self.terminal).and_then(Output::fd).ok_or(ResizeError::NoTerminal)?;
+        let terminal =
+            self.outputs.first().filter(|_| self.terminal).and_then(Output::fd).ok_or(ResizeError::NoTerminal)?;
         Ok(linux::terminal::set_size(terminal, size.height, size.width)?)
     }
 

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use monitor_protocol::{ClientError, ExecId, FailureKind, KillScope, Request, Response, Signal, StdinMode, Stdio, Target, WindowSize};
+use monitor_protocol::{
+    ClientError, ExecId, FailureKind, KillScope, Request, Response, Signal, StdinMode, Stdio, Target, WindowSize,
+};
 
 use crate::rig::{Rig, read_all, read_until};
 use crate::spec;
@@ -62,7 +64,8 @@ fn input_reaches_a_session() {
 fn a_session_can_have_a_terminal() {
     let mut rig = running();
     let size = Some(WindowSize { height: 12, width: 34 });
-    let mut client = rig.exec("one", "stty size; read x; stty size", Stdio::Terminal { stdin: StdinMode::Once, size }).unwrap();
+    let mut client =
+        rig.exec("one", "stty size; read x; stty size", Stdio::Terminal { stdin: StdinMode::Once, size }).unwrap();
     assert_eq!(read_until(&mut client, "\n"), "12 34\r\n");
     let target = Target::Exec(ExecId("one".to_owned()));
     rig.client.request(Request::Resize { target, size: WindowSize { height: 5, width: 6 } }, Vec::new()).unwrap();

@@ -3,6 +3,7 @@
 mod attach;
 mod exec;
 mod log;
+mod measure;
 mod reconnect;
 mod resources;
 mod rig;

@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
 use monitor_protocol::{
-    Attach, AttachId, CgroupDriver, Client, ClientError, Delivery, DetachKeys, Event, Exec, ExecId, Exit, ExitRecord, FdIndex,
-    Framing, Identity, Isolation, JsonFile, Launch, LogConfig, Request, Response, Rootfs, Rotated, StdinMode, Stdio, Streams,
-    Target,
+    Attach, AttachId, CgroupDriver, Client, ClientError, Delivery, DetachKeys, Event, Exec, ExecId, Exit, ExitRecord,
+    FdIndex, Framing, Identity, Isolation, JsonFile, Launch, LogConfig, Request, Response, Rootfs, Rotated, StdinMode,
+    Stdio, Streams, Target,
 };
 use oci::runtime::Process;
 
@@ -84,7 +84,11 @@ impl Rig {
             identity: Identity::Numbers,
             cgroup_driver: CgroupDriver::Files,
             stdio: Stdio::Pipes { stdin: StdinMode::Null },
-            log: LogConfig::JsonFile(JsonFile { rotated: Rotated::Plain, delivery: Delivery::Blocking, ..JsonFile::at(self.log_path()) }),
+            log: LogConfig::JsonFile(JsonFile {
+                rotated: Rotated::Plain,
+                delivery: Delivery::Blocking,
+                ..JsonFile::at(self.log_path())
+            }),
             container_dir: self.folder.path().to_owned(),
             socket: self.path("monitor.sock"),
             network_namespace: None,
@@ -238,7 +242,8 @@ impl Finished {
 
 /// The text of all entries of a log file.
 pub fn logged(path: &Path) -> String {
-    let entry = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["log"].as_str().unwrap().to_owned();
+    let entry =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["log"].as_str().unwrap().to_owned();
     fs::read_to_string(path).unwrap().lines().map(entry).collect()
 }
 

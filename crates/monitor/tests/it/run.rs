@@ -1,6 +1,8 @@
 //! Starting, ending, and what is said of it.
 
-use monitor_protocol::{ClientError, Event, FailureKind, Framing, KillScope, Phase, Request, Response, Signal, StdinMode, Stdio, Target};
+use monitor_protocol::{
+    ClientError, Event, FailureKind, Framing, KillScope, Phase, Request, Response, Signal, StdinMode, Stdio, Target,
+};
 
 use crate::rig::{Rig, read_all};
 
@@ -65,7 +67,9 @@ fn a_program_that_may_not_be_run_is_another_failure() {
     let mut launch = rig.launch("");
     launch.spec.process.as_mut().unwrap().args = vec!["/tmp".to_owned()];
     match rig.client.request(Request::Launch(Box::new(launch)), Vec::new()) {
-        Err(ClientError::Refused(failure)) => assert_eq!(failure.kind, FailureKind::PermissionDenied, "{}", failure.message),
+        Err(ClientError::Refused(failure)) => {
+            assert_eq!(failure.kind, FailureKind::PermissionDenied, "{}", failure.message)
+        }
         other => panic!("{other:?}"),
     }
 }

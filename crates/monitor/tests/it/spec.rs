@@ -13,7 +13,10 @@ pub fn make_root(root: &Path) {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for applet in ["sh", "cat", "echo", "sleep", "stty", "yes", "head", "seq", "dd", "kill", "true", "false", "trap", "ls", "wc", "id"] {
+    for applet in [
+        "sh", "cat", "echo", "sleep", "stty", "yes", "head", "seq", "dd", "kill", "true", "false", "trap", "ls", "wc",
+        "id",
+    ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
 }
