@@ -1,0 +1,154 @@
+//! The engine in the foreground: options, limits, sockets, signals.
+
+mod options;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use api_server::{Address, Listener, ServerOptions, TcpSecurity};
+use engine::Engine;
+use options::{Asked, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads for blocking work. Streams to slow clients hold one each, so there are more than any burst of starts needs.
+const BLOCKING_THREADS: usize = 256;
+/// Idle threads end after this: each keeps a stack and a heap of its own.
+const THREAD_IDLE: Duration = Duration::from_secs(2);
+/// The deepest work on such a thread walks directory trees.
+const THREAD_STACK: usize = 1 << 20;
+/// Each client, container and log follower takes descriptors.
+const WANTED_DESCRIPTORS: u64 = 1 << 20;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+enum DaemonError {
+    #[error(transparent)]
+    Options(#[from] options::OptionsError),
+    #[error("the engine must run as root")]
+    NotRoot,
+    #[error("cannot start the async runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Open(#[from] engine::OpenError),
+    #[error(transparent)]
+    Listen(#[from] api_server::ListenError),
+    #[error("cannot use the TLS files")]
+    Tls(#[from] tls::TlsError),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn main(words: &[String]) -> ExitCode {
+    match try_main(words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("conex daemon: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "help goes to standard output")]
+fn try_main(words: &[String]) -> Result<(), DaemonError> {
+    let options = match options::parse(words)? {
+        Asked::Run(options) => *options,
+        Asked::Help => {
+            print!("{}", options::HELP);
+            return Ok(());
+        }
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    tracing_subscriber::fmt().with_max_level(options.log_level).with_target(false).with_writer(io::stderr).init();
+    prepare_process();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(THREAD_IDLE)
+        .thread_stack_size(THREAD_STACK)
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    let result = runtime.block_on(run(options));
+    // Streams to clients that do not read must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// What the process must not inherit from whoever started it.
+fn prepare_process() {
+    // Files for containers get exactly the modes that are asked for.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let _ = rustix::process::chdir("/");
+    let limit = getrlimit(Resource::Nofile);
+    // Without CAP_SYS_RESOURCE the hard limit stays; the soft one can always follow it.
+    let raised = Rlimit { current: Some(WANTED_DESCRIPTORS), maximum: Some(limit.maximum.map_or(WANTED_DESCRIPTORS, |most| most.max(WANTED_DESCRIPTORS))) };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
+async fn run(options: Options) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let engine = Engine::open(options.engine.clone()).await?;
+    let listeners = listen(&options).await?;
+    for address in &options.addresses {
+        tracing::info!("listening on {address}");
+    }
+    let stopped = async {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                // There is no configuration file to read again.
+                _ = hangup.recv() => {}
+            }
+        }
+    };
+    api_server::serve(engine.clone(), listeners, ServerOptions::default(), stopped).await;
+    tracing::info!("stopping; containers run on");
+    engine.shutdown().await;
+    Ok(())
+}
+
+async fn listen(options: &Options) -> Result<Vec<Listener>, DaemonError> {
+    let mut listeners = Vec::new();
+    for address in &options.addresses {
+        listeners.push(match address {
+            Address::Unix(path) => Listener::unix(path, &options.group).await?,
+            Address::Tcp(address) => Listener::tcp(address, security(options)?).await?,
+        });
+    }
+    Ok(listeners)
+}
+
+fn security(options: &Options) -> Result<TcpSecurity, DaemonError> {
+    match (&options.tls.authority, &options.tls.certificate, &options.tls.key) {
+        (Some(authority), Some(certificate), Some(key)) => {
+            let files = tls::ServerFiles { certificate, key, client_authority: Some(authority) };
+            Ok(TcpSecurity::Tls(tls::Acceptor::load(files)?))
+        }
+        _ if options.insecure => Ok(TcpSecurity::Insecure),
+        _ => Err(options::OptionsError::Unprotected.into()),
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let part = inner.to_string();
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,226 @@
+//! The daemon's options.
+
+use std::path::PathBuf;
+
+use api_server::{Address, SocketGroup};
+use engine::{EngineOptions, NetworkOptions, StorageBackend};
+use lexopt::{Arg, ValueExt as _};
+use tracing::Level;
+
+/// What `conex daemon --help` says.
+pub(super) const HELP: &str = "\
+Run the engine in the foreground
+
+Usage: conex daemon [OPTIONS]
+
+Options:
+      --root DIR               What is kept (default /var/lib/conex)
+      --run DIR                What does not outlive the machine (default /run/conex)
+      --name NAME              Bridges, nftables table and cgroup parent are called after it (default conex)
+  -H, --host ADDRESS           Listen on unix:///PATH or tcp://HOST:PORT; may be repeated (default unix://<run>/conex.sock)
+      --group GROUP            The group that may use the sockets (default docker, else conex)
+      --log-level LEVEL        error, warn, info, debug or trace (default info)
+      --storage-backend KIND   auto, erofs, erofs-loop or directories (default auto)
+      --bridge-subnet SUBNET   The default bridge's network, such as 172.17.0.0/16 (default: one that is free)
+      --runtime FILE           The conex-runtime program (default: beside this program)
+      --tlscacert FILE         Accept TCP clients with a certificate of this authority
+      --tlscert FILE           The certificate to show to TCP clients
+      --tlskey FILE            Its key
+      --tlsverify              Same as giving --tlscacert: clients must show a certificate
+      --insecure               Accept everybody on TCP; whoever can connect is root on this machine
+  -h, --help                   Show this help
+";
+
+/// Everything that the command line says.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) engine: EngineOptions,
+    pub(super) addresses: Vec<Address>,
+    pub(super) group: SocketGroup,
+    pub(super) log_level: Level,
+    pub(super) tls: Tls,
+    pub(super) insecure: bool,
+}
+
+/// The files for TLS.
+#[derive(Debug, Default)]
+pub(super) struct Tls {
+    pub(super) authority: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Run(Box<Options>),
+    Help,
+}
+
+/// Why the options are refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OptionsError {
+    #[error(transparent)]
+    Syntax(#[from] lexopt::Error),
+    #[error(transparent)]
+    Address(#[from] api_server::AddressError),
+    #[error("{0}")]
+    Engine(String),
+    #[error("unknown log level '{0}': use error, warn, info, debug or trace")]
+    LogLevel(String),
+    #[error("invalid name '{0}': one to eight of a-z, 0-9 and -, beginning with a letter")]
+    Name(String),
+    #[error("{0} must be an absolute path")]
+    Relative(PathBuf),
+    #[error("cannot find conex-runtime beside this program; say where it is with --runtime")]
+    NoRuntime,
+    #[error("a tcp:// address needs --tlscacert, --tlscert and --tlskey, or --insecure")]
+    Unprotected,
+}
+
+/// Reads the options.
+pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
+    let mut given = Given::default();
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help),
+            Arg::Short('H') | Arg::Long("host") => given.addresses.push(text(&mut parser)?.parse()?),
+            Arg::Long("root") => given.root = Some(path(&mut parser)?),
+            Arg::Long("run") => given.run = Some(path(&mut parser)?),
+            Arg::Long("name") => given.name = Some(name(text(&mut parser)?)?),
+            Arg::Long("group") => given.group = SocketGroup::Named(text(&mut parser)?),
+            Arg::Long("log-level") => given.log_level = Some(level(&text(&mut parser)?)?),
+            Arg::Long("storage-backend") => given.storage = storage(&text(&mut parser)?)?,
+            Arg::Long("bridge-subnet") => given.subnet = Some(text(&mut parser)?),
+            Arg::Long("runtime") => given.runtime = Some(path(&mut parser)?),
+            Arg::Long("tlscacert") => given.tls.authority = Some(path(&mut parser)?),
+            Arg::Long("tlscert") => given.tls.certificate = Some(path(&mut parser)?),
+            Arg::Long("tlskey") => given.tls.key = Some(path(&mut parser)?),
+            Arg::Long("tlsverify") => given.verify = true,
+            Arg::Long("insecure") => given.insecure = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    given.complete().map(|options| Asked::Run(Box::new(options)))
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Given {
+    addresses: Vec<Address>,
+    root: Option<PathBuf>,
+    run: Option<PathBuf>,
+    name: Option<String>,
+    group: SocketGroup,
+    log_level: Option<Level>,
+    storage: StorageBackend,
+    subnet: Option<String>,
+    runtime: Option<PathBuf>,
+    tls: Tls,
+    verify: bool,
+    insecure: bool,
+}
+
+impl Given {
+    fn complete(self) -> Result<Options, OptionsError> {
+        let run = self.run.unwrap_or_else(|| "/run/conex".into());
+        let addresses = if self.addresses.is_empty() { vec![Address::Unix(run.join("conex.sock"))] } else { self.addresses };
+        let has_tcp = addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        let has_tls = self.tls.authority.is_some() && self.tls.certificate.is_some() && self.tls.key.is_some();
+        if (has_tcp || self.verify) && !has_tls && !self.insecure {
+            return Err(OptionsError::Unprotected);
+        }
+        Ok(Options {
+            engine: EngineOptions {
+                root: self.root.unwrap_or_else(|| "/var/lib/conex".into()),
+                run,
+                name: self.name.unwrap_or_else(|| "conex".into()),
+                storage: self.storage,
+                network: NetworkOptions { bridge_subnet: self.subnet },
+                runtime: match self.runtime {
+                    Some(runtime) => runtime,
+                    None => beside().ok_or(OptionsError::NoRuntime)?,
+                },
+            },
+            addresses,
+            group: self.group,
+            log_level: self.log_level.unwrap_or(Level::INFO),
+            tls: self.tls,
+            insecure: self.insecure,
+        })
+    }
+}
+
+fn text(parser: &mut lexopt::Parser) -> Result<String, OptionsError> {
+    Ok(parser.value()?.string()?)
+}
+
+fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, OptionsError> {
+    let path = PathBuf::from(parser.value()?);
+    if path.is_absolute() { Ok(path) } else { Err(OptionsError::Relative(path)) }
+}
+
+/// Interface names have room for fifteen characters, of which the engine's name may take eight.
+fn name(text: String) -> Result<String, OptionsError> {
+    let fits = (1..=8).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && text.starts_with(|first: char| first.is_ascii_lowercase());
+    if fits { Ok(text) } else { Err(OptionsError::Name(text)) }
+}
+
+fn level(text: &str) -> Result<Level, OptionsError> {
+    text.parse().map_err(|_| OptionsError::LogLevel(text.to_owned()))
+}
+
+fn storage(text: &str) -> Result<StorageBackend, OptionsError> {
+    StorageBackend::parse(text).map_err(|error| OptionsError::Engine(error.to_string()))
+}
+
+/// `conex-runtime` in the folder of this program.
+fn beside() -> Option<PathBuf> {
+    let runtime = std::env::current_exe().ok()?.with_file_name("conex-runtime");
+    runtime.is_file().then_some(runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, Options, parse};
+
+    fn options(words: &str) -> Result<Options, String> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).chain(["--runtime=/bin/true".to_owned()]).collect();
+        match parse(&words).map_err(|error| error.to_string())? {
+            Asked::Run(options) => Ok(*options),
+            Asked::Help => Err("help".into()),
+        }
+    }
+
+    #[test]
+    fn defaults_hang_together() {
+        let options = options("--run /tmp/r").unwrap();
+        assert_eq!(options.addresses[0].to_string(), "unix:///tmp/r/conex.sock");
+        assert_eq!((options.engine.name.as_str(), options.engine.root.to_str().unwrap()), ("conex", "/var/lib/conex"));
+    }
+
+    #[test]
+    fn tcp_needs_protection() {
+        assert!(options("-H tcp://127.0.0.1:1").unwrap_err().contains("--insecure"));
+        assert!(options("-H tcp://127.0.0.1:1 --tlscacert /a --tlscert /b --tlskey /c").is_ok());
+        assert!(options("-H tcp://127.0.0.1:1 --insecure").unwrap().insecure);
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (words, message) in [
+            ("--bogus", "--bogus"),
+            ("--root relative", "absolute"),
+            ("--name Upper", "invalid name"),
+            ("--name waytoolong", "invalid name"),
+            ("--log-level loud", "log level"),
+            ("--storage-backend x", "storage backend"),
+            ("-H ftp://x", "cannot listen"),
+        ] {
+            assert!(options(words).unwrap_err().contains(message), "{words}");
+        }
+    }
+}
