@@ -1,5 +1,6 @@
 //! Another process in a container that runs.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3, exit_now};
@@ -166,7 +167,9 @@ fn run(job: ExecJob<'_>, channel: Channel) -> ! {
     exit_now(1)
 }
 
-fn enter(mut job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
+fn enter(job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
+    // What it owns is closed by number before the program runs, and so must not be closed again when that fails.
+    let mut job = ManuallyDrop::new(job);
     match join_container(&mut job) {
         Err(error) => (error, channel),
         Ok(Cloned::Parent(child)) => {
@@ -175,7 +178,10 @@ fn enter(mut job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
         }
         Ok(Cloned::Child) => match set_up(&mut job, &channel) {
             Err(error) => (error, channel),
-            Ok(terminal) => become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok)),
+            Ok(terminal) => {
+                let terminal = ManuallyDrop::new(terminal);
+                become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok))
+            }
         },
     }
 }

@@ -1,5 +1,6 @@
 //! The container's first process, from its creation to the user's program.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -146,9 +147,11 @@ fn become_root() -> Result<()> {
     credentials::set_dumpable_again().context(Stage::User, || "prctl")
 }
 
-fn init(mut job: Job<'_>, channel: Channel) -> (Error, Channel) {
+fn init(job: Job<'_>, channel: Channel) -> (Error, Channel) {
+    // What it owns is closed by number before the program runs, and so must not be closed again when that fails.
+    let mut job = ManuallyDrop::new(job);
     let terminal = match set_up(&mut job, &channel) {
-        Ok(terminal) => terminal,
+        Ok(terminal) => ManuallyDrop::new(terminal),
         Err(error) => return (error, channel),
     };
     let gate = std::mem::replace(&mut job.gate, Gate::Open);

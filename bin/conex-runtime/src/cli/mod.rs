@@ -42,6 +42,9 @@ global options:
   --help, -h             print this
 ";
 
+/// What `exec` returns when the program did not run.
+const EXEC_FAILED: u8 = 255;
+
 /// What the options before the command say.
 #[derive(Debug)]
 pub(super) struct Global {
@@ -119,7 +122,8 @@ pub(super) fn run(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => {
             global.log.error(&error.to_string());
             eprintln!("{error}");
-            ExitCode::FAILURE
+            // As runc: the codes below are those of programs.
+            if command == "exec" { ExitCode::from(EXEC_FAILED) } else { ExitCode::FAILURE }
         }
     }
 }
