@@ -29,6 +29,9 @@ use super::{Started, Surroundings};
 use crate::failure;
 use crate::stdio::ProcessEnds;
 
+/// Where a runtime finds its helpers.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Which runtime, and where it keeps its things.
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -243,7 +246,7 @@ impl Container {
         let console = listener.map(receive_console).transpose();
         let _ = fs::remove_file(&console_path);
         if !status.success() {
-            return Err(self.failed(command[0], b""));
+            return Err(self.failed(command[0], &status.to_string()));
         }
         let text = fs::read_to_string(&pid_file).map_err(|error| failure::other(command[0], &error))?;
         let pid = text.trim().parse().map_err(|error| failure::other(command[0], &error))?;
@@ -255,7 +258,11 @@ impl Container {
         let mut program = self.command(command);
         program.arg(&self.id).args(rest).stdin(Stdio::null());
         let output = program.output().map_err(|error| self.not_started(&error))?;
-        if output.status.success() { Ok(output) } else { Err(self.failed(command[0], &output.stderr)) }
+        if output.status.success() {
+            Ok(output)
+        } else {
+            Err(self.failed(command[0], &String::from_utf8_lossy(&output.stderr)))
+        }
     }
 
     fn command(&self, command: &[&str]) -> Command {
@@ -263,6 +270,8 @@ impl Container {
         // What an earlier step has complained of is not this one's failure.
         let log = self.runtime.bundle.join("runtime.log");
         let _ = fs::remove_file(&log);
+        // The monitor's environment is the daemon's accident; runtimes look for helpers by PATH.
+        program.env_clear().env("PATH", PATH);
         program.args(&self.runtime.args).arg("--root").arg(&self.runtime.state_dir);
         program.arg("--log").arg(log).args(["--log-format", "json"]);
         if self.cgroup_driver == CgroupDriver::Systemd {
@@ -276,13 +285,13 @@ impl Container {
         failure::new(FailureKind::Other, "runtime", format!("cannot run {}: {error}", self.runtime.path.display()))
     }
 
-    /// What the runtime has written into its log, or else to its standard error.
-    fn failed(&self, step: &str, stderr: &[u8]) -> Failure {
+    /// What the runtime has written into its log, or else what is known otherwise.
+    fn failed(&self, step: &str, otherwise: &str) -> Failure {
         let log = fs::read_to_string(self.runtime.bundle.join("runtime.log")).unwrap_or_default();
         let entries = log.lines().filter_map(|line| serde_json::from_str::<LogEntry>(line).ok());
         let logged =
             entries.filter(|entry| entry.level == "error" || entry.level.is_empty()).last().map(|entry| entry.msg);
-        let message = logged.unwrap_or_else(|| String::from_utf8_lossy(stderr).trim().to_owned());
+        let message = logged.unwrap_or_else(|| format!("{} {step}: {}", self.runtime.path.display(), otherwise.trim()));
         failure::new(kind_of(&message), step, message)
     }
 }

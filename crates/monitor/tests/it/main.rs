@@ -4,6 +4,7 @@ mod attach;
 mod exec;
 mod log;
 mod measure;
+mod program;
 mod reconnect;
 mod resources;
 mod rig;

@@ -18,20 +18,20 @@ use oci::runtime::Process;
 use crate::spec;
 
 /// Longer than anything here takes, shorter than anybody's patience.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A monitor in a folder of its own.
-pub struct Rig {
-    pub client: Client,
+pub(crate) struct Rig {
+    pub(crate) client: Client,
     monitor: Child,
-    pub folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     next_attach: u64,
     /// Events that nobody has waited for yet.
     unseen: Vec<Event>,
 }
 
 /// `conex-runtime`, as `cargo xtask test` or `cargo build -p conex-runtime` has made it.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let built = std::env::var_os("CONEX_PROGRAMS").map(|folder| PathBuf::from(folder).join("conex-runtime"));
     let beside_test = || std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("conex-runtime");
     let path = built.unwrap_or_else(beside_test);
@@ -41,7 +41,7 @@ pub fn program() -> PathBuf {
 
 impl Rig {
     /// A warm monitor.
-    pub fn new() -> Rig {
+    pub(crate) fn new() -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let monitor = Command::new(program())
@@ -56,24 +56,24 @@ impl Rig {
         Rig { client, monitor, folder, next_attach: 1, unseen: Vec::new() }
     }
 
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("conex-monitor-test-{}", self.monitor.id())
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.monitor.id()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn log_path(&self) -> PathBuf {
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.path("log")
     }
 
     /// What starts `script` in busybox's shell, with its output in a log.
-    pub fn launch(&self, script: &str) -> Launch {
+    pub(crate) fn launch(&self, script: &str) -> Launch {
         let root = self.path("root");
         spec::make_root(&root);
         Launch {
@@ -98,11 +98,11 @@ impl Rig {
     }
 
     /// Starts a container; returns the pid of its first process.
-    pub fn start(&mut self, launch: Launch) -> i32 {
+    pub(crate) fn start(&mut self, launch: Launch) -> i32 {
         self.start_with(launch, Vec::new())
     }
 
-    pub fn start_with(&mut self, launch: Launch, fds: Vec<OwnedFd>) -> i32 {
+    pub(crate) fn start_with(&mut self, launch: Launch, fds: Vec<OwnedFd>) -> i32 {
         match self.client.request(Request::Launch(Box::new(launch)), fds).unwrap() {
             Response::Started { pid, .. } => pid,
             other => panic!("{other:?}"),
@@ -110,7 +110,7 @@ impl Rig {
     }
 
     /// Starts a container with a client attached from the beginning.
-    pub fn start_attached(&mut self, mut launch: Launch, framing: Framing) -> UnixStream {
+    pub(crate) fn start_attached(&mut self, mut launch: Launch, framing: Framing) -> UnixStream {
         let (attach, ours, theirs) = self.new_client(Target::Container, framing);
         launch.attaches = vec![attach];
         self.start_with(launch, vec![theirs]);
@@ -118,7 +118,7 @@ impl Rig {
     }
 
     /// A client's socket, what the monitor is told of it, and what it gets.
-    pub fn new_client(&mut self, target: Target, framing: Framing) -> (Attach, UnixStream, OwnedFd) {
+    pub(crate) fn new_client(&mut self, target: Target, framing: Framing) -> (Attach, UnixStream, OwnedFd) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(TIMEOUT)).unwrap();
         let attach = Attach {
@@ -135,11 +135,16 @@ impl Rig {
     }
 
     /// Attaches a client to what runs.
-    pub fn attach(&mut self, target: Target, framing: Framing) -> UnixStream {
+    pub(crate) fn attach(&mut self, target: Target, framing: Framing) -> UnixStream {
         self.attach_with(target, framing, |_| {})
     }
 
-    pub fn attach_with(&mut self, target: Target, framing: Framing, change: impl FnOnce(&mut Attach)) -> UnixStream {
+    pub(crate) fn attach_with(
+        &mut self,
+        target: Target,
+        framing: Framing,
+        change: impl FnOnce(&mut Attach),
+    ) -> UnixStream {
         let (mut attach, ours, theirs) = self.new_client(target, framing);
         change(&mut attach);
         assert_eq!(self.client.request(Request::Attach(attach), vec![theirs]).unwrap(), Response::Done);
@@ -147,11 +152,16 @@ impl Rig {
     }
 
     /// Starts an exec session of a shell script with a client.
-    pub fn exec(&mut self, id: &str, script: &str, stdio: Stdio) -> Result<UnixStream, ClientError> {
+    pub(crate) fn exec(&mut self, id: &str, script: &str, stdio: Stdio) -> Result<UnixStream, ClientError> {
         self.exec_process(id, spec::shell_process(script), stdio)
     }
 
-    pub fn exec_process(&mut self, id: &str, mut process: Process, stdio: Stdio) -> Result<UnixStream, ClientError> {
+    pub(crate) fn exec_process(
+        &mut self,
+        id: &str,
+        mut process: Process,
+        stdio: Stdio,
+    ) -> Result<UnixStream, ClientError> {
         let id = ExecId(id.to_owned());
         process.terminal = matches!(stdio, Stdio::Terminal { .. });
         let (attach, ours, theirs) = self.new_client(Target::Exec(id.clone()), Framing::Raw);
@@ -161,7 +171,7 @@ impl Rig {
     }
 
     /// Waits for the first event that `pick` wants; others are kept.
-    pub fn wait_for<T>(&mut self, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&mut self, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
         if let Some(index) = self.unseen.iter().position(|event| pick(event).is_some()) {
             return pick(&self.unseen.remove(index)).unwrap();
         }
@@ -175,7 +185,7 @@ impl Rig {
     }
 
     /// Waits for the container's end, acknowledges it, and waits for the monitor's.
-    pub fn finish(mut self) -> Finished {
+    pub(crate) fn finish(mut self) -> Finished {
         let exit = self.wait_for(|event| match event {
             Event::Exited(exit) => Some(*exit),
             _ => None,
@@ -190,7 +200,7 @@ impl Rig {
     }
 
     /// Waits for an exec session's end and acknowledges it.
-    pub fn finish_exec(&mut self, id: &str) -> Exit {
+    pub(crate) fn finish_exec(&mut self, id: &str) -> Exit {
         let wanted = ExecId(id.to_owned());
         let exit = self.wait_for(|event| match event {
             Event::ExecExited { id, exit } if *id == wanted => Some(*exit),
@@ -203,24 +213,24 @@ impl Rig {
     }
 
     /// As `kill -9` of the daemon does: the old socket goes, and a new daemon connects.
-    pub fn lose_daemon(&mut self) {
+    pub(crate) fn lose_daemon(&mut self) {
         self.client = Client::connect(&self.path("monitor.sock")).unwrap();
         self.client.set_timeout(TIMEOUT).unwrap();
     }
 
     /// A launch for a monitor that has a container already.
-    pub fn launch_again(&self) -> Launch {
+    pub(crate) fn launch_again(&self) -> Launch {
         fs::remove_dir_all(self.path("root")).unwrap();
         self.launch("true")
     }
 
     /// Waits for the monitor's end without a word to it.
-    pub fn wait_for_monitor(&mut self) {
+    pub(crate) fn wait_for_monitor(&mut self) {
         wait_for_end(&mut self.monitor);
     }
 
     /// One number of kilobytes in the monitor's `smaps_rollup`.
-    pub fn memory_kb(&self, field: &str) -> u64 {
+    pub(crate) fn memory_kb(&self, field: &str) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.monitor.id())).unwrap();
         let line = rollup.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
@@ -228,34 +238,34 @@ impl Rig {
 }
 
 /// What is left when a monitor has ended.
-pub struct Finished {
-    pub exit: Exit,
-    pub rig: Rig,
+pub(crate) struct Finished {
+    pub(crate) exit: Exit,
+    pub(crate) rig: Rig,
 }
 
 impl Finished {
     /// The bytes that the log's live file holds.
-    pub fn logged(&self) -> String {
+    pub(crate) fn logged(&self) -> String {
         logged(&self.rig.log_path())
     }
 }
 
 /// The text of all entries of a log file.
-pub fn logged(path: &Path) -> String {
+pub(crate) fn logged(path: &Path) -> String {
     let entry =
         |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["log"].as_str().unwrap().to_owned();
     fs::read_to_string(path).unwrap().lines().map(entry).collect()
 }
 
 /// Everything that a client is sent until the end.
-pub fn read_all(mut client: UnixStream) -> String {
+pub(crate) fn read_all(mut client: UnixStream) -> String {
     let mut text = Vec::new();
     client.read_to_end(&mut text).unwrap();
     String::from_utf8(text).unwrap()
 }
 
 /// Reads until `text` has come.
-pub fn read_until(client: &mut UnixStream, text: &str) -> String {
+pub(crate) fn read_until(client: &mut UnixStream, text: &str) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(text.as_bytes()) {

@@ -8,7 +8,7 @@ use oci::runtime::{Process, Spec};
 use serde_json::json;
 
 /// A root with busybox in it.
-pub fn make_root(root: &Path) {
+pub(crate) fn make_root(root: &Path) {
     for folder in ["bin", "dev", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
@@ -22,7 +22,7 @@ pub fn make_root(root: &Path) {
 }
 
 /// A shell that runs `script`.
-pub fn shell_process(script: &str) -> Process {
+pub(crate) fn shell_process(script: &str) -> Process {
     serde_json::from_value(json!({
         "args": ["/bin/sh", "-c", script],
         "env": ["PATH=/bin", "TERM=xterm"],
@@ -33,7 +33,7 @@ pub fn shell_process(script: &str) -> Process {
 }
 
 /// A container whose first process is [`shell_process`].
-pub fn shell(script: &str, id: &str) -> Spec {
+pub(crate) fn shell(script: &str, id: &str) -> Spec {
     let namespace = |kind: &str| json!({"type": kind});
     let namespaces: Vec<_> = ["pid", "mount", "uts", "ipc", "network"].map(namespace).into();
     serde_json::from_value(json!({
