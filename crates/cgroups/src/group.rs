@@ -16,6 +16,9 @@ use crate::host::{Hierarchy, Host, Layout};
 use crate::path::CgroupPath;
 
 pub(crate) const PROCS: &str = "cgroup.procs";
+/// v1's file of single threads. A thread that moves itself by it needs no lock over all processes, whose taking would wait for an RCU
+/// grace period: 4 to 16 ms here. The process that joins has one thread, so it means the same.
+const TASKS: &str = "tasks";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 const DELEGATE_LIST: &str = "/sys/kernel/cgroup/delegate";
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -359,7 +362,7 @@ impl Group {
     }
 
     fn open_procs(&self) -> Result<OwnedFd, FileError> {
-        self.directory.open_for_write(PROCS).map_err(|errno| self.directory.write_error(PROCS, "0", errno))
+        self.directory.open_for_write(TASKS).map_err(|errno| self.directory.write_error(TASKS, "0", errno))
     }
 
     fn duplicate_directory(&self) -> Result<OwnedFd, FileError> {
