@@ -13,19 +13,15 @@ use crate::tar::{Xattr, is_overlay_xattr};
 
 /// Linux's own limits for the list of names and for one value.
 const LIST_BYTES: usize = 64 << 10;
+/// Enough for nearly every file.
+const USUAL_LIST_BYTES: usize = 256;
 const VALUE_BYTES: usize = 64 << 10;
 
 /// A file's attributes, sorted by name, overlayfs' own left out. A file system without attributes has none.
 pub fn read_xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
     let path = fd_path(file);
-    let length = match rustix::fs::listxattr(&path, &mut [0_u8; 0][..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(length) => length,
-        Err(error) => return Err(error.into()),
-    };
-    let mut names = vec![0; (length + 1024).min(LIST_BYTES)];
-    let length = rustix::fs::listxattr(&path, &mut names)?;
-    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_overlay_xattr(name));
+    let names = xattr_names(&path)?;
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_overlay_xattr(name));
     let mut xattrs: Vec<Xattr> = Vec::new();
     for name in names {
         if let Some(value) = read_xattr_at(&path, name)? {
@@ -34,6 +30,24 @@ pub fn read_xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
     }
     xattrs.sort();
     Ok(xattrs)
+}
+
+/// The names of a file's attributes, each ended by a NUL.
+fn xattr_names(path: &str) -> io::Result<Vec<u8>> {
+    let mut names = vec![0; USUAL_LIST_BYTES];
+    let length = match rustix::fs::listxattr(path, &mut names) {
+        Err(Errno::RANGE) => {
+            names.resize(LIST_BYTES, 0);
+            rustix::fs::listxattr(path, &mut names)
+        }
+        result => result,
+    };
+    match length {
+        Ok(length) => names.truncate(length),
+        Err(Errno::OPNOTSUPP) => names.clear(),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(names)
 }
 
 /// One attribute; `None` when the file does not have it.

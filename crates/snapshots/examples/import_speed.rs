@@ -43,10 +43,20 @@ fn measure(store: &dyn Snapshotter, tar: &Path) -> Result<(), Failure> {
     let begin = Instant::now();
     let lower = store.lower_dirs(&[layer.diff_id])?.remove(0);
     let mounted = begin.elapsed();
-    let usage = store.list()?.into_iter().find(|usage| usage.diff_id == layer.diff_id).ok_or("the layer is not listed")?;
+    let usage =
+        store.list()?.into_iter().find(|usage| usage.diff_id == layer.diff_id).ok_or("the layer is not listed")?;
     writeln!(output, "{}", tar.display())?;
-    writeln!(output, "  {megabytes:.0} MB, streamed in {streamed:.2?}, stored in {stored:.2?}: {:.0} MB/s", megabytes / stored.as_secs_f64())?;
-    writeln!(output, "  besides the tar {} kB, mounted in {mounted:.2?} at {}", (usage.disk_bytes.saturating_sub(layer.tar_bytes)) / 1000, lower.display())?;
+    writeln!(
+        output,
+        "  {megabytes:.0} MB, streamed in {streamed:.2?}, stored in {stored:.2?}: {:.0} MB/s",
+        megabytes / stored.as_secs_f64()
+    )?;
+    writeln!(
+        output,
+        "  besides the tar {} kB, mounted in {mounted:.2?} at {}",
+        (usage.disk_bytes.saturating_sub(layer.tar_bytes)) / 1000,
+        lower.display()
+    )?;
     writeln!(output, "  root directory: mode {:o}", std::fs::metadata(&lower)?.mode())?;
     Ok(())
 }

@@ -159,9 +159,8 @@ impl Hasher {
     fn start() -> io::Result<Self> {
         let (full, to_hash) = sync_channel(BUFFERS_QUEUED);
         let (hashed, empty) = sync_channel(BUFFERS_QUEUED);
-        let thread = std::thread::Builder::new()
-            .name("layer-sha256".to_owned())
-            .spawn(move || hash_all(&to_hash, &hashed))?;
+        let thread =
+            std::thread::Builder::new().name("layer-sha256".to_owned()).spawn(move || hash_all(&to_hash, &hashed))?;
         Ok(Hasher { full: Some(full), empty, thread: Some(thread) })
     }
 

@@ -1,6 +1,6 @@
 //! The tar format as a state machine without I/O: bytes in, entries out.
 
-use super::header::{BLOCK, RawHeader, gnu_sparse_extension};
+use super::header::{BLOCK, GnuSparse, RawHeader, RawSegment, gnu_sparse_extension};
 use super::interpret::{self, Pending};
 use super::{Entry, Limits};
 use crate::Refusal;
@@ -53,7 +53,7 @@ enum Phase {
     /// Further blocks of a GNU sparse map, behind this header.
     GnuSparse {
         header: Box<[u8; BLOCK]>,
-        segments: Vec<(u64, u64)>,
+        segments: Vec<RawSegment>,
         size: u64,
     },
     /// A PAX 1.0 sparse map, in the first blocks of the contents.
@@ -182,8 +182,8 @@ impl Decoder {
                 if size == 0 { self.on_extension(typeflag, 0, Vec::new()) } else { Ok(None) }
             }
             b'S' => {
-                let (segments, more, size) = header.gnu_sparse()?;
-                if more {
+                let GnuSparse { segments, continues, size } = header.gnu_sparse()?;
+                if continues {
                     self.phase = Phase::GnuSparse { header: block, segments, size };
                     return Ok(None);
                 }
@@ -210,7 +210,7 @@ impl Decoder {
     fn on_gnu_sparse(
         &mut self,
         header: Box<[u8; BLOCK]>,
-        mut segments: Vec<(u64, u64)>,
+        mut segments: Vec<RawSegment>,
         size: u64,
     ) -> Result<Option<Event>, Refusal> {
         let (further, more) = gnu_sparse_extension(&self.block, self.offset - BLOCK as u64)?;

@@ -4,11 +4,25 @@ use crate::Refusal;
 
 pub(super) const BLOCK: usize = 512;
 
+/// Offset and length of a part of a sparse file, as the tar says.
+pub(super) type RawSegment = (u64, u64);
+
 /// A block that has passed the checksum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawHeader<'a> {
     block: &'a [u8; BLOCK],
     offset: u64,
+}
+
+/// The beginning of a GNU sparse map.
+#[derive(Debug)]
+pub(super) struct GnuSparse {
+    /// The segments that fit into the header: four at most.
+    pub(super) segments: Vec<RawSegment>,
+    /// Whether more blocks of them follow.
+    pub(super) continues: bool,
+    /// The size of the whole file.
+    pub(super) size: u64,
 }
 
 /// Which of the historical layouts a header has.
@@ -117,10 +131,11 @@ impl<'a> RawHeader<'a> {
         Ok((self.number(329..337, "device number")?, self.number(337..345, "device number")?))
     }
 
-    /// The four sparse segments of a GNU header, whether more blocks of them follow, and the size of the whole file.
-    pub(super) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), Refusal> {
+    /// What a GNU header says of a sparse file.
+    pub(super) fn gnu_sparse(&self) -> Result<GnuSparse, Refusal> {
         let segments = sparse_pairs(&self.block[386..482], self.offset)?;
-        Ok((segments, self.block[482] != 0, self.number(483..495, "sparse size")?))
+        let size = self.number(483..495, "sparse size")?;
+        Ok(GnuSparse { segments, continues: self.block[482] != 0, size })
     }
 
     fn text(&self, range: std::ops::Range<usize>) -> &'a [u8] {
@@ -143,11 +158,11 @@ impl<'a> RawHeader<'a> {
 }
 
 /// The segments in a further block of a GNU sparse map, and whether yet another follows.
-pub(super) fn gnu_sparse_extension(block: &[u8; BLOCK], offset: u64) -> Result<(Vec<(u64, u64)>, bool), Refusal> {
+pub(super) fn gnu_sparse_extension(block: &[u8; BLOCK], offset: u64) -> Result<(Vec<RawSegment>, bool), Refusal> {
     Ok((sparse_pairs(&block[..504], offset)?, block[504] != 0))
 }
 
-fn sparse_pairs(bytes: &[u8], offset: u64) -> Result<Vec<(u64, u64)>, Refusal> {
+fn sparse_pairs(bytes: &[u8], offset: u64) -> Result<Vec<RawSegment>, Refusal> {
     let bad = || Refusal::Number { field: "sparse map", offset };
     let used = bytes.chunks_exact(24).take_while(|pair| pair[12] != 0);
     used.map(|pair| number(&pair[..12]).zip(number(&pair[12..])).ok_or_else(bad)).collect()
@@ -196,8 +211,8 @@ mod tests {
         check(b"\x80\0\0\0\0\0\x01\0", Some(256));
         check(b"00000008", None);
         check(b"12 34 \0\0", None);
-        check(b"12\0004\0\0\0", None);
-        check(b"\00012\0\0\0\0", None);
+        check(b"12\x0004\0\0\0", None);
+        check(b"\x0012\0\0\0\0\0", None);
         check(b"-1\0\0\0\0\0\0", None);
         check(b"\xff\xff\xff\xff\xff\xff\xff\xff", None);
         check(b"\x80\x01\0\0\0\0\0\0\0\0\0\0", None);

@@ -1,6 +1,6 @@
 //! What a header and the extensions before it mean together.
 
-use super::header::{BLOCK, Dialect, RawHeader, until_nul};
+use super::header::{BLOCK, Dialect, RawHeader, RawSegment, until_nul};
 use super::pax::{Pax, decimal};
 use super::{Device, Entry, EntryKind, Limits, Metadata, SparseMap, SparseSegment, Timestamp, Xattr};
 use crate::Refusal;
@@ -32,7 +32,7 @@ pub(super) struct Pending {
 /// Where a sparse file has its bytes, before it is checked.
 #[derive(Debug)]
 pub(super) struct Sparse {
-    pub(super) segments: Vec<(u64, u64)>,
+    pub(super) segments: Vec<RawSegment>,
     pub(super) size: u64,
     /// Bytes of the contents that were the map.
     pub(super) map_bytes: u64,
@@ -200,7 +200,7 @@ pub(super) fn parse_sparse_map(
     lines: usize,
     header: &RawHeader<'_>,
     limits: &Limits,
-) -> Result<Option<Vec<(u64, u64)>>, Refusal> {
+) -> Result<Option<Vec<RawSegment>>, Refusal> {
     /// Twenty digits and the end of the line.
     const LINE_BYTES_MAX: usize = 21;
     let bad = |_| Refusal::Number { field: "sparse map", offset: header.offset() };

@@ -292,7 +292,7 @@ mod tests {
         check(b"", plain.clone(), EntryKind::Directory);
         check(b"a/b", plain.clone(), EntryKind::Directory);
         check(&[b'x'; 100], plain.clone(), EntryKind::Fifo);
-        check(&[&[b'x'; 200][..], &[b'/'], &[b'y'; 250]].concat(), plain.clone(), EntryKind::Directory);
+        check(&[&[b'x'; 200][..], b"/", &[b'y'; 250]].concat(), plain.clone(), EntryKind::Directory);
         check(b"link", plain.clone(), EntryKind::Symlink { target: vec![b't'; 3000] });
         check(b"hard", plain.clone(), EntryKind::HardLink { target: b"file".to_vec() });
         check(b"null", plain.clone(), EntryKind::CharDevice(Device { major: 1, minor: 3 }));

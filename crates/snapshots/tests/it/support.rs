@@ -74,10 +74,10 @@ pub(crate) struct Described {
     device: (u32, u32),
     links: u64,
     target: Vec<u8>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     contents: [u8; 32],
     /// All its names, when it has several.
-    names: Vec<PathBuf>,
+    pub(crate) names: Vec<PathBuf>,
 }
 
 /// Describes every file of a tree.
