@@ -28,6 +28,8 @@ use crate::{clock, failure};
 
 /// How long a log writer or compressor may keep an ended container's monitor.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
+/// How long a container runs before its monitor spends time on anything but it. Until then a new daemon finds the socket.
+const INTRODUCTION_DELAY: Duration = Duration::from_millis(10);
 /// How many exec sessions may run at once.
 const MAX_EXECS: usize = 1024;
 /// The longest id of an exec session: it is a file name.
@@ -49,7 +51,8 @@ pub(crate) struct Container {
     /// How it ended, once that is recorded.
     exit: Option<Exit>,
     log_limit: Option<Instant>,
-    recorded: bool,
+    /// When to do what the start could do without; `None` once it is done.
+    introduce_at: Option<Instant>,
     news: VecDeque<Event>,
 }
 
@@ -119,7 +122,7 @@ impl Container {
             oom_killed: false,
             exit: None,
             log_limit: None,
-            recorded: false,
+            introduce_at: Some(Instant::now() + INTRODUCTION_DELAY),
             news: VecDeque::new(),
         })
     }
@@ -191,7 +194,7 @@ impl Container {
 
     /// When to call [`Container::settle`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.processes().filter_map(Process::deadline).chain(self.log_limit).min()
+        self.processes().filter_map(Process::deadline).chain(self.log_limit).chain(self.introduce_at).min()
     }
 
     /// A descriptor is ready.
@@ -277,6 +280,7 @@ impl Container {
         if !self.log.is_complete() && turn.now < limit {
             return;
         }
+        self.introduce_at = None;
         let Some(exit) = self.init.take_exit(turn.now) else { return };
         if let Err(error) = self.records.exited(exit, self.init.started_at) {
             complain(&error);
@@ -296,20 +300,26 @@ impl Container {
         }
     }
 
-    /// What can wait until the daemon has its answer.
-    pub(crate) fn do_background_work(&mut self) {
-        if !self.recorded {
-            self.recorded = true;
-            if let Err(error) = self.records.started(self.init.pid, self.init.started_at) {
-                complain(&error);
-            }
-            crate::identity::take_container(&self.id);
-            if let Some(backend) = &mut self.backend {
-                backend.watch();
-            }
-        }
-        if self.exit.is_some() && self.backend.is_some() {
+    /// What can wait until daemons and clients have their answers.
+    pub(crate) fn do_background_work(&mut self, now: Instant) {
+        if self.exit.is_none() {
+            self.introduce(now);
+        } else if self.backend.is_some() && self.init.is_released() {
             self.clean_up();
+        }
+    }
+
+    /// Tells the world whose monitor this is. A container that ends at once is told of by its exit alone.
+    fn introduce(&mut self, now: Instant) {
+        if self.introduce_at.take_if(|moment| *moment <= now).is_none() {
+            return;
+        }
+        if let Err(error) = self.records.started(self.init.pid, self.init.started_at) {
+            complain(&error);
+        }
+        crate::identity::take_container(&self.id);
+        if let Some(backend) = &mut self.backend {
+            backend.watch();
         }
     }
 

@@ -242,7 +242,7 @@ impl Monitor {
         self.connections.iter_mut().for_each(Connection::flush);
         if let Some(container) = &mut self.container {
             // The daemon has its answer by now; what follows is not in its way.
-            container.do_background_work();
+            container.do_background_work(Instant::now());
         }
         self.settle_container();
         self.connections.iter_mut().for_each(Connection::flush);

@@ -68,6 +68,11 @@ impl Process {
         }
     }
 
+    /// Whether clients may know of the end.
+    pub(crate) fn is_released(&self) -> bool {
+        matches!(self.state, State::Released)
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.streams.tick(now);

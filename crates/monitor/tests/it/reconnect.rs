@@ -10,7 +10,8 @@ use crate::rig::{Rig, logged, read_until};
 fn a_new_daemon_finds_the_whole_state() {
     let mut rig = Rig::new();
     let pid = rig.start(rig.launch("exec sleep 1000"));
-    rig.exec("session", "exec sleep 1000", Stdio::Pipes { stdin: StdinMode::Null }).unwrap();
+    let _client = rig.exec("session", "exec sleep 1000", Stdio::Pipes { stdin: StdinMode::Null }).unwrap();
+    rig.wait_for_introduction();
     let record: MonitorRecord = serde_json::from_slice(&fs::read(rig.path("monitor.json")).unwrap()).unwrap();
     assert_eq!((record.pid, record.monitor_pid), (pid, rig.pid() as i32));
     assert!(record.monitor_start_ticks > 0 && record.pid_start_ticks >= record.monitor_start_ticks);

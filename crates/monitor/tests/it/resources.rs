@@ -49,6 +49,7 @@ fn one_thread_is_enough() {
 fn descriptors_do_not_leak() {
     let mut rig = Rig::new();
     rig.start(rig.launch("exec sleep 1000"));
+    rig.wait_for_introduction();
     let count = |rig: &Rig| fs::read_dir(format!("/proc/{}/fd", rig.pid())).unwrap().count();
     let before = count(&rig);
     for number in 0..20 {

@@ -229,6 +229,16 @@ impl Rig {
         wait_for_end(&mut self.monitor);
     }
 
+    /// Waits until the monitor has done what it puts off after a start.
+    pub(crate) fn wait_for_introduction(&self) {
+        let begun = Instant::now();
+        while !self.path("monitor.json").exists() {
+            assert!(begun.elapsed() < TIMEOUT, "the monitor does not tell of itself");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
     /// One number of kilobytes in the monitor's `smaps_rollup`.
     pub(crate) fn memory_kb(&self, field: &str) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.monitor.id())).unwrap();

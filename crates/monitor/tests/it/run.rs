@@ -128,8 +128,7 @@ fn a_monitor_without_a_container_ends_with_its_daemon() {
 fn ps_shows_whose_monitor_it_is() {
     let mut rig = Rig::new();
     rig.start(rig.launch("exec sleep 100"));
-    // It is told behind the reply.
-    rig.client.request(Request::Status, Vec::new()).unwrap();
+    rig.wait_for_introduction();
     let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", rig.pid())).unwrap();
     assert!(shown.starts_with("conex-monitor conex-"), "{shown:?}");
 }
