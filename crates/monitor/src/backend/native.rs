@@ -39,6 +39,7 @@ enum Processes {
 impl Container {
     /// Makes the container and starts it.
     pub(crate) fn launch(launch: &mut Launch, around: Surroundings<'_>) -> Result<(Container, Started), Failure> {
+        refuse_late_hooks(&launch.spec)?;
         let process = launch.spec.process.as_mut().ok_or_else(|| failure::invalid("the container has no process"))?;
         set_console_size(process, &around.ends);
         let seccomp = launch.seccomp.take().map(filter);
@@ -159,6 +160,17 @@ impl Container {
 fn open_folder(folder: &Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(folder, flags, Mode::empty()).map_err(|errno| failure::other("rootfs", &errno))
+}
+
+/// Hooks after the start and the end are for the runtime's command line, which has a bundle to show them.
+fn refuse_late_hooks(spec: &Spec) -> Result<(), Failure> {
+    let late = spec.hooks.as_ref().is_some_and(|hooks| !hooks.poststart.is_empty() || !hooks.poststop.is_empty());
+    match late {
+        true => {
+            Err(failure::new(FailureKind::Unsupported, "hook", "poststart and poststop hooks are not supported here"))
+        }
+        false => Ok(()),
+    }
 }
 
 fn failed(error: runtime::Error) -> Failure {

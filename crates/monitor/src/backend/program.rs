@@ -125,12 +125,12 @@ impl Container {
         write_json(&self.runtime.bundle.join("config.json"), &spec)
     }
 
-    /// Other runtimes take numbers, and this one does not read the container's `/etc/passwd` for them yet.
+    /// Other runtimes take numbers.
     fn resolve_user(&self, process: &mut Process, identity: &Identity) -> Result<(), Failure> {
-        match identity {
-            Identity::Lookup { groups } => numeric_user(process, groups),
-            Identity::Numbers => Ok(()),
-        }
+        let Identity::Lookup { groups } = identity else { return Ok(()) };
+        let identity = runtime::Identity::Lookup { groups: groups.clone() };
+        let root = self.rootfs()?;
+        runtime::resolve_user(root.as_fd(), process, &identity).map_err(|error| failure::other("user", &error))
     }
 
     fn create_and_start(&mut self, ends: ProcessEnds) -> Result<Started, Failure> {
@@ -356,23 +356,6 @@ fn set_terminal(process: &mut Process, size: Option<ConsoleSize>) {
     process.console_size = size.or(process.console_size);
 }
 
-/// Docker's `uid`, `uid:gid` or nothing; names are refused.
-fn numeric_user(process: &mut Process, groups: &[String]) -> Result<(), Failure> {
-    let text = std::mem::take(&mut process.user.username);
-    let number = |part: &str| {
-        let refused = || format!("user or group {part:?} must be a number for a container that another runtime runs");
-        part.parse::<u32>().map_err(|_| failure::new(FailureKind::Unsupported, "user", refused()))
-    };
-    if !text.is_empty() {
-        let (user, group) = text.split_once(':').unwrap_or((&text, "0"));
-        (process.user.uid, process.user.gid) = (number(user)?, number(group)?);
-    }
-    for group in groups {
-        process.user.additional_gids.push(number(group)?);
-    }
-    Ok(())
-}
-
 /// The runtime has connected and sent the master before it ended, or it never will.
 fn receive_console(listener: OwnedFd) -> Result<OwnedFd, Failure> {
     let failed = |error: &dyn std::error::Error| failure::other("console", error);
@@ -412,19 +395,6 @@ mod tests {
         for (message, kind) in table {
             assert_eq!(kind_of(message), kind, "{message}");
         }
-    }
-
-    #[test]
-    fn users_by_number_are_taken_and_names_refused() {
-        let with_user = |text: &str| {
-            let mut process = Process::default();
-            process.user.username = text.to_owned();
-            numeric_user(&mut process, &["7".to_owned()]).map(|()| (process.user.uid, process.user.gid))
-        };
-        assert_eq!(with_user(""), Ok((0, 0)));
-        assert_eq!(with_user("5"), Ok((5, 0)));
-        assert_eq!(with_user("5:6"), Ok((5, 6)));
-        assert_eq!(with_user("nobody").unwrap_err().kind, FailureKind::Unsupported);
     }
 
     #[test]

@@ -58,6 +58,20 @@ fn terminals_come_over_the_console_socket() {
 }
 
 #[test]
+fn users_are_looked_up_in_the_container() {
+    let mut rig = Rig::new();
+    let mut launch = by_program(&rig, "id -u; id -g; id -G");
+    std::fs::create_dir(rig.path("root/etc")).unwrap();
+    std::fs::write(rig.path("root/etc/passwd"), "somebody:x:12:34::/:/bin/sh\n").unwrap();
+    std::fs::write(rig.path("root/etc/group"), "club:x:56:somebody\nother:x:78:\n").unwrap();
+    launch.spec.process.as_mut().unwrap().user.username = "somebody".to_owned();
+    launch.identity = monitor_protocol::Identity::Lookup { groups: vec!["other".to_owned()] };
+    let client = rig.start_attached(launch, Framing::Raw);
+    rig.finish();
+    assert_eq!(read_all(client), "12\n34\n34 56 78\n");
+}
+
+#[test]
 fn pausing_works() {
     let mut rig = Rig::new();
     rig.start(by_program(&rig, "sleep 0.2; exit 5"));
