@@ -216,15 +216,18 @@ impl LayerTree {
         metadata: Metadata,
         path: &[u8],
     ) -> Result<(), Refusal> {
-        let opacity = match existing.map(|id| &self.node(id).kind) {
-            Some(NodeKind::Directory { .. }) => {
-                let id = existing.map_or(NodeId::ROOT, |id| id);
-                self.nodes[id.index()].metadata = metadata;
-                return Ok(());
+        let mut opacity = Opacity::Merged;
+        if let Some(existing) = existing.map(|id| &mut self.nodes[id.index()]) {
+            match existing.kind {
+                NodeKind::Directory { .. } => {
+                    existing.metadata = metadata;
+                    return Ok(());
+                }
+                // This layer hides the name and then has a directory there: nothing below may show through.
+                NodeKind::Whiteout => opacity = Opacity::Opaque,
+                _ => {}
             }
-            Some(NodeKind::Whiteout) => Opacity::Opaque,
-            _ => Opacity::Merged,
-        };
+        }
         let node = self.add(Node::directory(metadata, opacity), path)?;
         self.link(parent, name, node);
         Ok(())
@@ -362,4 +365,206 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// What AUFS kept for itself in a layer, and no other driver ever read: everything of this prefix but the opaque mark.
 fn is_aufs_metadata(component: &[u8]) -> bool {
     component.starts_with(AUFS_METADATA) && component != OPAQUE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::{Header, Reader, Writer};
+    use proptest::prelude::*;
+
+    /// Entries as a few words each: `d a/b`, `f a/b`, `l a -> b`, `h a -> b`.
+    fn tree(entries: &[&str]) -> Result<LayerTree, Refusal> {
+        let mut tree = LayerTree::new();
+        for (number, text) in entries.iter().enumerate() {
+            tree.apply(entry(text, number as u64))?;
+        }
+        Ok(tree)
+    }
+
+    fn entry(text: &str, number: u64) -> Entry {
+        let (kind, rest) = text.split_once(' ').unwrap();
+        let (path, target) = rest.split_once(" -> ").unwrap_or((rest, ""));
+        let target = target.as_bytes().to_vec();
+        let kind = match kind {
+            "d" => EntryKind::Directory,
+            "f" => EntryKind::File { size: number, sparse: None },
+            "l" => EntryKind::Symlink { target },
+            "h" => EntryKind::HardLink { target },
+            "w" => EntryKind::CharDevice(Device { major: 0, minor: 0 }),
+            other => panic!("{other}"),
+        };
+        let path = path.trim_start_matches('/').as_bytes().to_vec();
+        Entry { path, metadata: Metadata::default(), kind, header_offset: 0, data_offset: number * 512, data_size: 0 }
+    }
+
+    /// The tree as a line for each name.
+    fn listing(tree: &LayerTree) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut pending = vec![(NodeId::ROOT, String::new())];
+        while let Some((directory, path)) = pending.pop() {
+            for (name, id) in tree.children(directory) {
+                let path = format!("{path}/{}", name.escape_ascii());
+                let line = match &tree.node(id).kind {
+                    NodeKind::Directory { opacity: Opacity::Merged, .. } => format!("d {path}"),
+                    NodeKind::Directory { opacity: Opacity::Opaque, .. } => format!("o {path}"),
+                    NodeKind::File { size, .. } => format!("f {path} {size}"),
+                    NodeKind::Symlink(target) => format!("l {path} -> {}", target.escape_ascii()),
+                    NodeKind::Whiteout => format!("w {path}"),
+                    other => format!("{other:?} {path}"),
+                };
+                lines.push(line);
+                pending.push((id, path));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    fn check(entries: &[&str], expected: &[&str]) {
+        assert_eq!(listing(&tree(entries).unwrap()), expected, "{entries:?}");
+    }
+
+    #[test]
+    fn later_entries_win() {
+        check(&["f a", "f a"], &["f /a 1"]);
+        check(&["d a", "f a/b", "f a"], &["f /a 2"]);
+        check(&["d a", "f a/b", "d a"], &["d /a", "f /a/b 1"]);
+        check(&["d a", "f a/b", "l a -> c"], &["l /a -> c"]);
+        check(&["l a -> c", "d a", "f a/b"], &["d /a", "f /a/b 2"]);
+    }
+
+    #[test]
+    fn names_go_through_links_of_the_layer() {
+        check(
+            &["d usr/lib", "l lib -> usr/lib", "f lib/x"],
+            &["d /usr", "d /usr/lib", "f /usr/lib/x 2", "l /lib -> usr/lib"],
+        );
+        check(&["d a", "l a/up -> ../..", "f a/up/x"], &["d /a", "f /x 2", "l /a/up -> ../.."]);
+        check(&["d b", "l a -> /b/../b/.", "f a/x"], &["d /b", "f /b/x 2", "l /a -> /b/../b/."]);
+        check(&["d b", "l a -> b", "d a/new/dir"], &["d /b", "d /b/new", "d /b/new/dir", "l /a -> b"]);
+    }
+
+    #[test]
+    fn hard_links_are_the_same_node() {
+        let tree = tree(&["f a", "h b -> a", "h c -> b", "f a"]).unwrap();
+        let ids: Vec<_> = tree.children(NodeId::ROOT).map(|(_, id)| id).collect();
+        assert!(ids[0] != ids[1] && ids[1] == ids[2]);
+        check(&["l s -> a", "h t -> s"], &["l /s -> a", "l /t -> a"]);
+    }
+
+    #[test]
+    fn whiteouts_concern_lower_layers_alone() {
+        check(&["f .wh.a"], &["w /a"]);
+        check(&["w a"], &["w /a"]);
+        check(&["f a", "f .wh.a"], &["f /a 0"]);
+        check(&["f .wh.a", "f a"], &["f /a 1"]);
+        check(&["d a", "f .wh.a"], &["o /a"]);
+        check(&["f .wh.a", "d a"], &["o /a"]);
+        check(&["f .wh.a", "f a/b"], &["f /a/b 1", "o /a"]);
+        check(&["f a/.wh..wh..opq", "d a"], &["o /a"]);
+        check(&["d a", "f a/.wh..wh..opq", "f a/b"], &["f /a/b 2", "o /a"]);
+        check(&["f .wh..wh.aufs", "d .wh..wh.orph", "f .wh..wh.plnk/x"], &[]);
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_refused() {
+        for entries in [
+            &["f a", "f a/b"][..],
+            &["l a -> nowhere", "f a/b"],
+            &["l a -> b", "l b -> a", "f a/c"],
+            &["f x", "l a -> x", "f a/c"],
+            &["h a -> b"],
+            &["d b", "h a -> b"],
+            &["f .wh.b", "h a -> b"],
+            &["f .wh."],
+            &["f .wh.."],
+            &["f .wh..."],
+            &["f .wh.a/b"],
+        ] {
+            assert!(tree(entries).is_err(), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn depth_through_links_has_a_limit() {
+        let deep = "d/".repeat(500);
+        let mut tree = tree(&[&format!("d {deep}"), &format!("l s -> {deep}")]).unwrap();
+        let refused = tree.apply(entry(&format!("d s/{}", "d/".repeat(100)), 0));
+        assert!(matches!(refused, Err(Refusal::Limit { .. })), "{refused:?}");
+    }
+
+    /// Names from a small alphabet, so that they meet.
+    fn name() -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ".wh.a", ".wh.b", ".wh..wh..opq"]), 1..4)
+            .prop_map(|parts| parts.join("/"))
+    }
+
+    fn target() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec!["a", "b", "c", "..", ".", ""]);
+        prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+    }
+
+    fn any_entry() -> impl Strategy<Value = String> {
+        prop_oneof![
+            name().prop_map(|name| format!("d {name}")),
+            name().prop_map(|name| format!("f {name}")),
+            (name(), target()).prop_map(|(name, target)| format!("l {name} -> {target}")),
+            (name(), name()).prop_map(|(name, target)| format!("h {name} -> {target}")),
+            name().prop_map(|name| format!("w {name}")),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// Whatever comes, the result is a tree: every directory has one parent, nothing is called `.` or `..`.
+        #[test]
+        fn a_tree_stays_a_tree(entries in prop::collection::vec(any_entry(), 0..40)) {
+            let mut tree = LayerTree::new();
+            for (number, text) in entries.iter().enumerate() {
+                let _ = tree.apply(entry(text, number as u64));
+            }
+            let mut parents = vec![0; tree.node_count()];
+            let mut pending = vec![NodeId::ROOT];
+            while let Some(directory) = pending.pop() {
+                for (name, id) in tree.children(directory) {
+                    prop_assert!(!name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/'));
+                    if let NodeKind::Directory { .. } = tree.node(id).kind {
+                        parents[id.index()] += 1;
+                        prop_assert_eq!(parents[id.index()], 1);
+                        pending.push(id);
+                    }
+                }
+            }
+            prop_assert_eq!(parents[0], 0);
+        }
+
+        /// Bytes that are no tar, or a broken one, are refused or read, but never a panic or an endless loop.
+        #[test]
+        fn broken_tars_are_survived(
+            names in prop::collection::vec(name(), 1..5),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut writer = Writer::new(Vec::new());
+            for name in &names {
+                let long = format!("{name}/{}", "x".repeat(120));
+                let kind = EntryKind::File { size: 600, sparse: None };
+                writer.start(&Header { path: long.as_bytes(), metadata: &Metadata::default(), kind: &kind }).unwrap();
+                std::io::Write::write_all(&mut writer, &[b'5'; 600]).unwrap();
+            }
+            let mut tar = writer.finish().unwrap();
+            for (at, byte) in damage {
+                let at = at.index(tar.len());
+                tar[at] = byte;
+            }
+            tar.truncate(cut.index(tar.len() + 1));
+            let mut reader = Reader::new(tar.as_slice());
+            let mut tree = LayerTree::new();
+            while let Ok(Some(entry)) = reader.next_entry() {
+                let _ = tree.apply(entry);
+            }
+        }
+    }
 }

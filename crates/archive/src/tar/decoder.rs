@@ -260,3 +260,86 @@ impl Decoder {
         Ok(Some(Event::Entry(Box::new(entry))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::{EntryKind, Header, Metadata, Timestamp, Writer, Xattr};
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn sample() -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new());
+        let xattrs = vec![Xattr { name: b"user.x".to_vec(), value: vec![b'v'; 700] }];
+        let mtime = Timestamp { seconds: 1, nanoseconds: 5 };
+        let rich = Metadata { mode: 0o644, mtime, xattrs, ..Metadata::default() };
+        writer.file(b"rich", &rich, &[1; 1000]).unwrap();
+        writer.file(&[b'n'; 255], &Metadata::default(), b"").unwrap();
+        let link = EntryKind::Symlink { target: vec![b't'; 300] };
+        writer.start(&Header { path: b"link", metadata: &rich, kind: &link }).unwrap();
+        writer.file(b"block", &Metadata::default(), &[2; 512]).unwrap();
+        writer.file(b"last", &Metadata::default(), &[3; 511]).unwrap();
+        writer.finish().unwrap()
+    }
+
+    /// Everything that a decoder finds in pieces of these sizes: entries, and how many bytes of contents.
+    fn decode(tar: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<Entry>, usize) {
+        let mut decoder = Decoder::new(Limits::default());
+        let (mut entries, mut contents, mut at) = (Vec::new(), 0, 0);
+        while at < tar.len() {
+            let end = tar.len().min(at + piece().max(1));
+            let step = decoder.decode(&tar[at..end]).unwrap();
+            match step.event {
+                Some(Event::Entry(entry)) => entries.push(*entry),
+                Some(Event::Data(length)) => contents += length,
+                Some(Event::End) | None => {}
+            }
+            at += step.consumed;
+        }
+        decoder.end().unwrap();
+        assert_eq!(decoder.offset(), tar.len() as u64);
+        (entries, contents)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_mean_the_same(sizes in prop::collection::vec(1_usize..1500, 1..50)) {
+            let tar = sample();
+            let whole = decode(&tar, || usize::MAX / 2);
+            prop_assert_eq!((whole.0.len(), whole.1), (5, 1000 + 512 + 511));
+            let mut sizes = sizes.into_iter().cycle();
+            prop_assert_eq!(decode(&tar, || sizes.next().unwrap_or(1)), whole);
+        }
+    }
+
+    #[test]
+    fn offsets_point_to_the_contents() {
+        let tar = sample();
+        for entry in decode(&tar, || 700).0 {
+            assert!(entry.data_offset.is_multiple_of(512) && entry.header_offset < entry.data_offset);
+            let contents = &tar[entry.data_offset as usize..][..entry.data_size as usize];
+            assert!(contents.iter().all(|byte| *byte == contents[0]), "{:?}", entry.path.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let check = |limits: Limits| {
+            let mut decoder = Decoder::new(limits);
+            let (tar, mut at) = (sample(), 0);
+            while at < tar.len() {
+                match decoder.decode(&tar[at..]) {
+                    Ok(step) => at += step.consumed,
+                    Err(refusal) => return refusal,
+                }
+            }
+            panic!("nothing was refused");
+        };
+        let is_limit = |refusal| matches!(refusal, Refusal::Limit { .. });
+        assert!(is_limit(check(Limits { entries: 3, ..Limits::default() })));
+        assert!(is_limit(check(Limits { path_bytes: 250, ..Limits::default() })));
+        assert!(is_limit(check(Limits { xattr_bytes: 600, ..Limits::default() })));
+        assert!(is_limit(check(Limits { extension_bytes: 500, ..Limits::default() })));
+        assert!(is_limit(check(Limits { path_depth: 0, ..Limits::default() })));
+    }
+}

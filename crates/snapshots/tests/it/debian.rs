@@ -136,16 +136,14 @@ fn without_checksum(index: &Path) {
 }
 
 #[test]
-fn a_debian_root_comes_back_byte_for_byte() {
+fn an_unpacked_debian_root_comes_back_byte_for_byte() {
     let tar = debian();
-    for backend in [Backend::Directories] {
-        let store = Store::new(backend);
-        let layer = store_tar(&*store.snapshotter, &tar);
-        store.snapshotter.verify(&layer).unwrap();
-        let mut expected = BufReader::with_capacity(1 << 20, File::open(&tar).unwrap());
-        let mut found = store.snapshotter.open_tar(&layer).unwrap();
-        assert!(same_bytes(&mut expected, &mut found), "{backend}");
-    }
+    let store = Store::new(Backend::Directories);
+    let layer = store_tar(&*store.snapshotter, &tar);
+    store.snapshotter.verify(&layer).unwrap();
+    let mut expected = BufReader::with_capacity(1 << 20, File::open(&tar).unwrap());
+    let mut found = store.snapshotter.open_tar(&layer).unwrap();
+    assert!(same_bytes(&mut expected, &mut found));
 }
 
 fn same_bytes(one: &mut dyn Read, other: &mut dyn Read) -> bool {

@@ -7,5 +7,6 @@ mod attacks;
 mod debian;
 mod lifecycle;
 mod overlay;
+mod random;
 mod raw_tar;
 mod support;
