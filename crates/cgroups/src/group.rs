@@ -239,6 +239,10 @@ impl Cgroup {
         Self { groups, systemd_unit: Some(unit) }
     }
 
+    pub(crate) fn systemd_unit(&self) -> Option<&str> {
+        self.systemd_unit.as_deref()
+    }
+
     pub(crate) fn groups(&self) -> &[Group] {
         &self.groups
     }
@@ -285,19 +289,30 @@ impl Entry {
 
 impl Group {
     fn create(hierarchy: &Arc<Hierarchy>, path: &str, layout: Layout) -> Result<Self, CreateError> {
-        let (root, failed) = (hierarchy.root(), |errno: Errno| create_error(hierarchy, path, errno));
-        let is_new = make_directories(root, path).map_err(failed)?;
-        let group = Self::of(hierarchy, path).map_err(failed)?;
+        let (group, is_new) = Self::make(hierarchy, path, layout)?;
         if !is_new {
             group.take_over()?;
         }
+        Ok(group)
+    }
+
+    /// Takes the directory as it is, with whoever is in it: systemd has made it, or left it to us to make.
+    pub(crate) fn create_or_open(hierarchy: &Arc<Hierarchy>, path: &str, layout: Layout) -> Result<Self, CreateError> {
+        Self::make(hierarchy, path, layout).map(|(group, _)| group)
+    }
+
+    /// Makes the directory ready for processes and limits, and says whether it is new.
+    fn make(hierarchy: &Arc<Hierarchy>, path: &str, layout: Layout) -> Result<(Self, bool), CreateError> {
+        let (root, failed) = (hierarchy.root(), |errno: Errno| create_error(hierarchy, path, errno));
+        let is_new = make_directories(root, path).map_err(failed)?;
+        let group = Self::of(hierarchy, path).map_err(failed)?;
         match hierarchy.version() {
             Version::V1 if hierarchy.controllers().contains(Controller::Cpuset) => fill_cpuset(root, path)?,
             // In a hybrid layout v2 only tracks processes, until a limit asks for one of its controllers.
             Version::V2 if layout == Layout::V2 => group.enable(hierarchy.controllers())?,
             Version::V1 | Version::V2 => {}
         }
-        Ok(group)
+        Ok((group, is_new))
     }
 
     /// Opens the directory of an existing cgroup.

@@ -19,6 +19,8 @@ use crate::devices::DeviceError;
 use crate::directory::{Directory, FileError};
 use crate::group::{Cgroup, Group};
 
+pub(crate) use convert::cpu_weight_of_shares;
+
 /// A limit that was asked for and has no meaning on this kernel; runc too goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
@@ -82,6 +84,9 @@ pub enum ApplyError {
     /// The device rules cannot be applied.
     #[error(transparent)]
     Devices(#[from] DeviceError),
+    /// systemd, whose unit the cgroup is, refuses.
+    #[error(transparent)]
+    Systemd(#[from] crate::systemd::SystemdError),
 }
 
 /// Everything that is to be written.
@@ -133,6 +138,7 @@ impl Cgroup {
 
     /// Changes the limits that are given and leaves the others alone; the device rules only if there are any.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Ignored>, ApplyError> {
+        self.update_unit(resources)?;
         if !resources.devices.is_empty() {
             self.apply_device_rules(&resources.devices)?;
         }
@@ -205,6 +211,11 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// v2's limit of swap alone, as [`convert::swap_max`] works it out.
+pub(crate) fn swap_max_of(memory: &oci::runtime::LinuxMemory) -> Result<Option<i64>, ApplyError> {
+    convert::swap_max(memory.limit, memory.swap)
 }
 
 /// Turns limits into writes; `version_of` says where a controller is, if it is anywhere.

@@ -2,6 +2,8 @@
 //!
 //! Each test makes a cgroup named after itself and removes it. They need root and a `sh` and `dd` (busybox's will do).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod devices;
 mod lifecycle;
 mod limits;
