@@ -412,6 +412,7 @@ fn check(spec: &Spec, linux: &Linux, process: &Process, namespaces: &NamespacePl
     sysctl::check(&linux.sysctl, &spec.domainname, |kind: LinuxNamespaceType| {
         namespaces.has_own(namespaces::flag_of(kind))
     })?;
+    crate::net_devices::check(&linux.net_devices)?;
     if !linux.net_devices.is_empty() && !namespaces.has_own(namespace::NETWORK) {
         return wrong("netDevices need a network namespace of the container's own");
     }

@@ -158,3 +158,23 @@ fn sysctls_are_set_inside_and_not_outside() {
     assert_eq!(bundle.output("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax"), format!("{wanted}\n4242"));
     assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), before);
 }
+
+#[test]
+fn a_network_interface_is_moved_with_its_addresses() {
+    in_own_process(|| {
+        linux::namespace::unshare(linux::namespace::NETWORK).unwrap();
+        let ip = |arguments: &str| {
+            let status = std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap();
+            assert!(status.success(), "ip {arguments}");
+        };
+        ip("link add conex-moved type veth peer name conex-peer");
+        ip("address add 192.0.2.7/24 dev conex-moved");
+        let bundle =
+            Bundle::new().edit(|spec| spec["linux"]["netDevices"] = json!({ "conex-moved": { "name": "net0" } }));
+        let output = bundle.output("ip -o address show dev net0; ip link show dev net0");
+        assert!(output.contains("192.0.2.7/24") && output.contains("UP"), "{output}");
+        assert!(!std::process::Command::new("ip").args(["link", "show", "conex-moved"]).status().unwrap().success());
+        let error = Bundle::new().edit(|spec| spec["linux"]["netDevices"] = json!({ "nosuch": {} })).refused("true");
+        assert!(error.message.contains("cannot move network interface"), "{}", error.message);
+    });
+}
