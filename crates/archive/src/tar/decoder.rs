@@ -266,7 +266,6 @@ mod tests {
     use super::*;
     use crate::tar::{EntryKind, Header, Metadata, Timestamp, Writer, Xattr};
     use proptest::prelude::*;
-    use std::io::Write;
 
     fn sample() -> Vec<u8> {
         let mut writer = Writer::new(Vec::new());

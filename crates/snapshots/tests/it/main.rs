@@ -10,3 +10,4 @@ mod overlay;
 mod random;
 mod raw_tar;
 mod support;
+mod user_namespace;
