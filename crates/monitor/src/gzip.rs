@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// How the monitor's program is told to be a compressor.
-pub(crate) const ARGUMENTS: [&str; 2] = ["monitor", "--compress-log"];
+pub(crate) const FLAG: &str = "--compress-log";
 
 /// How much it steps back behind containers that have work to do.
 const NICENESS: i32 = 10;

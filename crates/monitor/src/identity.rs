@@ -31,3 +31,8 @@ pub(crate) fn take_container(id: &str) {
     // Without CAP_SYS_RESOURCE this is refused; it is a help, not a need.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 }
+
+/// A helper that the monitor has started: the signals that are blocked there must not be here, nor in what is started next.
+pub(crate) fn become_helper() {
+    let _ = signal::set_mask(SignalSet::NONE);
+}

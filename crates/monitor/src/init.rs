@@ -60,10 +60,10 @@ fn complain(message: &str) {
 
 fn start_and_wait(program: &OsString, arguments: &[OsString]) -> Result<u8, Errno> {
     // Everything is blocked from here on, so that no signal falls between the start and the loop.
-    signal::set_mask(SignalSet::ALL)?;
+    let old_mask = signal::set_mask(SignalSet::ALL)?;
     let signals = signal::descriptor(handed_on())?;
     match clone3(&CloneArgs::default())? {
-        Cloned::Child => become_program(program, arguments),
+        Cloned::Child => become_program(program, arguments, old_mask),
         Cloned::Parent(child) => attend(child.pid, &signals),
     }
 }
@@ -75,12 +75,13 @@ fn handed_on() -> SignalSet {
         .fold(SignalSet::NONE, SignalSet::with)
 }
 
-fn become_program(program: &OsString, arguments: &[OsString]) -> ! {
+fn become_program(program: &OsString, arguments: &[OsString], mask: SignalSet) -> ! {
     // A group of its own, in the foreground: then Ctrl-C reaches the program once, from the terminal, and not from us again.
     // Without a terminal there is no foreground to be in.
     let _ = rustix::process::setpgid(None, None);
     let _ = rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpid());
-    // This unblocks all signals, and gives SIGPIPE, which Rust ignores, its meaning back.
+    let _ = signal::set_mask(mask);
+    // This also gives SIGPIPE, which Rust ignores, its meaning back.
     let error = Command::new(program).args(arguments).exec();
     complain(&format!("exec {}: {error}", program.display()));
     linux::clone::exit_now(i32::from(match error.kind() {

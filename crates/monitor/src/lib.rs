@@ -60,8 +60,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_role(words: &[String]) -> Result<(), Box<dyn Error>> {
     match words {
         [flag, number] if flag == "--fd" => run_monitor(number.parse()?),
-        [flag] if [flag.as_str()] == gzip::ARGUMENTS[1..] => Ok(gzip::run()?),
-        [flag, rest @ ..] if flag == log::WRITER_FLAG => Ok(log::run_writer(rest)?),
+        [flag, rest @ ..] => run_helper(flag, rest),
+        [] => Err(UsageError.into()),
+    }
+}
+
+/// What the monitor starts its own program for: std's `Command` leaves blocked signals blocked, so each begins by unblocking.
+fn run_helper(flag: &str, rest: &[String]) -> Result<(), Box<dyn Error>> {
+    identity::become_helper();
+    match flag {
+        gzip::FLAG => Ok(gzip::run()?),
+        log::WRITER_FLAG => Ok(log::run_writer(rest)?),
+        backend::RUN_FLAG => Err(backend::run_program(rest).into()),
         _ => Err(UsageError.into()),
     }
 }

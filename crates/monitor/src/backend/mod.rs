@@ -4,6 +4,8 @@ mod native;
 mod program;
 mod stats;
 
+pub(crate) use program::{RUN_FLAG, run_program};
+
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use monitor_protocol::{Exec, Failure, Isolation, Launch, Stats};

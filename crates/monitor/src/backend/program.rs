@@ -16,12 +16,13 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use monitor_protocol::{CgroupDriver, Exec, Failure, FailureKind, Identity, Launch, Rootfs, Stats, Waiting, socket};
 use oci::runtime::{ConsoleSize, LinuxNamespaceType, LinuxResources, Process, Spec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use serde::Deserialize;
 
@@ -31,6 +32,9 @@ use crate::stdio::ProcessEnds;
 
 /// Where a runtime finds its helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How the monitor's program is told to become another one, given with its arguments.
+pub(crate) const RUN_FLAG: &str = "--run";
 
 /// Which runtime, and where it keeps its things.
 #[derive(Debug)]
@@ -86,6 +90,8 @@ impl Container {
         launch: &mut Launch,
         network_namespace: Option<OwnedFd>,
     ) -> Result<Container, Failure> {
+        rustix::fs::access(&runtime.path, Access::EXEC_OK)
+            .map_err(|errno| not_started(&runtime.path, &errno.into()))?;
         if launch.seccomp.is_some() {
             return Err(failure::invalid(
                 "another runtime takes seccomp rules in the configuration, not a compiled filter",
@@ -240,7 +246,7 @@ impl Container {
                 Some(socket::listen(&console_path).map_err(|error| failure::other("console", &error))?)
             }
         };
-        let status = program.arg(&self.id).status().map_err(|error| self.not_started(&error))?;
+        let status = program.arg(&self.id).status().map_err(|error| not_started(&self.runtime.path, &error))?;
         // The program object holds the process's ends of the pipes.
         drop(program);
         let console = listener.map(receive_console).transpose();
@@ -257,7 +263,7 @@ impl Container {
     fn run(&self, command: &[&str], rest: &[&str]) -> Result<Output, Failure> {
         let mut program = self.command(command);
         program.arg(&self.id).args(rest).stdin(Stdio::null());
-        let output = program.output().map_err(|error| self.not_started(&error))?;
+        let output = program.output().map_err(|error| not_started(&self.runtime.path, &error))?;
         if output.status.success() {
             Ok(output)
         } else {
@@ -266,7 +272,9 @@ impl Container {
     }
 
     fn command(&self, command: &[&str]) -> Command {
-        let mut program = Command::new(&self.runtime.path);
+        // Through ourselves, where signals are unblocked: the container would find them blocked otherwise.
+        let mut program = Command::new("/proc/self/exe");
+        program.args(["monitor", RUN_FLAG]).arg(&self.runtime.path);
         // What an earlier step has complained of is not this one's failure.
         let log = self.runtime.bundle.join("runtime.log");
         let _ = fs::remove_file(&log);
@@ -281,10 +289,6 @@ impl Container {
         program
     }
 
-    fn not_started(&self, error: &io::Error) -> Failure {
-        failure::new(FailureKind::Other, "runtime", format!("cannot run {}: {error}", self.runtime.path.display()))
-    }
-
     /// What the runtime has written into its log, or else what is known otherwise.
     fn failed(&self, step: &str, otherwise: &str) -> Failure {
         let log = fs::read_to_string(self.runtime.bundle.join("runtime.log")).unwrap_or_default();
@@ -294,6 +298,18 @@ impl Container {
         let message = logged.unwrap_or_else(|| format!("{} {step}: {}", self.runtime.path.display(), otherwise.trim()));
         failure::new(kind_of(&message), step, message)
     }
+}
+
+/// Becomes another program; returns only the error.
+pub(crate) fn run_program(words: &[String]) -> io::Error {
+    match words.split_first() {
+        Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+        None => io::Error::new(io::ErrorKind::InvalidInput, "no program is given"),
+    }
+}
+
+fn not_started(program: &Path, error: &io::Error) -> Failure {
+    failure::new(FailureKind::Other, "runtime", format!("cannot run {}: {error}", program.display()))
 }
 
 /// All runtimes say it in these words, because Docker reads them.

@@ -190,7 +190,7 @@ impl RotatingFile {
         let source = File::open(self.rotated_path(index))?;
         let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(self.part_path())?;
         let mut command = Command::new("/proc/self/exe");
-        command.args(gzip::ARGUMENTS).env_clear().stdin(source).stdout(target);
+        command.args(["monitor", gzip::FLAG]).env_clear().stdin(source).stdout(target);
         command.spawn()
     }
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod exec;
+mod init;
 mod log;
 mod measure;
 mod program;

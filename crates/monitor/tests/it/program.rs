@@ -33,9 +33,11 @@ fn output_and_exit_code_arrive() {
 fn sessions_run_and_signals_arrive() {
     let mut rig = Rig::new();
     rig.start(by_program(&rig, "exec sleep 1000"));
-    let client = rig.exec("one", "echo hello; exit 9", Stdio::Pipes { stdin: StdinMode::Null }).unwrap();
+    let script = "grep SigBlk /proc/self/status /proc/1/status; exit 9";
+    let client = rig.exec("one", script, Stdio::Pipes { stdin: StdinMode::Null }).unwrap();
     assert_eq!(rig.finish_exec("one").code, 9);
-    assert_eq!(read_all(client), "hello\n");
+    let masks = read_all(client);
+    assert_eq!(masks.lines().filter(|line| line.ends_with("0000000000000000")).count(), 2, "{masks}");
     match rig.client.request(Request::Top, Vec::new()).unwrap() {
         Response::Pids(pids) => assert_eq!(pids.len(), 1),
         other => panic!("{other:?}"),

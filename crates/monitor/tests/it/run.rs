@@ -38,7 +38,9 @@ fn a_signal_is_told_as_docker_does() {
 #[test]
 fn all_processes_can_be_signalled() {
     let mut rig = Rig::new();
-    rig.start(rig.launch("trap 'exit 3' TERM; sleep 100 & wait; exit 4"));
+    let script = "trap 'exit 3' TERM; sleep 100 & echo ready; wait; exit 4";
+    let mut client = rig.start_attached(rig.launch(script), Framing::Raw);
+    crate::rig::read_until(&mut client, "ready\n");
     kill(&mut rig, 15, KillScope::All).unwrap();
     assert_eq!(rig.finish().exit.code, 3);
 }
