@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use cgroups::{Cgroup, Host, Version};
+use cgroups::{Cgroup, Host, SystemdUnit, Version};
 use linux::Errno;
 use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3};
 use linux::mount_attr::{MountAttr, Reach, set_attributes};
 use linux::{credentials, namespace};
-use oci::runtime::{Linux, LinuxNamespaceType, Process, Spec, State};
+use oci::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec, State};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
@@ -333,10 +333,15 @@ impl Creator<'_> {
 
     fn make_systemd_cgroup(&mut self) -> Result<()> {
         let Some(host) = &self.cgroup.systemd else { return Ok(()) };
-        let _host = host;
-        let cgroup: Cgroup = return Err(Error::new(Stage::Cgroup, "systemd cgroups are not there yet"));
+        let unit = systemd_unit(self.spec, &self.state.id)?;
+        let default = LinuxResources::default();
+        let resources = self.linux.resources.as_ref().unwrap_or(&default);
+        let pid = self.child.pid.as_raw_nonzero().get();
+        let cgroup = Cgroup::create_systemd(host, &unit, pid, resources).map_err(|error| cgroup_error(&error))?;
+        // A failure from here on finds it there and removes it.
+        let applied = cgroup.apply(resources);
         self.cgroup.cgroup = Some(cgroup);
-        Ok(())
+        applied.map(drop).map_err(|error| cgroup_error(&error))
     }
 
     /// Hooks of the runtime, devices to move: all that needs the namespaces but not the container's root.
@@ -367,7 +372,26 @@ impl Creator<'_> {
         let _it_may_have_ended =
             linux::signal::send_to_pidfd(self.child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
         reap(&self.child.pidfd);
+        if self.cgroup.saved.is_none()
+            && let Some(cgroup) = &self.cgroup.cgroup
+        {
+            // Made by systemd while init waited; one made before is the caller's to remove.
+            let _the_first_error_is_told = cgroup.remove();
+        }
     }
+}
+
+/// The scope that the configuration's cgroup path means, with the properties of its annotations.
+fn systemd_unit(spec: &Spec, id: &str) -> Result<SystemdUnit> {
+    const PROPERTY: &str = "org.systemd.property.";
+    let path = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
+    let default = format!(":conex:{id}");
+    let unit =
+        SystemdUnit::parse(if path.is_empty() { &default } else { path }).map_err(|error| cgroup_error(&error))?;
+    let properties = spec.annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PROPERTY)?, value)));
+    properties
+        .into_iter()
+        .try_fold(unit, |unit, (name, value)| unit.with_property(name, value).map_err(|error| cgroup_error(&error)))
 }
 
 /// Waits for a child by its pid, as the caller's other children are not ours.
@@ -394,10 +418,9 @@ fn check(spec: &Spec, linux: &Linux, process: &Process, namespaces: &NamespacePl
     if makes_user && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
         return wrong("a new user namespace needs uidMappings and gidMappings");
     }
-    if !makes_user
-        && !namespaces.joins(namespace::USER)
-        && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty())
-    {
+    let has_user = makes_user || namespaces.joins(namespace::USER);
+    let has_mappings = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+    if has_mappings && !has_user {
         return wrong("user namespace mappings specified, but user namespace isn't enabled in the config");
     }
     if !linux.time_offsets.is_empty() && namespaces.new & namespace::TIME == 0 {
@@ -454,7 +477,8 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
     };
     let Some(host) = request.cgroup_host.or(detected.as_ref()) else { return Ok(PreparedCgroup::default()) };
     if request.cgroup == CgroupManager::Systemd {
-        let view = view_of(host, None);
+        let path = systemd_unit(request.spec, request.id)?.cgroup_path().map_err(|error| cgroup_error(&error))?;
+        let view = view_below(host, &path);
         let host = match detected {
             Some(host) => host,
             None => detect_host()?,
@@ -464,8 +488,15 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
     let path = cgroup_path(request.spec, request.id)?;
     let privileged = rustix::process::geteuid().is_root();
     let made = if privileged { Cgroup::create(host, &path) } else { Cgroup::create_where_permitted(host, &path) };
-    let cgroup = made.map_err(|error| cgroup_error(&error))?;
-    let default = oci::runtime::LinuxResources::default();
+    let cgroup = match made {
+        // Without privilege and delegation there is none to be had; limits that were asked for are then an error.
+        Err(cgroups::CreateError::NoneWritable) if !privileged && !asks_for_limits(linux) => {
+            warnings.push("no cgroup: this user may not create one".to_owned());
+            return Ok(PreparedCgroup { view: view_of(host, None), ..PreparedCgroup::default() });
+        }
+        other => other.map_err(|error| cgroup_error(&error))?,
+    };
+    let default = LinuxResources::default();
     match cgroup.apply(linux.resources.as_ref().unwrap_or(&default)) {
         Ok(ignored) => {
             warnings.extend(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)))
@@ -478,6 +509,26 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
     }
     let view = view_of(host, Some(&cgroup));
     Ok(PreparedCgroup { saved: Some(cgroup.saved()), cgroup: Some(cgroup), view, systemd: None })
+}
+
+/// Whether there are limits besides the device rules, which every example configuration has.
+fn asks_for_limits(linux: &Linux) -> bool {
+    linux.resources.as_ref().is_some_and(|resources| {
+        let without_devices = LinuxResources { devices: Vec::new(), ..resources.clone() };
+        without_devices != LinuxResources::default()
+    })
+}
+
+/// What a `cgroup` mount shows of a cgroup that does not exist yet.
+fn view_below(host: &Host, path: &cgroups::CgroupPath) -> CgroupView {
+    let mut view = view_of(host, None);
+    let below = path.to_string();
+    for (shown, hierarchy) in
+        view.v1.iter_mut().zip(host.hierarchies().filter(|hierarchy| hierarchy.version() == Version::V1))
+    {
+        shown.path = hierarchy.mount_point().join(below.trim_start_matches('/'));
+    }
+    view
 }
 
 /// What a `cgroup` mount shows: the container's own directories, or the caller's where it has none.

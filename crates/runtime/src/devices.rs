@@ -194,11 +194,7 @@ fn make_link(dev: BorrowedFd<'_>, name: &str, target: &str) -> Result<()> {
 /// Opens the container's `/dev` without following a link, making it where it is missing.
 pub(crate) fn open_dev(root: Root<'_>) -> Result<OwnedFd> {
     let failed = || "cannot open /dev of the container: it must be an ordinary directory";
-    match root.locate_without_links(Path::new("/dev")) {
-        Err(Errno::NOENT) => root.make_directory(Path::new("/dev"), Mode::from_raw_mode(0o755)),
-        other => other,
-    }
-    .context(Stage::Devices, failed)
+    root.make_ordinary_directory(Path::new("/dev"), Mode::from_raw_mode(0o755)).context(Stage::Devices, failed)
 }
 
 /// Binds the terminal over `/dev/console`, from its descriptor.

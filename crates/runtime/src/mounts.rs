@@ -261,25 +261,23 @@ fn remount(planned: &PlannedMount<'_>, context: &MountContext<'_>) -> Result<()>
 /// The place where a mount goes, made where it is missing.
 fn destination_for(planned: &PlannedMount<'_>, kind: FileType, context: &MountContext<'_>) -> Result<OwnedFd> {
     let path = &planned.destination;
-    if must_be_ordinary(planned) {
-        // The runtime itself writes below these: a link there would be the image choosing where.
-        match context.root.locate_without_links(path) {
-            Err(Errno::LOOP) => {
-                let what = if planned.mount.kind.is_empty() { "bind" } else { &planned.mount.kind };
-                return Err(planned.error(format_args!("filesystem {what:?} must be mounted on ordinary directory")));
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-    let place = if kind == FileType::Directory {
-        context.root.make_directory(path, Mode::from_raw_mode(0o755))
-    } else {
-        context.root.make_file(path)
+    let mode = Mode::from_raw_mode(0o755);
+    let ordinary = must_be_ordinary(planned);
+    let place = match kind {
+        FileType::Directory if ordinary => context.root.make_ordinary_directory(path, mode),
+        FileType::Directory => context.root.make_directory(path, mode),
+        _ => context.root.make_file(path),
     };
-    place
-        .map_err(|errno| planned.os_error(&format!("create mountpoint for {} mount", planned.mount.destination), errno))
+    place.map_err(|errno| match errno {
+        Errno::LOOP if ordinary => {
+            let what = if planned.mount.kind.is_empty() { "bind" } else { &planned.mount.kind };
+            planned.error(format_args!("filesystem {what:?} must be mounted on ordinary directory"))
+        }
+        _ => planned.os_error(&format!("create mountpoint for {} mount", planned.mount.destination), errno),
+    })
 }
 
+/// The runtime itself writes below these: a link there would be the image choosing where.
 fn must_be_ordinary(planned: &PlannedMount<'_>) -> bool {
     let own = ["/proc", "/sys", "/dev"].iter().any(|path| planned.destination == Path::new(path));
     own || ["proc", "sysfs"].contains(&planned.mount.kind.as_str())

@@ -61,6 +61,17 @@ impl<'a> Root<'a> {
         Ok(directory)
     }
 
+    /// As [`Root::make_directory`], with `ELOOP` where any component is a symbolic link.
+    pub(crate) fn make_ordinary_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
+        match self.locate_without_links(path) {
+            Err(Errno::NOENT) => {
+                drop(self.make_directory(path, mode)?);
+                self.locate_without_links(path)
+            }
+            other => other,
+        }
+    }
+
     /// Opens the file `path` as a place; makes an empty regular file, and its parents, where it is missing.
     pub(crate) fn make_file(&self, path: &Path) -> Result<OwnedFd> {
         match self.locate(path) {

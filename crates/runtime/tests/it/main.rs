@@ -3,6 +3,8 @@
 //! They need root. Run them with a process for each test (`cargo nextest run`): a container's init is a copy of its creator, which
 //! should have no other busy threads.
 
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test ends by a panic, and this is a program")]
+
 mod attacks;
 mod exec;
 mod harness;
