@@ -14,13 +14,14 @@
 //! | `procfs.rs` | a procfs that nothing in a container can cover |
 //! | `rootfs.rs`, `mounts.rs`, `mount_options.rs`, `cgroup_mount.rs`, `copy_up.rs`, `masked.rs`, `devices.rs` | its tree |
 //! | `namespaces.rs`, `id_maps.rs`, `users.rs`, `properties.rs`, `sysctl.rs`, `labels.rs`, … | one part of the configuration each |
-//! | `state.rs` | containers of the command line on disk |
+//! | `state.rs`, `checkpoint.rs` | containers of the command line on disk, and in CRIU's images |
 //!
 //! What this crate must not do: start threads, log, print, or resolve a path of a container otherwise than through `root.rs`.
 
 mod capability_names;
 mod cgroup_mount;
 mod channel;
+mod checkpoint;
 mod container;
 mod copy_up;
 mod creator;
@@ -51,6 +52,7 @@ mod sysctl;
 mod users;
 
 pub use capability_names::{capability_names, capability_number};
+pub use checkpoint::{CriuOptions, RestoreRequest, checkpoint, restore};
 pub use container::{Created, Running, create, create_and_start, create_with_listener};
 pub use error::{Error, Kind, Result, Stage, errno_text};
 pub use exec::{Executed, exec};

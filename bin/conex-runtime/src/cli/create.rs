@@ -98,7 +98,7 @@ fn create_in(
 ) -> Result<(), CommandError> {
     let listener = directory.listen()?;
     let request = bundle.request(global, options);
-    let mut running = runtime::create_with_listener(request, listener).map_err(starting("runc create"))?;
+    let mut running = runtime::create_with_listener(request, listener).map_err(starting("conex-runtime create"))?;
     let saved = publish(global, options, bundle, directory, &mut running);
     if saved.is_err() {
         end(&running);
@@ -140,23 +140,29 @@ fn run_in(
 ) -> Result<(Running, Saved), CommandError> {
     let request = bundle.request(global, options);
     if bundle.spec.hooks.is_none() {
-        let mut running = runtime::create_and_start(request).map_err(starting("runc run"))?;
+        let mut running = runtime::create_and_start(request).map_err(starting("conex-runtime run"))?;
         let saved = publish(global, options, bundle, directory, &mut running).inspect_err(|_| end(&running))?;
         return Ok((running, saved));
     }
     // Hooks may ask for the container's state, so it is on disk before they can.
-    let mut created = runtime::create(request).map_err(starting("runc run"))?;
+    let mut created = runtime::create(request).map_err(starting("conex-runtime run"))?;
     let console = created.take_console();
     let saved = Saved::of(created.container(), &bundle.spec, &bundle.path, &bundle.rootfs);
     if let Err(error) = directory.save(&saved) {
         let _the_first_error_is_told = created.abandon();
         return Err(error.into());
     }
-    let mut running = created.start().map_err(starting("runc run"))?;
+    let mut running = created.start().map_err(starting("conex-runtime run"))?;
     running.console = console;
     let published = publish(global, options, bundle, directory, &mut running);
     let saved = published.and_then(|saved| Ok(directory.run_poststart(&saved).map(|()| saved)?));
-    Ok((saved.map_err(|error| (error, end(&running)).0).map(|saved| (running, saved)))?)
+    match saved {
+        Ok(saved) => Ok((running, saved)),
+        Err(error) => {
+            end(&running);
+            Err(error)
+        }
+    }
 }
 
 /// Ends a container that was started and cannot be kept.
@@ -248,7 +254,7 @@ impl Bundle {
 }
 
 /// Reads a bundle's configuration.
-fn read_config(path: &Path) -> Result<Spec, CommandError> {
+pub(super) fn read_config(path: &Path) -> Result<Spec, CommandError> {
     let subject = || format!("cannot read {}", path.display());
     let size = std::fs::metadata(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => {
@@ -277,11 +283,11 @@ fn check_version(version: &str) -> Result<(), CommandError> {
 fn check_terminal(terminal: bool, options: &CreateOptions) -> Result<(), CommandError> {
     match (terminal, &options.console_socket) {
         (true, None) if options.detach => Err(CommandError::Refused(
-            "cannot allocate tty if runc will detach without setting console socket".to_owned(),
+            "cannot allocate tty if the runtime will detach without setting console socket".to_owned(),
         )),
-        (false, Some(_)) => {
-            Err(CommandError::Refused("cannot use console socket if runc will not detach or allocate tty".to_owned()))
-        }
+        (false, Some(_)) => Err(CommandError::Refused(
+            "cannot use console socket if the runtime will not detach or allocate tty".to_owned(),
+        )),
         _ => Ok(()),
     }
 }

@@ -192,12 +192,12 @@ fn finish(
 fn check_terminal(process: &Process, options: &ExecOptions) -> Result<(), CommandError> {
     if process.terminal && options.detach && options.console_socket.is_none() {
         return Err(CommandError::Refused(
-            "cannot allocate tty if runc will detach without setting console socket".to_owned(),
+            "cannot allocate tty if the runtime will detach without setting console socket".to_owned(),
         ));
     }
     if !process.terminal && options.console_socket.is_some() {
         return Err(CommandError::Refused(
-            "cannot use console socket if runc will not detach or allocate tty".to_owned(),
+            "cannot use console socket if the runtime will not detach or allocate tty".to_owned(),
         ));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The OCI runtime's command line: global options, the choice of a command, and how errors are told.
 
 mod arguments;
+mod checkpoint;
 mod console;
 mod container;
 mod create;
@@ -191,6 +192,8 @@ fn dispatch(global: &Global, command: &str, arguments: Arguments) -> Result<Exit
         "ps" => inspect::ps(global, arguments),
         "update" => update::update(global, arguments),
         "events" => events::events(global, arguments),
+        "checkpoint" => checkpoint::checkpoint(global, arguments),
+        "restore" => checkpoint::restore(global, arguments),
         "features" => inspect::features(arguments),
         "spec" => spec::spec(arguments),
         other => Err(UsageError::new(format!("no such command: {other}")).into()),

@@ -1,0 +1,244 @@
+//! Checkpoint and restore, by the program criu.
+//!
+//! CRIU knows how to take processes apart and put them together again; what it cannot know is which mounts and cgroups come from outside.
+//! This module tells it that, from the configuration. It runs `criu` as a program, so its absence, and everything that CRIU refuses, is an
+//! error with the place of CRIU's own log.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cgroups::Cgroup;
+use linux::clone::Child;
+use linux::mount_attr::{MountAttr, Reach, set_attributes};
+use linux::namespace;
+use oci::runtime::Spec;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::container::{Membership, Running, cgroup_error, cgroup_path, detect_host};
+use crate::error::{Context, Error, Result, Stage};
+use crate::mount_options::{MountOptions, PROPAGATION_SLAVE, Source};
+use crate::mounts::{attach_at, clone_tree};
+use crate::namespaces::NamespacePlan;
+use crate::request::CgroupManager;
+use crate::root::clean;
+use crate::state::Saved;
+
+/// What is said to CRIU for both directions.
+#[derive(Debug, Clone, Default)]
+pub struct CriuOptions {
+    /// Where the images are.
+    pub image_path: PathBuf,
+    /// Where the log goes; beside the images when empty.
+    pub work_path: PathBuf,
+    /// An earlier image that only differences are written to, relative to the images.
+    pub parent_path: Option<PathBuf>,
+    /// Lets the container run on.
+    pub leave_running: bool,
+    /// Writes memory only, before the real checkpoint.
+    pub pre_dump: bool,
+    /// CRIU's own switches, as `--tcp-established`.
+    pub switches: Vec<String>,
+    /// How cgroups are treated: `soft`, `full`, `strict` or `ignore`.
+    pub manage_cgroups: Option<String>,
+}
+
+/// A container to restore.
+#[derive(Debug)]
+pub struct RestoreRequest<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// The configuration with which it was created.
+    pub spec: &'a Spec,
+    /// Its root.
+    pub rootfs: &'a Path,
+    /// Who makes the cgroup.
+    pub cgroup: CgroupManager,
+    /// What is said to CRIU.
+    pub options: &'a CriuOptions,
+}
+
+/// Writes a container's processes to images. They end, unless the options say otherwise.
+pub fn checkpoint(container: &Saved, options: &CriuOptions) -> Result<()> {
+    make_directory(&options.image_path)?;
+    let verb = if options.pre_dump { "pre-dump" } else { "dump" };
+    let mut criu = criu(verb, &container.rootfs, options)?;
+    criu.args(["--tree".to_owned(), container.pid.to_string()]);
+    for destination in outside_mounts(&container.spec) {
+        criu.args(["--external".to_owned(), format!("mnt[{destination}]:{destination}")]);
+    }
+    if options.leave_running {
+        criu.arg("--leave-running");
+    }
+    if let Some(parent) = &options.parent_path {
+        criu.arg("--prev-images-dir").arg(parent);
+    }
+    if options.pre_dump {
+        criu.arg("--track-mem");
+    }
+    run(criu, verb, options)
+}
+
+/// Makes a container again from images. It runs from where it was.
+///
+/// The caller leaves its mount namespace for a new one.
+pub fn restore(request: &RestoreRequest<'_>) -> Result<Running> {
+    let namespaces = NamespacePlan::plan(request.spec, None)?;
+    let cgroup = match request.cgroup {
+        CgroupManager::None => None,
+        CgroupManager::Systemd => {
+            return Err(Error::new(Stage::Cgroup, "restore is not supported with systemd cgroups"));
+        }
+        CgroupManager::Files => {
+            let path = cgroup_path(request.spec, request.id)?;
+            let cgroup = Cgroup::create(&detect_host()?, &path).map_err(|error| cgroup_error(&error))?;
+            let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+            cgroup.apply(&resources).map_err(|error| cgroup_error(&error))?;
+            Some(cgroup)
+        }
+    };
+    let restored = restore_into(request, cgroup.as_ref());
+    match restored {
+        Ok(child) => {
+            let membership = Membership { namespaces: namespaces.all(), id: request.id.to_owned(), groups: Vec::new() };
+            Ok(Running::found(child, cgroup, membership))
+        }
+        Err(error) => {
+            if let Some(cgroup) = &cgroup {
+                let _the_first_error_is_told = cgroup.remove();
+            }
+            Err(error)
+        }
+    }
+}
+
+fn restore_into(request: &RestoreRequest<'_>, cgroup: Option<&Cgroup>) -> Result<Child> {
+    bind_root_on_itself(request.rootfs)?;
+    let pid_file = work_path(request.options).join("restored.pid");
+    let mut criu = criu("restore", request.rootfs, request.options)?;
+    criu.arg("--restore-detached").arg("--pidfile").arg(&pid_file);
+    let sources = request.spec.mounts.iter().filter(|mount| is_from_outside(mount));
+    for mount in sources {
+        let destination = clean(Path::new(&mount.destination));
+        criu.args(["--external".to_owned(), format!("mnt[{}]:{}", destination.display(), mount.source)]);
+    }
+    for place in cgroup.iter().flat_map(|cgroup| cgroup.paths()) {
+        criu.args(["--cgroup-root".to_owned(), format!("{}:/{}", place.name, place.below)]);
+    }
+    run(criu, "restore", request.options)?;
+    read_pid(&pid_file)
+}
+
+fn read_pid(pid_file: &Path) -> Result<Child> {
+    let failed = || format!("cannot read {}", pid_file.display());
+    let text = std::fs::read_to_string(pid_file).context(Stage::Operate, failed)?;
+    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Error::new(Stage::Operate, format!("{} holds no pid", pid_file.display())))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(Stage::Operate, || "the restored container is gone")?;
+    Ok(Child { pid, pidfd })
+}
+
+/// CRIU wants the root to be a mount whose parent passes nothing on.
+fn bind_root_on_itself(rootfs: &Path) -> Result<()> {
+    use std::os::fd::AsFd;
+    let failed = || format!("cannot bind {} on itself", rootfs.display());
+    namespace::unshare(namespace::MOUNT).context(Stage::Namespaces, || "cannot create a mount namespace")?;
+    let host = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(Stage::Rootfs, failed)?;
+    let slave = MountAttr { propagation: PROPAGATION_SLAVE, ..MountAttr::default() };
+    set_attributes(host.as_fd(), Reach::Recursive, &slave).context(Stage::Rootfs, failed)?;
+    let place = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let place = place.context(Stage::Rootfs, failed)?;
+    let tree = clone_tree(place.as_fd(), Reach::Recursive).context(Stage::Rootfs, failed)?;
+    attach_at(tree.as_fd(), place.as_fd()).context(Stage::Rootfs, failed)
+}
+
+/// What both directions say to CRIU.
+fn criu(verb: &str, rootfs: &Path, options: &CriuOptions) -> Result<Command> {
+    make_directory(work_path(options))?;
+    let mut criu = Command::new("criu");
+    let pairs: [(&str, OsString); 4] = [
+        ("--images-dir", options.image_path.clone().into()),
+        ("--work-dir", work_path(options).into()),
+        ("--root", rootfs.into()),
+        ("--log-file", log_name(verb).into()),
+    ];
+    criu.arg(verb);
+    for (option, value) in pairs {
+        criu.arg(option).arg(value);
+    }
+    criu.arg("-v4").args(&options.switches);
+    if let Some(mode) = &options.manage_cgroups {
+        criu.arg(format!("--manage-cgroups={mode}"));
+    }
+    Ok(criu)
+}
+
+fn run(mut criu: Command, verb: &str, options: &CriuOptions) -> Result<()> {
+    let output = criu.output().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::new(Stage::Operate, format!("{verb} needs the program criu, which is not installed"))
+        }
+        _ => Error::io(Stage::Operate, "cannot run criu", &error),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = work_path(options).join(log_name(verb));
+    Err(Error::new(Stage::Operate, format!("criu failed: {}; its log is {}", output.status, log.display())))
+}
+
+fn log_name(verb: &str) -> String {
+    format!("{}.log", if verb == "restore" { "restore" } else { "dump" })
+}
+
+fn work_path(options: &CriuOptions) -> &Path {
+    if options.work_path.as_os_str().is_empty() { &options.image_path } else { &options.work_path }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.context(Stage::Operate, || format!("cannot create {}", path.display())),
+    }
+}
+
+fn is_from_outside(mount: &oci::runtime::Mount) -> bool {
+    MountOptions::parse(mount).source != Source::FileSystem
+}
+
+/// The destinations of binds, of masked files and of the cgroup hierarchies: their sources are not in the images.
+fn outside_mounts(spec: &Spec) -> Vec<String> {
+    let binds = spec.mounts.iter().filter(|mount| is_from_outside(mount));
+    let mut destinations: Vec<String> =
+        binds.map(|mount| clean(Path::new(&mount.destination)).display().to_string()).collect();
+    destinations.extend(spec.linux.iter().flat_map(|linux| linux.masked_paths.iter().cloned()));
+    destinations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_and_masks_come_from_outside() {
+        let spec: Spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.3.0",
+            "mounts": [
+                { "destination": "/proc", "type": "proc" },
+                { "destination": "/data/../etc/hosts", "type": "bind", "source": "/hosts", "options": ["rbind"] },
+            ],
+            "linux": { "maskedPaths": ["/proc/kcore"] },
+        }))
+        .unwrap();
+        assert_eq!(outside_mounts(&spec), ["/etc/hosts", "/proc/kcore"]);
+    }
+
+    #[test]
+    fn the_log_lies_beside_the_images_unless_told_otherwise() {
+        let mut options = CriuOptions { image_path: "/images".into(), ..CriuOptions::default() };
+        assert_eq!(work_path(&options), Path::new("/images"));
+        options.work_path = "/work".into();
+        assert_eq!(work_path(&options), Path::new("/work"));
+    }
+}
