@@ -292,9 +292,9 @@ impl Container {
     /// What the runtime has written into its log, or else what is known otherwise.
     fn failed(&self, step: &str, otherwise: &str) -> Failure {
         let log = fs::read_to_string(self.runtime.bundle.join("runtime.log")).unwrap_or_default();
-        let entries = log.lines().filter_map(|line| serde_json::from_str::<LogEntry>(line).ok());
-        let logged =
-            entries.filter(|entry| entry.level == "error" || entry.level.is_empty()).last().map(|entry| entry.msg);
+        let mut entries = log.lines().filter_map(|line| serde_json::from_str::<LogEntry>(line).ok());
+        let last_error = entries.rfind(|entry| entry.level == "error" || entry.level.is_empty());
+        let logged = last_error.map(|entry| entry.msg);
         let message = logged.unwrap_or_else(|| format!("{} {step}: {}", self.runtime.path.display(), otherwise.trim()));
         failure::new(kind_of(&message), step, message)
     }

@@ -1,5 +1,7 @@
 //! A real monitor, driven by its protocol. The tests need root; what they mount is seen by their containers alone.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may fail loudly, and measurements print")]
+
 mod attach;
 mod exec;
 mod init;
