@@ -10,6 +10,9 @@ mod body;
 mod connection;
 mod dispatch;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gone;
 mod handlers;
 mod hijack;

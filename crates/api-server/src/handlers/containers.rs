@@ -9,6 +9,7 @@ use engine::model::{
     ChangeKind, ContainerName, ContainerQuery, ContainerView, EngineError, ErrorKind, RemoveOptions, Signal,
     StopOptions,
 };
+use http::StatusCode;
 use jiff::Timestamp;
 
 use super::{done, terminal_size};
@@ -32,7 +33,7 @@ pub(crate) async fn list(engine: &Engine, request: &Request) -> ApiResult<Reply>
     let mut list: Vec<Summary> = Vec::with_capacity(views.len());
     for view in views {
         let sizes = match request.query.flag("size") {
-            true => Some(engine.container_sizes(&view.id.to_string()).await?),
+            true => Some(engine.container_sizes(view.id.as_ref()).await?),
             false => None,
         };
         list.push(summary::summary(&view, names.of(&view), sizes, now).for_version(request.version));
@@ -67,9 +68,20 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
     let cgroup_v1 = engine.system_info().cgroup_version == "1";
     let context = CreateContext { name: &name, platform: &platform, version, cgroup_v1 };
     let (wanted, more_warnings) = create::parse(body, context)?;
-    let created = engine.create_container(wanted).await?;
+    let created = engine.create_container(wanted).await.map_err(refuse_create)?;
     let warnings = created.warnings.into_iter().chain(more_warnings).collect();
     Ok(reply::created(&CreateResponse { id: created.id.to_string(), warnings }))
+}
+
+/// Clients take every 404 here for a missing image and begin to pull it, so only that is one.
+fn refuse_create(error: EngineError) -> ApiError {
+    let refusal = ApiError::from(error);
+    match refusal.status {
+        StatusCode::NOT_FOUND if !refusal.message.starts_with("No such image") => {
+            ApiError { status: StatusCode::BAD_REQUEST, ..refusal }
+        }
+        _ => refusal,
+    }
 }
 
 pub(crate) async fn inspect(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
@@ -176,7 +188,7 @@ pub(crate) async fn remove(engine: &Engine, name: &str, request: &Request) -> Ap
 
 pub(crate) async fn resize(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
     engine.resize_container(name, terminal_size(request)?).await?;
-    Ok(reply::empty(http::StatusCode::OK))
+    Ok(reply::empty(StatusCode::OK))
 }
 
 pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
@@ -191,4 +203,16 @@ pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply
 /// Whether an error says that something is not there.
 pub(crate) fn is_not_found(error: &EngineError) -> bool {
     error.kind() == ErrorKind::NotFound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_image_makes_clients_pull() {
+        let status = |message: &str| refuse_create(EngineError::not_found(message)).status;
+        assert_eq!(status("No such image: x:latest"), StatusCode::NOT_FOUND);
+        assert_eq!(status("network x not found"), StatusCode::BAD_REQUEST);
+    }
 }

@@ -37,6 +37,9 @@ pub(crate) fn parse(
 ) -> ApiResult<(model::CreateRequest, Vec<String>)> {
     let version = context.version;
     let mut config = request.config;
+    if config == Config::default() {
+        return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
+    }
     let host = normalised(request.host_config.unwrap_or_default(), context);
     refuse_unsupported(&host)?;
     let mut warnings = Vec::new();
@@ -467,19 +470,22 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (json, part) in [
-            (r#"{"HostConfig":{"Isolation":"hyperv"}}"#, "isolation"),
-            (r#"{"HostConfig":{"Cgroup":"container:x"}}"#, "HostConfig.Cgroup"),
-            (r#"{"HostConfig":{"CpuPercent":3}}"#, "CpuPercent"),
-            (r#"{"HostConfig":{"CapDrop":["CAP_X"]}}"#, "invalid CapDrop"),
-            (r#"{"HostConfig":{"OomScoreAdj":1001}}"#, "oom score"),
-            (r#"{"HostConfig":{"ShmSize":-1}}"#, "SHM size"),
-            (r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"x"}]}}}"#, "invalid IP address: x"),
-            (r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}"#, "invalid port specification"),
+            (r#"{"Image":"a","HostConfig":{"Isolation":"hyperv"}}"#, "isolation"),
+            (r#"{"Image":"a","HostConfig":{"Cgroup":"container:x"}}"#, "HostConfig.Cgroup"),
+            (r#"{"Image":"a","HostConfig":{"CpuPercent":3}}"#, "CpuPercent"),
+            (r#"{"Image":"a","HostConfig":{"CapDrop":["CAP_X"]}}"#, "invalid CapDrop"),
+            (r#"{"Image":"a","HostConfig":{"OomScoreAdj":1001}}"#, "oom score"),
+            (r#"{"Image":"a","HostConfig":{"ShmSize":-1}}"#, "SHM size"),
+            (r#"{"Image":"a","HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"x"}]}}}"#, "invalid IP address: x"),
+            (
+                r#"{"Image":"a","HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}"#,
+                "invalid port specification",
+            ),
             (r#"{"ExposedPorts":{"x":{}}}"#, "invalid port specification"),
             (r#"{"Env":["=x"]}"#, "invalid environment variable: =x"),
             (r#"{"StopSignal":"BAD"}"#, "invalid signal: BAD"),
             (r#"{"Healthcheck":{"Interval":5}}"#, "Interval in Healthcheck"),
-            (r#"{"HostConfig":{"RestartPolicy":{"Name":"x"}}}"#, "restart policy"),
+            (r#"{"Image":"a","HostConfig":{"RestartPolicy":{"Name":"x"}}}"#, "restart policy"),
         ] {
             assert!(refusal(json).contains(part), "{json}: {}", refusal(json));
         }
@@ -491,6 +497,7 @@ mod tests {
         let (spec, warnings) = create_at(ApiVersion::NEWEST, json).unwrap();
         assert_eq!(spec.endpoints["bridge"].mac_address.as_deref(), Some("02:42:00:00:00:01"));
         assert_eq!(warnings.len(), 1);
+        assert!(refusal("{}").contains("config cannot be empty"));
         let (spec, warnings) = create_at(ApiVersion::new(1, 43), json).unwrap();
         assert_eq!((spec.endpoints.len(), warnings.len()), (1, 0));
         let other = r#"{"MacAddress":"02:42:00:00:00:01","NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:42:00:00:00:02"}}}}"#;
@@ -500,7 +507,12 @@ mod tests {
     #[test]
     fn older_clients_get_older_defaults() {
         let at = |minor| {
-            create_at(ApiVersion::new(1, minor), r#"{"HostConfig":{"AutoRemove":true,"ConsoleSize":[1,2]}}"#).unwrap().0
+            create_at(
+                ApiVersion::new(1, minor),
+                r#"{"Image":"a","HostConfig":{"AutoRemove":true,"ConsoleSize":[1,2]}}"#,
+            )
+            .unwrap()
+            .0
         };
         let old = at(24);
         assert_eq!(

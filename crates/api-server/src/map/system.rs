@@ -29,7 +29,7 @@ pub(crate) fn version(info: &SystemInfo) -> Version {
     let details = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Version {
         platform: Platform { name: format!("Conex {}", info.version) },
-        components: vec![Component { name: "Engine".to_owned(), version: info.version.clone(), details }],
+        components: vec![Component { name: "Engine".to_owned(), version: server_version(&info.version), details }],
         version: server_version(&info.version),
         api_version: ApiVersion::NEWEST.to_string(),
         min_api_version: ApiVersion::OLDEST.to_string(),
