@@ -12,9 +12,7 @@
 //!
 //! They are written in that order, each synced before the next, and removed in the opposite order. So a crash leaves at
 //! worst a layer or a configuration that nothing names, which the next start removes, or an image without a name, which
-//! the user sees. Layers reach the disk behind the answer (see [`snapshots::Snapshotter::sync`]): if the machine goes down
-//! before, the snapshotter finds out, and the image is damaged. What the disk has lost is reported
-//! ([`ImageStore::problems`]) and never used; loading it again heals it.
+//! the user sees. What the disk has lost is reported ([`ImageStore::problems`]) and never used; loading it again heals it.
 //!
 //! Readers take an immutable [`Catalogue`] and never wait; one lock orders writers. Everything blocks; the engine calls it
 //! from blocking threads. What must not be known here: containers (but for [`ImageUsers`]), HTTP, how layers are kept.

@@ -184,11 +184,6 @@ impl Snapshotter for Directories {
         if actual == *layer { Ok(()) } else { Err(Error::Corrupt { layer: *layer, actual }) }
     }
 
-    fn sync(&self) -> Result<(), Error> {
-        // A layer has its name only when it is synced.
-        Ok(())
-    }
-
     fn remove(&self, layer: &DiffId) -> Result<(), Error> {
         let (place, work) = (self.trees.layer(layer), self.trees.work(layer));
         match durable::rename(&place, &work) {

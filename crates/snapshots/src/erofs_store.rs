@@ -4,7 +4,6 @@
 //! <root>/layers/
 //!   lock                   held by the engine that uses this root
 //!   sha256/.tmp-…          on their way
-//!   sha256/<hex>.sync      whether the other two are on the disk for good
 //!   sha256/<hex>.erofs     the index, named before the tar
 //!   sha256/<hex>.tar       the layer; it is here when this is here
 //! <run>/layers/
@@ -25,7 +24,6 @@ use durable::{Lock, PathError, StagedFile};
 use oci::{DiffId, Digest};
 
 use crate::layer_writer::{Commit, StagedLayer};
-use crate::syncer::{self, Durability, Syncer};
 use crate::{
     Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Snapshotter, Upper, index, mount, upper,
 };
@@ -50,7 +48,6 @@ pub(crate) struct ErofsStore {
 #[derive(Debug)]
 struct Files {
     dir: PathBuf,
-    syncer: Syncer,
 }
 
 impl ErofsStore {
@@ -58,9 +55,7 @@ impl ErofsStore {
         let dir = layers.join("sha256");
         let made = durable::create_dir(&dir, DIR_MODE).and_then(|()| durable::sweep_temporaries(&dir)).map(drop);
         made.and_then(|()| durable::create_dir(&mounts.join("empty"), DIR_MODE))?;
-        let syncer = Syncer::start(&dir)?;
-        let files = Arc::new(Files { dir, syncer });
-        files.recover()?;
+        let files = Arc::new(Files { dir });
         Ok(ErofsStore { files, mounts: mounts.to_owned(), backend, mounting: Mutex::new(()), _lock: lock })
     }
 
@@ -156,30 +151,13 @@ impl Files {
 
     /// Removes the tar first: an index alone is no layer.
     fn remove(&self, layer: &DiffId) -> Result<(), PathError> {
-        for path in [self.tar(layer), self.index(layer), self.dir.join(syncer::mark_name(layer))] {
+        for path in [self.tar(layer), self.index(layer)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result.map_err(PathError::with(durable::Operation::Remove, &path))?,
             }
         }
         durable::sync_dir(&self.dir)
-    }
-
-    /// Goes through the layers that were not synced when the last engine ended. What is only in memory is synced; where the machine
-    /// went down, the tar is hashed again, and a layer that has lost bytes is removed: its image will be reported as damaged.
-    fn recover(&self) -> Result<(), OpenError> {
-        for layer in self.layers().map_err(OpenError::Recovery)? {
-            match self.syncer.durability(&layer) {
-                Durability::Synced => {}
-                Durability::InMemory => self.syncer.sync_soon(layer),
-                Durability::Unknown => match self.verify(&layer) {
-                    Ok(()) => syncer::sync_layer(&self.dir, &layer)?,
-                    Err(Error::Corrupt { .. } | Error::Refused(_)) => self.remove(&layer)?,
-                    Err(error) => return Err(OpenError::Recovery(error)),
-                },
-            }
-        }
-        Ok(())
     }
 
     /// Hashes the tar again, and makes the index from it again.
@@ -210,7 +188,7 @@ fn parse_hex(hex: &str) -> Option<DiffId> {
 }
 
 impl Commit for Files {
-    /// The tar is named last: whoever finds it finds everything. The disk comes later, see [`syncer`](crate::syncer).
+    /// Both files reach the disk before either is named, and the tar is named last: whoever finds it finds everything.
     fn commit(&self, layer: StagedLayer) -> Result<(), Error> {
         if self.tar(&layer.diff_id).exists() {
             return Ok(());
@@ -218,11 +196,11 @@ impl Commit for Files {
         let staged_index = StagedFile::create(&self.dir)?;
         index::write(&layer.tree, &layer.diff_id, layer.file.file(), layer.tar_bytes, staged_index.file())?;
         drop(layer.tree);
-        self.syncer.mark_in_memory(&layer.diff_id)?;
+        layer.file.sync()?;
+        staged_index.sync()?;
         staged_index.commit_volatile(&format!("{}.erofs", layer.diff_id.hex()))?;
         layer.file.commit_volatile(&format!("{}.tar", layer.diff_id.hex()))?;
-        self.syncer.sync_soon(layer.diff_id);
-        Ok(())
+        Ok(durable::sync_dir(&self.dir)?)
     }
 }
 
@@ -258,10 +236,6 @@ impl Snapshotter for ErofsStore {
 
     fn verify(&self, layer: &DiffId) -> Result<(), Error> {
         self.files.verify(layer)
-    }
-
-    fn sync(&self) -> Result<(), Error> {
-        Ok(self.files.syncer.wait()?)
     }
 
     fn remove(&self, layer: &DiffId) -> Result<(), Error> {

@@ -11,9 +11,6 @@ pub enum OpenError {
     /// A directory of the store cannot be made or read.
     #[error("cannot open the layer store")]
     Root(#[from] durable::PathError),
-    /// What a crash left cannot be put in order.
-    #[error("cannot check the layers that were not synced before the last crash")]
-    Recovery(#[source] Error),
     /// The chosen back end does not work here.
     #[error("layers cannot be kept as {backend} here: {reason}")]
     Unsupported {

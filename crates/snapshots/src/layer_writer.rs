@@ -1,30 +1,18 @@
 //! A layer on its way into the store.
-//!
-//! ```text
-//! caller's thread   parse names ─▶ collect 1 MiB ─▶ write to the file ─┐
-//! hashing thread                                                       SHA-256 ◀┘
-//! ```
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
 
 use archive::Refusal;
 use archive::layer::LayerTree;
 use archive::tar::{Decoder, Event, Limits};
 use durable::StagedFile;
-use oci::{DiffId, Digest};
-use sha2::{Digest as _, Sha256};
+use oci::DiffId;
 
 use crate::Error;
-
-/// Bytes that go through the pipeline together.
-const BUFFER_BYTES: usize = 1 << 20;
-/// Buffers between the two threads; with the two that the threads hold, memory stays below 8 MiB.
-const BUFFERS_QUEUED: usize = 4;
+use crate::pipeline::Pipeline;
 
 /// A layer that has been stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,50 +40,38 @@ pub(crate) trait Commit: Send + Sync + fmt::Debug {
 
 /// Takes the uncompressed tar of one layer, hashing and indexing it as it comes.
 ///
-/// Write in pieces of any size; hashing runs on its own thread. A refusal of the tar's contents surfaces as an [`io::Error`] of kind
+/// Write in pieces of any size; hashing and writing run on threads of their own. A refusal of the tar's contents surfaces as an [`io::Error`] of kind
 /// `InvalidData` from `write`, and again, typed, from [`finish`](LayerWriter::finish).
 #[derive(Debug)]
 pub struct LayerWriter {
     store: Arc<dyn Commit>,
+    /// Before the file, so that a writer that is dropped stops its threads before the file is removed.
+    pipeline: Pipeline,
     file: StagedFile,
     decoder: Decoder,
     tree: LayerTree,
-    buffer: Vec<u8>,
-    hasher: Hasher,
     refused: Option<Refusal>,
-    tar_bytes: u64,
 }
 
 impl LayerWriter {
     pub(crate) fn new(store: Arc<dyn Commit>, dir: &Path, limits: Limits) -> Result<Self, Error> {
         let file = StagedFile::create(dir)?;
-        let hasher = Hasher::start().map_err(Error::io("start a thread for", file.path()))?;
-        Ok(LayerWriter {
-            store,
-            file,
-            decoder: Decoder::new(limits),
-            tree: LayerTree::new(),
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-            hasher,
-            refused: None,
-            tar_bytes: 0,
-        })
+        let pipeline = Pipeline::new(file.file(), file.path()).map_err(Error::io("open", file.path()))?;
+        Ok(LayerWriter { store, pipeline, file, decoder: Decoder::new(limits), tree: LayerTree::new(), refused: None })
     }
 
-    /// Ends the tar and names the layer, which may be used from now on; [`Snapshotter::sync`](crate::Snapshotter::sync) waits until
-    /// it is on the disk. A layer that was here already is kept as it was. With `expected`, any other digest is
-    /// [`Error::WrongDigest`] and leaves nothing.
-    pub fn finish(mut self, expected: Option<&DiffId>) -> Result<Layer, Error> {
-        if let Some(refusal) = self.refused.take() {
+    /// Ends the tar and names the layer: everything is on the disk before its name is. A layer that was here already is kept as it
+    /// was. With `expected`, any other digest is [`Error::WrongDigest`] and leaves nothing.
+    pub fn finish(self, expected: Option<&DiffId>) -> Result<Layer, Error> {
+        if let Some(refusal) = self.refused {
             return Err(refusal.into());
         }
         self.decoder.end()?;
-        self.pass_on().map_err(Error::io("write", self.file.path()))?;
-        let diff_id = DiffId(self.hasher.finish());
+        let tar_bytes = self.pipeline.bytes();
+        let diff_id = DiffId(self.pipeline.finish().map_err(Error::io("write", self.file.path()))?);
         if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
             return Err(Error::WrongDigest { expected: *expected, actual: diff_id });
         }
-        let tar_bytes = self.tar_bytes;
         self.store.commit(StagedLayer { file: self.file, tree: self.tree, diff_id, tar_bytes })?;
         Ok(Layer { diff_id, tar_bytes })
     }
@@ -110,17 +86,6 @@ impl LayerWriter {
         }
         Ok(())
     }
-
-    /// Writes what has been collected and gives it to the hashing thread.
-    fn pass_on(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.file.write_all(&self.buffer)?;
-        let next = self.hasher.next_buffer();
-        self.hasher.hash(std::mem::replace(&mut self.buffer, next));
-        Ok(())
-    }
 }
 
 impl Write for LayerWriter {
@@ -128,16 +93,10 @@ impl Write for LayerWriter {
         if let Some(refusal) = &self.refused {
             return Err(refusal.clone().into());
         }
-        let taken = bytes.len().min(BUFFER_BYTES - self.buffer.len());
-        let bytes = &bytes[..taken];
-        if let Err(refusal) = self.parse(bytes) {
+        let taken = self.pipeline.write(bytes)?;
+        if let Err(refusal) = self.parse(&bytes[..taken]) {
             self.refused = Some(refusal.clone());
             return Err(refusal.into());
-        }
-        self.buffer.extend_from_slice(bytes);
-        self.tar_bytes += taken as u64;
-        if self.buffer.len() == BUFFER_BYTES {
-            self.pass_on()?;
         }
         Ok(taken)
     }
@@ -145,52 +104,4 @@ impl Write for LayerWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The hashing thread. Dropped, it ends with the channel to it.
-#[derive(Debug)]
-struct Hasher {
-    full: Option<SyncSender<Vec<u8>>>,
-    empty: Receiver<Vec<u8>>,
-    thread: Option<JoinHandle<Digest>>,
-}
-
-impl Hasher {
-    fn start() -> io::Result<Self> {
-        let (full, to_hash) = sync_channel(BUFFERS_QUEUED);
-        let (hashed, empty) = sync_channel(BUFFERS_QUEUED);
-        let thread =
-            std::thread::Builder::new().name("layer-sha256".to_owned()).spawn(move || hash_all(&to_hash, &hashed))?;
-        Ok(Hasher { full: Some(full), empty, thread: Some(thread) })
-    }
-
-    fn next_buffer(&self) -> Vec<u8> {
-        match self.empty.try_recv() {
-            Ok(buffer) => buffer,
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Vec::with_capacity(BUFFER_BYTES),
-        }
-    }
-
-    fn hash(&self, buffer: Vec<u8>) {
-        if let Some(full) = &self.full {
-            full.send(buffer).expect("the hashing thread ends only after its channel");
-        }
-    }
-
-    fn finish(&mut self) -> Digest {
-        self.full = None;
-        let thread = self.thread.take().expect("a hasher is finished once");
-        thread.join().expect("hashing does not panic")
-    }
-}
-
-fn hash_all(to_hash: &Receiver<Vec<u8>>, hashed: &SyncSender<Vec<u8>>) -> Digest {
-    let mut sha256 = Sha256::new();
-    for mut buffer in to_hash {
-        sha256.update(&buffer);
-        buffer.clear();
-        // When the writer has buffers enough, this one is freed.
-        let _ = hashed.try_send(buffer);
-    }
-    Digest::from_bytes(sha256.finalize().into())
 }

@@ -12,7 +12,7 @@
 //! ```text
 //! <root>/layers/                           <run>/layers/
 //!   lock                                     <32 hex digits of a diff-id>/    a mounted layer (EROFS)
-//!   sha256/<hex>.{tar,erofs,sync}            empty/                           for images without layers
+//!   sha256/<hex>.tar, <hex>.erofs            empty/                           for images without layers
 //!   unpacked/<hex>/{root,skeleton}           (directories)
 //! ```
 //!
@@ -31,9 +31,9 @@ mod index;
 mod layer_writer;
 mod mount;
 mod open;
+mod pipeline;
 mod probe;
 mod skeleton;
-mod syncer;
 mod upper;
 
 pub use archive::changes::{Change, ChangeKind};
@@ -126,10 +126,6 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
 
     /// Hashes the layer's tar again; [`Error::Corrupt`] when it is not what it was.
     fn verify(&self, layer: &DiffId) -> Result<(), Error>;
-
-    /// Waits until every layer accepted so far is on the disk. Until then it survives the engine, but not the machine: after a
-    /// power failure it is checked, and removed if bytes are missing.
-    fn sync(&self) -> Result<(), Error>;
 
     /// Forgets the layer; one that is not here is no error. The caller makes sure that no container uses it: a mounted layer lives on
     /// until the last overlay on it is gone, but an unpacked one is gone at once.

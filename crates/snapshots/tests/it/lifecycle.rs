@@ -95,7 +95,6 @@ fn a_removed_layer_leaves_nothing() {
         let before = files_below(store.dir.path());
         let layer = add(&*store.snapshotter, &awkward_tar()).unwrap();
         store.snapshotter.lower_dirs(&[layer]).unwrap();
-        store.snapshotter.sync().unwrap();
         store.snapshotter.remove(&layer).unwrap();
         store.snapshotter.remove(&layer).unwrap();
         assert!(!store.snapshotter.has(&layer));
@@ -172,54 +171,6 @@ fn a_lost_or_damaged_index_is_made_again_the_same() {
     }
 }
 
-/// What a power failure leaves of a layer that was named but not synced, and what becomes of it.
-#[test]
-fn after_a_crash_a_layer_is_right_or_gone() {
-    let keep = |_: &Path, _: &DiffId| {};
-    let cut_tar = |dir: &Path, layer: &DiffId| {
-        OpenOptions::new().write(true).open(stored(dir, layer, "tar")).unwrap().set_len(4096).unwrap();
-    };
-    let empty_tar = |dir: &Path, layer: &DiffId| fs::write(stored(dir, layer, "tar"), b"").unwrap();
-    let zeroed_index = |dir: &Path, layer: &DiffId| fs::write(stored(dir, layer, "erofs"), [0; 4096]).unwrap();
-    let no_index = |dir: &Path, layer: &DiffId| fs::remove_file(stored(dir, layer, "erofs")).unwrap();
-    let check = |what: &str, damage: &dyn Fn(&Path, &DiffId), survives: bool| {
-        for mark in ["", "another boot"] {
-            let Store { dir, snapshotter } = Store::new(Backend::ErofsFile);
-            let layer = add(&*snapshotter, &awkward_tar()).unwrap();
-            drop(snapshotter);
-            fs::write(stored(dir.path(), &layer, "sync"), mark).unwrap();
-            damage(dir.path(), &layer);
-            let snapshotter = open(dir.path(), Backend::ErofsFile);
-            assert_eq!(snapshotter.has(&layer), survives, "{what}");
-            if survives {
-                snapshotter.verify(&layer).unwrap();
-                let lower = snapshotter.lower_dirs(&[layer]).unwrap().remove(0);
-                assert_eq!(fs::read_to_string(lower.join("replaced")).unwrap(), "second", "{what}");
-                assert_eq!(fs::read(stored(dir.path(), &layer, "sync")).unwrap(), b"synced");
-            } else {
-                assert_eq!(files_below(&dir.path().join("root")), [PathBuf::from("layers/lock")], "{what}");
-            }
-        }
-    };
-    check("nothing lost", &keep, true);
-    check("end of the tar lost", &cut_tar, false);
-    check("tar empty", &empty_tar, false);
-    check("index zeroed", &zeroed_index, true);
-    check("index lost", &no_index, true);
-}
-
-#[test]
-fn a_layer_in_memory_survives_the_daemon_without_being_hashed_again() {
-    let Store { dir, snapshotter } = Store::new(Backend::ErofsFile);
-    let layer = add(&*snapshotter, &awkward_tar()).unwrap();
-    drop(snapshotter);
-    let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap();
-    fs::write(stored(dir.path(), &layer, "sync"), boot).unwrap();
-    let snapshotter = open(dir.path(), Backend::ErofsFile);
-    snapshotter.sync().unwrap();
-    assert_eq!(fs::read(stored(dir.path(), &layer, "sync")).unwrap(), b"synced");
-}
-
 #[test]
 fn leftovers_of_a_crash_are_swept() {
     for backend in BACKENDS {
@@ -273,7 +224,7 @@ fn the_forms_on_disk_are_those_that_are_documented() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["erofs", "sync", "tar"].map(|suffix| format!("{}.{suffix}", layer.hex())));
+    assert_eq!(names, ["erofs", "tar"].map(|suffix| format!("{}.{suffix}", layer.hex())));
     for path in ["root/layers", "root/layers/sha256", "run/layers"] {
         assert_eq!(fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777, 0o700, "{path}");
     }
