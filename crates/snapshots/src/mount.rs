@@ -16,6 +16,8 @@ use crate::Backend;
 
 /// How often another process may take a free loop device from under our nose.
 const LOOP_ATTEMPTS: usize = 64;
+/// What `fsconfig` takes at most.
+const OPTION_BYTES_MAX: usize = 255;
 const BLOCK_BYTES: u32 = erofs::BLOCK_BYTES as u32;
 
 /// Mounts an index with its tar, read-only, at no place yet.
@@ -25,7 +27,7 @@ pub(crate) fn mount_detached(backend: Backend, index: &File, tar: &File) -> io::
         let (index, tar) = (attach_loop(index)?, attach_loop(tar)?);
         return mount_erofs(&index.path, &tar.path);
     }
-    mount_erofs(&fd_path(index), &fd_path(tar))
+    mount_erofs(&name_of(index), &name_of(tar))
 }
 
 /// Moves a detached mount to its place.
@@ -59,9 +61,11 @@ fn mount_erofs(source: &str, device: &str) -> io::Result<OwnedFd> {
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// A name for an open file that is short enough for a mount option (255 bytes) and cannot be swapped for another.
-fn fd_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
+/// A name for an open file, as the mount table will show it: its path, or, where that is too long for a mount option, its descriptor.
+fn name_of(file: &File) -> String {
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = std::fs::read_link(&descriptor).ok().and_then(|path| path.into_os_string().into_string().ok());
+    path.filter(|path| path.len() <= OPTION_BYTES_MAX && path.starts_with('/')).unwrap_or(descriptor)
 }
 
 #[derive(Debug)]

@@ -229,3 +229,17 @@ fn the_forms_on_disk_are_those_that_are_documented() {
         assert_eq!(fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777, 0o700, "{path}");
     }
 }
+
+#[test]
+fn long_paths_are_mounted_too() {
+    for backend in [Backend::ErofsFile, Backend::ErofsLoop] {
+        crate::support::private_mounts();
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(200)).join("e".repeat(200));
+        fs::create_dir_all(&deep).unwrap();
+        let snapshotter = open(&deep, backend);
+        let layer = add(&*snapshotter, &awkward_tar()).unwrap();
+        let lower = snapshotter.lower_dirs(&[layer]).unwrap().remove(0);
+        assert_eq!(fs::read_to_string(lower.join("replaced")).unwrap(), "second", "{backend}");
+    }
+}
