@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
-use crate::handlers::{archive, containers, execs, images, networks, streams, system, unsupported, volumes};
+use crate::handlers::{archive, containers, execs, images, networks, streams, system, unsupported, volumes, websocket};
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
 use crate::request::Request;
@@ -69,6 +69,7 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ContainerPause(name) => containers::pause(engine, &name).await,
         Route::ContainerUnpause(name) => containers::unpause(engine, &name).await,
         Route::ContainerAttach(name) => streams::attach(engine, &name, request).await,
+        Route::ContainerAttachWebsocket(name) => websocket::attach(engine, &name, request).await,
         Route::ContainerWait(name) => streams::wait(engine, &name, request).await,
         Route::ContainerRemove(name) => containers::remove(engine, &name, &request).await,
         Route::ExecCreate(name) => execs::create(engine, &name, request).await,

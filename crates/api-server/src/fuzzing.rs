@@ -71,7 +71,7 @@ async fn serve(server: UnixStream) {
 }
 
 /// Reads the body, takes the connection over and gives back what comes behind it.
-fn echo(request: http::Request<hyper::body::Incoming>, _peer: Peer, slot: HijackSlot) -> ReplyFuture {
+pub(crate) fn echo(request: http::Request<hyper::body::Incoming>, _peer: Peer, slot: HijackSlot) -> ReplyFuture {
     Box::pin(async move {
         let _ = request.into_body().collect().await;
         slot.leave(Hijack { head: Vec::new(), take: Box::new(|target| Box::pin(echo_socket(target))) });

@@ -23,6 +23,7 @@ mod reply;
 mod request;
 mod serve;
 mod tap;
+mod websocket;
 
 pub use listener::{Address, AddressError, ListenError, Listener, SocketGroup, TcpSecurity};
 pub use serve::{ServerOptions, serve};

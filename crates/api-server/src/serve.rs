@@ -43,6 +43,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let handler: Handler = Arc::new(move |request, peer, slot| Box::pin(dispatch(engine.clone(), request, peer, slot)));
+    serve_with(handler, listeners, options, shutdown).await;
+}
+
+async fn serve_with(
+    handler: Handler,
+    listeners: Vec<Listener>,
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(false);
     let limit = Arc::new(Semaphore::new(options.max_connections));
     let mut accepting = JoinSet::new();
@@ -145,5 +154,89 @@ async fn serve_tcp(
         Ok(Ok(stream)) => serve_connection(stream, peer, handler, stopping).await,
         Ok(Err(error)) => tracing::debug!(%error, "a client was refused"),
         Err(_) => tracing::debug!("a client was too slow to shake hands"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::Shutdown;
+    use std::path::{Path, PathBuf};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::listener::SocketGroup;
+
+    /// The certificates of crate `tls`.
+    fn file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tls/testdata").join(name)
+    }
+
+    /// Serves on a thread of its own until the returned sender is used or dropped.
+    fn start(listener: impl Future<Output = Listener> + Send + 'static) -> (Option<std::net::SocketAddr>, Running) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = listener.await;
+                ready.send(listener.tcp_address()).unwrap();
+                let options = ServerOptions { grace: Duration::from_millis(200), ..ServerOptions::default() };
+                let handler: Handler = Arc::new(crate::fuzzing::echo);
+                serve_with(handler, vec![listener], options, async { drop(stopped.await) }).await;
+            });
+        });
+        (is_ready.recv().unwrap(), Running { stop: Some(stop), thread: Some(thread) })
+    }
+
+    struct Running {
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            drop(self.stop.take());
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_connection_over_tls_is_taken_over_with_its_early_input() {
+        let (certificate, key, authority) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        let acceptor = tls::Acceptor::load(tls::ServerFiles {
+            certificate: &certificate,
+            key: &key,
+            client_authority: Some(&authority),
+        })
+        .unwrap();
+        let (address, _running) =
+            start(async { Listener::tcp("127.0.0.1:0", TcpSecurity::Tls(acceptor)).await.unwrap() });
+        let (chain, client_key) = (file("client.pem"), file("client.key"));
+        let connector = tls::Connector::load(tls::ClientFiles {
+            verification: tls::Verification::Authority(&authority),
+            identity: Some((&chain, &client_key)),
+        })
+        .unwrap();
+        let stream = std::net::TcpStream::connect(address.unwrap()).unwrap();
+        let mut stream = connector.connect(stream, "127.0.0.1").unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nearly ").unwrap();
+        stream.write_all(b"late").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "early late");
+    }
+
+    #[test]
+    fn the_end_removes_the_socket_and_leaves_idle_clients_alone() {
+        let path = std::env::temp_dir().join(format!("conex-serve-{}.sock", std::process::id()));
+        let own = path.clone();
+        let (_, running) = start(async move { Listener::unix(&own, &SocketGroup::Usual).await.unwrap() });
+        let _idle = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(path.exists());
+        drop(running);
+        assert!(!path.exists());
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod unsupported;
 pub(crate) mod volumes;
+pub(crate) mod websocket;
 
 use engine::model::TerminalSize;
 use http::StatusCode;
