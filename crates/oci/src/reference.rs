@@ -105,7 +105,8 @@ impl Reference {
             return self.canonical_name();
         }
         match self.path.strip_prefix(OFFICIAL_PREFIX) {
-            Some(official) if !official.contains('/') => official.to_owned(),
+            // 64 hexadecimal digits alone would be taken for an image's id.
+            Some(official) if !official.contains('/') && Digest::from_hex(official).is_err() => official.to_owned(),
             _ => self.path.clone(),
         }
     }
@@ -401,6 +402,13 @@ mod tests {
         assert!(Reference::parse(&"a".repeat(255 - 8)).is_ok());
         assert_eq!(Reference::parse(&"a".repeat(255 - 7)), Err(ReferenceError::TooLong));
         assert!(Reference::parse(&format!("a:{}", "t".repeat(128))).is_ok());
+    }
+
+    #[test]
+    fn a_name_that_looks_like_an_id_stays_readable() {
+        let reference = Reference::parse(&format!("library/{HEX}")).unwrap();
+        assert_eq!(reference.familiar(), format!("library/{HEX}"));
+        assert_eq!(Reference::parse(&reference.familiar()), Ok(reference));
     }
 
     #[test]
