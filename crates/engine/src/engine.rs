@@ -1,7 +1,7 @@
 //! The front door, and what all its parts share.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::ContainerId;
 use snapshots::Snapshotter;
@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::options::{EngineOptions, StorageBackend};
-use crate::store::{Contents, Store};
+use crate::store::{Contents, Durability, Store};
 use crate::volumes::Volumes;
 
 /// A running engine; cheap to clone.
@@ -43,8 +43,8 @@ pub(crate) struct Inner {
     pub(crate) networks: network::Networks,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
-    /// Held for as long as the engine lives: one engine per root.
-    _lock: durable::Lock,
+    /// Held until the engine has shut down: one engine per root.
+    lock: Mutex<Option<durable::Lock>>,
 }
 
 /// Why an engine cannot be opened.
@@ -69,7 +69,11 @@ impl Engine {
 
     /// Lets go of everything: containers run on, what no container needs is unmounted and removed.
     pub async fn shutdown(&self) {
-        let _ = self.inner.closing.send(true);
+        self.inner.closing.send_replace(true);
+        // The queue is in order: when this is written, so is everything before it.
+        if let Err(error) = self.inner.store.write(Vec::new(), Durability::Machine).await {
+            tracing::error!("{error}");
+        }
         let inner = Arc::clone(&self.inner);
         let closed = blocking(move || {
             close(&inner);
@@ -116,8 +120,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     make_dirs(&options)?;
     let lock = lock(&options.root)?;
-    let (store, contents) =
-        Store::open(&options.root.join("conex.db")).map_err(|error| EngineError::system("cannot open the store", error))?;
+    let (store, contents) = Store::open(&options.root.join("conex.db"))
+        .map_err(|error| EngineError::system("cannot open the store", error))?;
     let snapshotter = snapshots::open(&options.root, &options.run, choice(options.storage))
         .map_err(|error| EngineError::system("cannot open the layer store", error))?;
     let images = images::ImageStore::open(&options.root, Arc::clone(&snapshotter))
@@ -126,7 +130,8 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         tracing::error!("{}: {}", problem.subject, problem.reason);
     }
     let host = Host::probe(&options, snapshotter.backend());
-    let monitors = Pool::new(&options.runtime, &options.run).map_err(|error| EngineError::system("cannot start a thread", error))?;
+    let monitors = Pool::new(&options.runtime, &options.run)
+        .map_err(|error| EngineError::system("cannot start a thread", error))?;
     let volumes = Volumes::open(&options.root, &contents.volumes)?;
     let networks = open_networks(&options, &contents)?;
     let inner = Inner {
@@ -145,7 +150,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         networks,
         closing: watch::Sender::new(false),
         options,
-        _lock: lock,
+        lock: Mutex::new(Some(lock)),
     };
     Ok((inner, contents))
 }
@@ -161,7 +166,8 @@ fn make_dirs(options: &EngineOptions) -> Result<(), EngineError> {
     ];
     for (path, mode) in dirs {
         let parent = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(parent).map_err(|error| EngineError::system(&format!("cannot make {}", parent.display()), error))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|error| EngineError::system(&format!("cannot make {}", parent.display()), error))?;
         match durable::create_dir(&path, mode) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(EngineError::system("cannot prepare the engine's folders", error));
@@ -195,7 +201,9 @@ fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network
     let mut wanted = network::Options::new(&options.name, options.run.clone());
     wanted.subnet = match &options.network.bridge_subnet {
         None => None,
-        Some(text) => Some(text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?),
+        Some(text) => {
+            Some(text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?)
+        }
     };
     // Too many rather than too few: an address that is kept for a container that has ended is released when that is noticed.
     let endpoints = Containers::recorded_endpoints(contents);
@@ -209,7 +217,8 @@ fn engine_id(root: &Path) -> Result<String, EngineError> {
         return Ok(id.trim().to_owned());
     }
     let id = oci::ContainerId::from_random(crate::random_bytes());
-    durable::write_atomic(root, "engine-id", id.as_str().as_bytes()).map_err(|error| EngineError::system("cannot write the engine's id", error))?;
+    durable::write_atomic(root, "engine-id", id.as_str().as_bytes())
+        .map_err(|error| EngineError::system("cannot write the engine's id", error))?;
     Ok(id.to_string())
 }
 
@@ -227,4 +236,5 @@ fn close(inner: &Inner) {
     if let Err(error) = inner.networks.close(remaining) {
         tracing::warn!("cannot close the networks: {}", crate::model::chain(&error));
     }
+    drop(inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
 }

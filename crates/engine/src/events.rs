@@ -49,7 +49,11 @@ impl Bus {
         let live = self.live.subscribe();
         // Without `since` and `until` only the future is of interest.
         let wants_past = query.since.is_some() || query.until.is_some();
-        let past = if wants_past { ring.iter().filter(|event| query.matches(event)).cloned().collect() } else { VecDeque::new() };
+        let past = if wants_past {
+            ring.iter().filter(|event| query.matches(event)).cloned().collect()
+        } else {
+            VecDeque::new()
+        };
         EventStream { past, live, query }
     }
 }
@@ -81,7 +85,9 @@ async fn next_live(live: &mut broadcast::Receiver<Arc<Event>>, query: &EventQuer
         match live.recv().await {
             Ok(event) if query.matches(&event) => return Some(event),
             Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(lost)) => tracing::warn!("a listener is too slow and lost {lost} events"),
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                tracing::warn!("a listener is too slow and lost {lost} events")
+            }
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
@@ -181,7 +187,8 @@ mod tests {
         let mut stream = bus.listen(EventQuery { since: Some(Timestamp::UNIX_EPOCH), ..EventQuery::default() });
         let mut only_new = bus.listen(EventQuery::default());
         tell("start");
-        let actions = block_on(async { [stream.next().await, stream.next().await].map(|event| event.unwrap().action.clone()) });
+        let actions =
+            block_on(async { [stream.next().await, stream.next().await].map(|event| event.unwrap().action.clone()) });
         assert_eq!(actions, ["create", "start"]);
         assert_eq!(block_on(only_new.next()).unwrap().action, "start");
     }

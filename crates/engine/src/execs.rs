@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use monitor_protocol::{
-    Attach, AttachId, Exec, ExecId, FailureKind, FdIndex, Framing, Identity, KillScope, Request, Response, RunningExec, StdinMode,
-    Stdio, Streams, Target, WindowSize,
+    Attach, AttachId, Exec, ExecId, FailureKind, FdIndex, Framing, Identity, KillScope, Request, Response, RunningExec,
+    StdinMode, Stdio, Streams, Target, WindowSize,
 };
 use oci::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -78,17 +78,23 @@ impl PendingExec {
     /// does. The streams go on by themselves.
     pub async fn start(self, target: AttachTarget) -> Result<(), EngineError> {
         let spec = Arc::clone(&self.entry.view.load().spec);
-        let complaint = target.socket.try_clone().map_err(|error| EngineError::system("cannot keep the client's socket", error))?;
+        let complaint =
+            target.socket.try_clone().map_err(|error| EngineError::system("cannot keep the client's socket", error))?;
         let attach = Attach {
             id: AttachId(u64::from_le_bytes(crate::random_bytes())),
             target: Target::Container,
             socket: FdIndex(0),
             streams: Streams { stdin: spec.attach_stdin, stdout: spec.attach_stdout, stderr: spec.attach_stderr },
             framing: if spec.tty { Framing::Raw } else { Framing::Multiplexed },
-            detach_keys: if spec.tty { spec.detach_keys.clone().unwrap_or_default().into_protocol() } else { monitor_protocol::DetachKeys::NONE },
+            detach_keys: if spec.tty {
+                spec.detach_keys.clone().unwrap_or_default().into_protocol()
+            } else {
+                monitor_protocol::DetachKeys::NONE
+            },
             early_input: target.early_input.to_vec(),
         };
-        let result = self.engine.run_exec(&self.handle, &self.entry, vec![attach], vec![target.socket], self.size).await;
+        let result =
+            self.engine.run_exec(&self.handle, &self.entry, vec![attach], vec![target.socket], self.size).await;
         if let Err(error) = &result {
             complain(complaint, spec.tty, error.message());
         }
@@ -131,7 +137,10 @@ impl Execs {
     /// Ids of a container's running execs.
     pub(crate) fn running_of(&self, container: &ContainerId) -> Vec<String> {
         let entries = self.of(container);
-        let running = entries.iter().map(|entry| entry.view.load_full()).filter(|view| matches!(view.state, ExecState::Running { .. }));
+        let running = entries
+            .iter()
+            .map(|entry| entry.view.load_full())
+            .filter(|view| matches!(view.state, ExecState::Running { .. }));
         running.map(|view| view.id.clone()).collect()
     }
 
@@ -184,7 +193,10 @@ impl Engine {
             return Err(EngineError::invalid("No exec command specified"));
         }
         if !spec.working_dir.is_empty() && !spec.working_dir.starts_with('/') {
-            return Err(EngineError::invalid(format!("the working directory '{}' is invalid, it needs to be an absolute path", spec.working_dir)));
+            return Err(EngineError::invalid(format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                spec.working_dir
+            )));
         }
         let id = oci::ContainerId::from_random(crate::random_bytes()).to_string();
         self.add_exec(&handle, id.clone(), spec)?;
@@ -195,9 +207,15 @@ impl Engine {
         for gone in self.inner.execs.sweep() {
             self.inner.store.write_behind(Change::RemoveExec { id: gone });
         }
-        let record = ExecRecord { version: RECORD_VERSION, id: id.clone(), container: handle.id.clone(), spec: spec.clone() };
-        let text = serde_json::to_string(&record).map_err(|error| EngineError::system("cannot write the exec's record", error))?;
-        self.inner.store.write_behind(Change::PutExec { id: id.clone(), container: handle.id.to_string(), record: text });
+        let record =
+            ExecRecord { version: RECORD_VERSION, id: id.clone(), container: handle.id.clone(), spec: spec.clone() };
+        let text = serde_json::to_string(&record)
+            .map_err(|error| EngineError::system("cannot write the exec's record", error))?;
+        self.inner.store.write_behind(Change::PutExec {
+            id: id.clone(),
+            container: handle.id.to_string(),
+            record: text,
+        });
         let command = spec.command.join(" ");
         let entry = self.inner.execs.insert(new_view(id.clone(), handle.id.clone(), spec))?;
         self.tell_container(&handle.record(), &format!("exec_create: {command}"), &[("execID", &id)]);
@@ -223,7 +241,8 @@ impl Engine {
 
     fn startable(&self, id: &str) -> Result<(Arc<Entry>, Arc<Handle>), EngineError> {
         let entry = self.inner.execs.find(id)?;
-        let handle = self.inner.index.find(entry.view.load().container.as_str()).map_err(|_| EngineError::no_such_exec(id))?;
+        let handle =
+            self.inner.index.find(entry.view.load().container.as_str()).map_err(|_| EngineError::no_such_exec(id))?;
         handle.running_unpaused()?;
         Ok((entry, handle))
     }
@@ -244,7 +263,8 @@ impl Engine {
         let record = handle.record();
         let mut process = crate::spec::exec_process(&record.spec, &record.hostname, &self.inner.host.spec, &view.spec);
         let size = size.or(view.spec.console_size).filter(|size| size.height > 0 && size.width > 0);
-        process.console_size = size.map(|size| oci::runtime::ConsoleSize { height: size.height.into(), width: size.width.into() });
+        process.console_size =
+            size.map(|size| oci::runtime::ConsoleSize { height: size.height.into(), width: size.width.into() });
         let exec = Exec {
             id: ExecId(view.id.clone()),
             process: Box::new(process),
@@ -259,7 +279,11 @@ impl Engine {
                 entry.started(pid);
                 Ok(())
             }
-            Ok(Ok(_)) => Err(self.exec_failed(entry, 126, EngineError::unavailable("the container's monitor gave a wrong answer"))),
+            Ok(Ok(_)) => Err(self.exec_failed(
+                entry,
+                126,
+                EngineError::unavailable("the container's monitor gave a wrong answer"),
+            )),
             Ok(Err(error)) => Err(self.exec_failed(entry, failure_code(&error), exec_error(error))),
             Err(_) => Err(self.exec_failed(entry, 126, EngineError::unavailable("the exec did not start in time"))),
         }
@@ -340,7 +364,8 @@ impl Engine {
         ours.set_nonblocking(true).map_err(wrong)?;
         let mut output = tokio::net::UnixStream::from_std(ours).map_err(wrong)?;
         let id = oci::ContainerId::from_random(crate::random_bytes()).to_string();
-        let spec = ExecSpec { command: command.to_vec(), attach_stdout: true, attach_stderr: true, ..ExecSpec::default() };
+        let spec =
+            ExecSpec { command: command.to_vec(), attach_stdout: true, attach_stderr: true, ..ExecSpec::default() };
         let entry = self.add_exec(handle, id.clone(), spec)?;
         let mut ended = entry.ended.subscribe();
         let cancelled = KillOnDrop { handle, id: &id, armed: true };
@@ -424,5 +449,9 @@ fn failure_code(error: &MonitorError) -> i32 {
 fn exec_error(error: MonitorError) -> EngineError {
     const BEGINNING: &str = "OCI runtime exec failed: ";
     let error = monitor_error(error);
-    if error.message().starts_with(BEGINNING) { error } else { EngineError::new(error.kind(), format!("{BEGINNING}{}", error.message())) }
+    if error.message().starts_with(BEGINNING) {
+        error
+    } else {
+        EngineError::new(error.kind(), format!("{BEGINNING}{}", error.message()))
+    }
 }

@@ -28,7 +28,11 @@ enum Asked<'a> {
 
 impl Filters {
     /// A container's filter; none when it is unconfined.
-    pub(crate) fn program(&self, spec: &ContainerSpec, available: &[String]) -> Result<Option<SeccompProgram>, EngineError> {
+    pub(crate) fn program(
+        &self,
+        spec: &ContainerSpec,
+        available: &[String],
+    ) -> Result<Option<SeccompProgram>, EngineError> {
         let text = match asked(spec) {
             Asked::Unconfined => return Ok(None),
             Asked::Default => None,
@@ -69,7 +73,9 @@ fn asked(spec: &ContainerSpec) -> Asked<'_> {
 }
 
 fn compile(text: Option<&str>, capabilities: &[String]) -> Result<Option<SeccompProgram>, EngineError> {
-    let wrong = |error: seccomp::ProfileError| EngineError::invalid(format!("Decoding seccomp profile failed: {}", crate::model::chain(&error)));
+    let wrong = |error: seccomp::ProfileError| {
+        EngineError::invalid(format!("Decoding seccomp profile failed: {}", crate::model::chain(&error)))
+    };
     let own;
     let profile = match text {
         None => Profile::docker_default(),
@@ -81,12 +87,16 @@ fn compile(text: Option<&str>, capabilities: &[String]) -> Result<Option<Seccomp
     let capabilities: BTreeSet<String> = capabilities.iter().cloned().collect();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let kernel = KernelVersion::of_release(&release).unwrap_or(KernelVersion::new(5, 10));
-    let filter = profile.compile(&Conditions { capabilities: &capabilities, arch: seccomp::native(), kernel }).map_err(wrong)?;
+    let filter =
+        profile.compile(&Conditions { capabilities: &capabilities, arch: seccomp::native(), kernel }).map_err(wrong)?;
     let Some(filter) = filter else { return Ok(None) };
     if filter.has_listener {
-        return Err(EngineError::not_implemented("security option seccomp: a profile with SCMP_ACT_NOTIFY is not built"));
+        return Err(EngineError::not_implemented(
+            "security option seccomp: a profile with SCMP_ACT_NOTIFY is not built",
+        ));
     }
-    let flags = u32::try_from(filter.flags).map_err(|error| EngineError::system("cannot use the filter's flags", error))?;
+    let flags =
+        u32::try_from(filter.flags).map_err(|error| EngineError::system("cannot use the filter's flags", error))?;
     Ok(Some(SeccompProgram { flags, instructions: filter.program }))
 }
 
@@ -103,7 +113,10 @@ mod tests {
         let default = program(&ContainerSpec::default()).unwrap();
         assert_eq!(program(&ContainerSpec::default()).unwrap(), default);
         assert_eq!(filters.lock().len(), 1);
-        let admin = ContainerSpec { cap_add: vec![crate::model::Capability::parse("SYS_ADMIN").unwrap()], ..ContainerSpec::default() };
+        let admin = ContainerSpec {
+            cap_add: vec![crate::model::Capability::parse("SYS_ADMIN").unwrap()],
+            ..ContainerSpec::default()
+        };
         assert_ne!(program(&admin).unwrap(), default);
         assert!(program(&ContainerSpec { privileged: true, ..ContainerSpec::default() }).is_none());
         let unconfined = SecurityOption::parse("seccomp=unconfined").unwrap();

@@ -92,19 +92,32 @@ impl Host {
     }
 
     fn feature_list(&self, options: &EngineOptions, cgroups: &CgroupMounts) -> Vec<HostFeature> {
-        let feature = |name: &str, available: bool, detail: String| HostFeature { name: name.into(), available, detail };
+        let feature =
+            |name: &str, available: bool, detail: String| HostFeature { name: name.into(), available, detail };
         let probe = snapshots::probe(&options.root);
         let reason = |result: &Result<(), String>| result.as_ref().err().cloned().unwrap_or_default();
         vec![
             feature("cgroups", cgroups.version() != 0, cgroups.describe()),
             feature("layers from tar files (file-backed EROFS)", probe.erofs_file.is_ok(), reason(&probe.erofs_file)),
-            feature("layers from tar files (EROFS over loop devices)", probe.erofs_loop.is_ok(), reason(&probe.erofs_loop)),
+            feature(
+                "layers from tar files (EROFS over loop devices)",
+                probe.erofs_loop.is_ok(),
+                reason(&probe.erofs_loop),
+            ),
             feature("seccomp", self.seccomp, String::new()),
-            feature("AppArmor", self.apparmor, if self.apparmor { String::new() } else { "not in this kernel, or off".into() }),
+            feature(
+                "AppArmor",
+                self.apparmor,
+                if self.apparmor { String::new() } else { "not in this kernel, or off".into() },
+            ),
             feature(
                 "raising limits (CAP_SYS_RESOURCE)",
                 self.has("CAP_SYS_RESOURCE"),
-                if self.has("CAP_SYS_RESOURCE") { String::new() } else { "hard limits cannot be raised nor OOM scores lowered".into() },
+                if self.has("CAP_SYS_RESOURCE") {
+                    String::new()
+                } else {
+                    "hard limits cannot be raised nor OOM scores lowered".into()
+                },
             ),
             feature("memory and swap limits", self.limits.swap, String::new()),
             feature("CPU quotas", self.limits.cpu_quota, String::new()),
@@ -319,7 +332,10 @@ fn memory_bytes() -> u64 {
 /// Names of the capabilities in the bounding set.
 fn capabilities() -> Vec<String> {
     let status = text(STATUS);
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapBnd:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     let mask = mask.unwrap_or(0);
     let names = crate::model::CAPABILITIES.iter().enumerate();
     names.filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, name)| (*name).to_owned()).collect()

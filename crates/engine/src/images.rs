@@ -5,15 +5,18 @@ use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use images::{Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Removal, RemoveRequest};
+use images::{
+    Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Removal,
+    RemoveRequest,
+};
 use oci::Reference;
 use tokio::sync::mpsc;
 
 use crate::containers::Pieces;
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    EngineError, ErrorKind, EventKind, HistoryView, ImageProgress, ImagePruneReport, ImageQuery, ImageRemoval, ImageSummary,
-    ImageView, ImportRequest, LabelFilter, PruneFilters,
+    EngineError, ErrorKind, EventKind, HistoryView, ImageProgress, ImagePruneReport, ImageQuery, ImageRemoval,
+    ImageSummary, ImageView, ImportRequest, LabelFilter, PruneFilters,
 };
 
 /// Bytes on their way out: a tar. An error ends it.
@@ -87,13 +90,19 @@ impl Engine {
     pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<(), EngineError> {
         let target = named(repository, tag)?;
         let (inner, source, wanted) = (Arc::clone(&self.inner), reference.to_owned(), target.clone());
-        let image = blocking(move || inner.images.tag(&source, &wanted).map_err(|error| failed(error.kind(), &error))).await?;
+        let image =
+            blocking(move || inner.images.tag(&source, &wanted).map_err(|error| failed(error.kind(), &error))).await?;
         self.tell_image("tag", &image.id.to_string(), &target.familiar());
         Ok(())
     }
 
     /// Removes a name, and the image with its last one.
-    pub async fn remove_image(&self, reference: &str, force: bool, prune_parents: bool) -> Result<Vec<ImageRemoval>, EngineError> {
+    pub async fn remove_image(
+        &self,
+        reference: &str,
+        force: bool,
+        prune_parents: bool,
+    ) -> Result<Vec<ImageRemoval>, EngineError> {
         let request = RemoveRequest {
             force: if force { Force::Yes } else { Force::No },
             parents: if prune_parents { ParentImages::Remove } else { ParentImages::Keep },
@@ -116,7 +125,10 @@ impl Engine {
             until: filters.until,
         };
         let inner = Arc::clone(&self.inner);
-        let pruned = blocking(move || inner.images.prune(&wanted).map_err(|error| EngineError::system("cannot prune images", error))).await?;
+        let pruned = blocking(move || {
+            inner.images.prune(&wanted).map_err(|error| EngineError::system("cannot prune images", error))
+        })
+        .await?;
         let removed = self.tell_removals(pruned.removals);
         let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]);
         self.tell(EventKind::Image, "prune", "", attributes);
@@ -135,7 +147,12 @@ impl Engine {
         stream
     }
 
-    fn load(&self, input: InputStream, platform: Option<&str>, sink: &mpsc::Sender<Result<ImageProgress, EngineError>>) -> Result<(), EngineError> {
+    fn load(
+        &self,
+        input: InputStream,
+        platform: Option<&str>,
+        sink: &mpsc::Sender<Result<ImageProgress, EngineError>>,
+    ) -> Result<(), EngineError> {
         let platform = match platform.filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?),
@@ -145,7 +162,8 @@ impl Engine {
                 LoadEvent::Layer { id, current_bytes, total_bytes } => {
                     let status = "Loading layer".to_owned();
                     // Only for the eye: a slow client must not slow the load down.
-                    let progress = ImageProgress::Layer { id, status, current: current_bytes, total: Some(total_bytes) };
+                    let progress =
+                        ImageProgress::Layer { id, status, current: current_bytes, total: Some(total_bytes) };
                     let _ = sink.try_send(Ok(progress));
                     return;
                 }
@@ -179,7 +197,8 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             let mut output = Pieces::new(sink.clone());
             let saved = inner.images.save(&references, &mut output).map_err(|error| failed(error.kind(), &error));
-            let flushed = saved.and_then(|()| output.flush().map_err(|error| EngineError::system("cannot save", error)));
+            let flushed =
+                saved.and_then(|()| output.flush().map_err(|error| EngineError::system("cannot save", error)));
             // A client that has gone does not read this either.
             if let Err(error) = flushed {
                 let _ = sink.blocking_send(Err(error));
@@ -193,13 +212,17 @@ impl Engine {
         let wanted = images::ImportRequest {
             reference: match request.reference.as_deref().filter(|text| !text.is_empty()) {
                 None => None,
-                Some(text) => Some(Reference::parse(text).map_err(|error| EngineError::invalid(error.to_string()))?.with_default_tag()),
+                Some(text) => Some(
+                    Reference::parse(text).map_err(|error| EngineError::invalid(error.to_string()))?.with_default_tag(),
+                ),
             },
             changes: changes(&request.changes)?,
             message: request.message,
             platform: match request.platform.as_deref().filter(|text| !text.is_empty()) {
                 None => None,
-                Some(text) => Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?),
+                Some(text) => {
+                    Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?)
+                }
             },
         };
         let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);

@@ -8,7 +8,8 @@ use oci::Digest;
 use crate::containers::network_of;
 use crate::engine::Engine;
 use crate::model::{
-    EndpointSpec, EngineError, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkView, PruneFilters, PruneReport, name_matches,
+    EndpointSpec, EngineError, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkView, PruneFilters,
+    PruneReport, name_matches,
 };
 
 /// The networks that are always there: name and driver.
@@ -22,8 +23,12 @@ pub(crate) fn id_of(engine_id: &str, name: &str) -> String {
 impl Engine {
     /// A network by name, id or unique prefix, with its members.
     pub fn network(&self, reference: &str) -> Result<NetworkView, EngineError> {
-        let known = |name: &str| name == reference || (!reference.is_empty() && self.network_id(name).starts_with(reference));
-        let found = PREDEFINED.iter().find(|(name, _)| *name == reference).or_else(|| PREDEFINED.iter().find(|(name, _)| known(name)));
+        let known =
+            |name: &str| name == reference || (!reference.is_empty() && self.network_id(name).starts_with(reference));
+        let found = PREDEFINED
+            .iter()
+            .find(|(name, _)| *name == reference)
+            .or_else(|| PREDEFINED.iter().find(|(name, _)| known(name)));
         found.map(|(name, driver)| self.network_view(name, driver)).ok_or_else(|| not_found(reference))
     }
 
@@ -44,13 +49,22 @@ impl Engine {
     }
 
     /// Creates a network: not built yet, but names and drivers are checked as Docker checks them.
-    pub async fn create_network(&self, name: &str, driver: &str, _labels: BTreeMap<String, String>) -> Result<String, EngineError> {
+    pub async fn create_network(
+        &self,
+        name: &str,
+        driver: &str,
+        _labels: BTreeMap<String, String>,
+    ) -> Result<String, EngineError> {
         if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) || name == "default" {
             return Err(EngineError::forbidden(format!("operation is not permitted on predefined {name} network ")));
         }
         match driver {
-            "" | "bridge" => Err(EngineError::not_implemented("creating networks is not built; bridge, host and none are there")),
-            "host" | "null" => Err(EngineError::forbidden(format!("only one instance of \"{driver}\" network is allowed"))),
+            "" | "bridge" => {
+                Err(EngineError::not_implemented("creating networks is not built; bridge, host and none are there"))
+            }
+            "host" | "null" => {
+                Err(EngineError::forbidden(format!("only one instance of \"{driver}\" network is allowed")))
+            }
             _ => Err(EngineError::not_found(format!("plugin \"{driver}\" not found"))),
         }
     }
@@ -62,8 +76,17 @@ impl Engine {
     }
 
     /// Connects a container to a network.
-    pub async fn connect_network(&self, reference: &str, container: &str, _endpoint: EndpointSpec) -> Result<(), EngineError> {
-        self.refuse_connection(reference, container, "connecting a container to a network after its creation is not built")
+    pub async fn connect_network(
+        &self,
+        reference: &str,
+        container: &str,
+        _endpoint: EndpointSpec,
+    ) -> Result<(), EngineError> {
+        self.refuse_connection(
+            reference,
+            container,
+            "connecting a container to a network after its creation is not built",
+        )
     }
 
     /// Disconnects a container from a network.

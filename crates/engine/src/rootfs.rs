@@ -34,7 +34,11 @@ fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     // Kernels before 5.11 or without the option show merged folders all the same.
     let _ = fsconfig_set_flag(context.as_fd(), "ro");
     fsconfig_create(context.as_fd())?;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)?)
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )?)
 }
 
 /// One option per layer from Linux 6.5 on, which has no limit on the total; one joined text before.

@@ -82,7 +82,8 @@ const QUEUE_LENGTH: usize = 4096;
 /// Jobs committed together.
 const BATCH_LENGTH: usize = 256;
 
-const MIGRATIONS: &[&str] = &["CREATE TABLE containers(id TEXT PRIMARY KEY, spec TEXT NOT NULL, life TEXT NOT NULL) WITHOUT ROWID;
+const MIGRATIONS: &[&str] =
+    &["CREATE TABLE containers(id TEXT PRIMARY KEY, spec TEXT NOT NULL, life TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE volumes(name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE execs(id TEXT PRIMARY KEY, container TEXT NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;"];
 
@@ -182,7 +183,8 @@ fn write_all(mut connection: Connection, queue: &Receiver<Job>) {
         let mut batch = vec![first];
         batch.extend(queue.try_iter().take(BATCH_LENGTH - 1));
         let wanted = batch.iter().map(|job| job.durability).max().unwrap_or(Durability::Daemon);
-        let result = set_durability(&connection, &mut synchronous, wanted).and_then(|()| commit(&mut connection, &batch));
+        let result =
+            set_durability(&connection, &mut synchronous, wanted).and_then(|()| commit(&mut connection, &batch));
         answer(batch, result);
     }
 }
@@ -208,15 +210,21 @@ fn commit(connection: &mut Connection, batch: &[Job]) -> rusqlite::Result<()> {
 fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(|_| ());
     match change {
-        Change::PutContainer { id, spec, life } => run("INSERT OR REPLACE INTO containers VALUES(?1, ?2, ?3)", params![id, spec, life]),
+        Change::PutContainer { id, spec, life } => {
+            run("INSERT OR REPLACE INTO containers VALUES(?1, ?2, ?3)", params![id, spec, life])
+        }
         Change::PutLife { id, life } => run("UPDATE containers SET life = ?2 WHERE id = ?1", params![id, life]),
         Change::RemoveContainer { id } => {
             run("DELETE FROM execs WHERE container = ?1", params![id])?;
             run("DELETE FROM containers WHERE id = ?1", params![id])
         }
-        Change::PutVolume { name, record } => run("INSERT OR REPLACE INTO volumes VALUES(?1, ?2)", params![name, record]),
+        Change::PutVolume { name, record } => {
+            run("INSERT OR REPLACE INTO volumes VALUES(?1, ?2)", params![name, record])
+        }
         Change::RemoveVolume { name } => run("DELETE FROM volumes WHERE name = ?1", params![name]),
-        Change::PutExec { id, container, record } => run("INSERT OR REPLACE INTO execs VALUES(?1, ?2, ?3)", params![id, container, record]),
+        Change::PutExec { id, container, record } => {
+            run("INSERT OR REPLACE INTO execs VALUES(?1, ?2, ?3)", params![id, container, record])
+        }
         Change::RemoveExec { id } => run("DELETE FROM execs WHERE id = ?1", params![id]),
     }
 }
@@ -256,7 +264,10 @@ mod tests {
         let put = |id: &str| Change::PutContainer { id: id.into(), spec: "s".into(), life: "l".into() };
         runtime().block_on(async {
             store.write(vec![put("a"), put("b")], Durability::Machine).await.unwrap();
-            store.write(vec![Change::PutVolume { name: "v".into(), record: "r".into() }], Durability::Daemon).await.unwrap();
+            store
+                .write(vec![Change::PutVolume { name: "v".into(), record: "r".into() }], Durability::Daemon)
+                .await
+                .unwrap();
         });
         store.write_behind(Change::PutLife { id: "a".into(), life: "new".into() });
         store.write_behind(Change::RemoveContainer { id: "b".into() });

@@ -46,8 +46,14 @@ impl Engine {
             stopped,
             images: inner.images.catalogue().images().count(),
             event_listeners: inner.bus.listeners(),
-            ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1"),
-            warnings: host.warnings.iter().cloned().chain(inner.networks.warnings().iter().map(|warning| format!("WARNING: {warning}"))).collect(),
+            ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+                .is_ok_and(|text| text.trim() == "1"),
+            warnings: host
+                .warnings
+                .iter()
+                .cloned()
+                .chain(inner.networks.warnings().iter().map(|warning| format!("WARNING: {warning}")))
+                .collect(),
             features: host.features.clone(),
             proxies: ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(proxy),
             file_descriptors: own,

@@ -85,7 +85,10 @@ fn prepare_process() {
     let _ = rustix::process::chdir("/");
     let limit = getrlimit(Resource::Nofile);
     // Without CAP_SYS_RESOURCE the hard limit stays; the soft one can always follow it.
-    let raised = Rlimit { current: Some(WANTED_DESCRIPTORS), maximum: Some(limit.maximum.map_or(WANTED_DESCRIPTORS, |most| most.max(WANTED_DESCRIPTORS))) };
+    let raised = Rlimit {
+        current: Some(WANTED_DESCRIPTORS),
+        maximum: Some(limit.maximum.map_or(WANTED_DESCRIPTORS, |most| most.max(WANTED_DESCRIPTORS))),
+    };
     if setrlimit(Resource::Nofile, raised).is_err() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }

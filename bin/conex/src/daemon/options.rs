@@ -68,7 +68,7 @@ pub(super) enum OptionsError {
     Engine(String),
     #[error("unknown log level '{0}': use error, warn, info, debug or trace")]
     LogLevel(String),
-    #[error("invalid name '{0}': one to eight of a-z, 0-9 and -, beginning with a letter")]
+    #[error("invalid name '{0}': at most 32 of a-z, 0-9 and -, beginning with a letter")]
     Name(String),
     #[error("{0} must be an absolute path")]
     Relative(PathBuf),
@@ -125,7 +125,8 @@ struct Given {
 impl Given {
     fn complete(self) -> Result<Options, OptionsError> {
         let run = self.run.unwrap_or_else(|| "/run/conex".into());
-        let addresses = if self.addresses.is_empty() { vec![Address::Unix(run.join("conex.sock"))] } else { self.addresses };
+        let addresses =
+            if self.addresses.is_empty() { vec![Address::Unix(run.join("conex.sock"))] } else { self.addresses };
         let has_tcp = addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
         let has_tls = self.tls.authority.is_some() && self.tls.certificate.is_some() && self.tls.key.is_some();
         if (has_tcp || self.verify) && !has_tls && !self.insecure {
@@ -161,9 +162,9 @@ fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, OptionsError> {
     if path.is_absolute() { Ok(path) } else { Err(OptionsError::Relative(path)) }
 }
 
-/// Interface names have room for fifteen characters, of which the engine's name may take eight.
+/// Names of interfaces, tables, cgroups and files are made from it; what does not fit into one is shortened there.
 fn name(text: String) -> Result<String, OptionsError> {
-    let fits = (1..=8).contains(&text.len())
+    let fits = (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && text.starts_with(|first: char| first.is_ascii_lowercase());
     if fits { Ok(text) } else { Err(OptionsError::Name(text)) }
@@ -188,7 +189,8 @@ mod tests {
     use super::{Asked, Options, parse};
 
     fn options(words: &str) -> Result<Options, String> {
-        let words: Vec<String> = words.split_whitespace().map(str::to_owned).chain(["--runtime=/bin/true".to_owned()]).collect();
+        let words: Vec<String> =
+            words.split_whitespace().map(str::to_owned).chain(["--runtime=/bin/true".to_owned()]).collect();
         match parse(&words).map_err(|error| error.to_string())? {
             Asked::Run(options) => Ok(*options),
             Asked::Help => Err("help".into()),
@@ -215,7 +217,7 @@ mod tests {
             ("--bogus", "--bogus"),
             ("--root relative", "absolute"),
             ("--name Upper", "invalid name"),
-            ("--name waytoolong", "invalid name"),
+            ("--name way_too_long", "invalid name"),
             ("--log-level loud", "log level"),
             ("--storage-backend x", "storage backend"),
             ("-H ftp://x", "cannot listen"),

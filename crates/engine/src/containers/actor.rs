@@ -38,18 +38,47 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 /// What an actor is asked. `reference` is what the user called the container, for messages.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Start { answer: Answer<()> },
+    Start {
+        answer: Answer<()>,
+    },
     /// Marks it as being stopped; the signals come as [`Command::Kill`].
-    Stop { keep: Keep, answer: Answer<()> },
-    Kill { signal: Signal, by: KilledBy, reference: String, answer: Answer<()> },
-    Pause { answer: Answer<()> },
-    Unpause { answer: Answer<()> },
-    Rename { name: ContainerName, answer: Answer<()> },
-    Update { request: Box<UpdateRequest>, answer: Answer<()> },
-    Remove { volumes: bool, reference: String, answer: Answer<()> },
-    Attach { held: Box<HeldAttach>, answer: Answer<()> },
+    Stop {
+        keep: Keep,
+        answer: Answer<()>,
+    },
+    Kill {
+        signal: Signal,
+        by: KilledBy,
+        reference: String,
+        answer: Answer<()>,
+    },
+    Pause {
+        answer: Answer<()>,
+    },
+    Unpause {
+        answer: Answer<()>,
+    },
+    Rename {
+        name: ContainerName,
+        answer: Answer<()>,
+    },
+    Update {
+        request: Box<UpdateRequest>,
+        answer: Answer<()>,
+    },
+    Remove {
+        volumes: bool,
+        reference: String,
+        answer: Answer<()>,
+    },
+    Attach {
+        held: Box<HeldAttach>,
+        answer: Answer<()>,
+    },
     /// The healthcheck has something new.
-    Health { health: Box<Health> },
+    Health {
+        health: Box<Health>,
+    },
 }
 
 /// Whether `--rm` counts for this exit.
@@ -186,7 +215,8 @@ impl Actor {
             }
             Command::Stop { keep, answer } => {
                 self.keep = keep;
-                let result = self.happen(Happening::StopAsked).await.map_err(|refusal| self.refusal(refusal, "stop", ""));
+                let result =
+                    self.happen(Happening::StopAsked).await.map_err(|refusal| self.refusal(refusal, "stop", ""));
                 let _ = answer.send(result.map(|_| ()));
                 Next::Continue
             }
@@ -506,10 +536,13 @@ impl Actor {
             Action::TellStopped => self.tell("stop", &[]),
             Action::TellDied => {
                 let duration = match (self.life.started_at, self.life.finished_at) {
-                    (Some(start), Some(end)) => end.as_second().saturating_sub(start.as_second()).max(0),
+                    (Some(start), Some(end)) => end.duration_since(start).as_secs().max(0),
                     _ => 0,
                 };
-                self.tell("die", &[("exitCode", &self.life.exit_code.to_string()), ("execDuration", &duration.to_string())]);
+                self.tell(
+                    "die",
+                    &[("exitCode", &self.life.exit_code.to_string()), ("execDuration", &duration.to_string())],
+                );
             }
             Action::TellPaused => self.tell("pause", &[]),
             Action::TellUnpaused => self.tell("unpause", &[]),
@@ -535,7 +568,13 @@ impl Actor {
 
     /// Publishes the view that belongs to this state.
     pub(super) fn publish(&self) {
-        self.handle.publish_view(view::of(&self.engine.inner, &self.record, &self.life, self.endpoint.as_ref(), self.health.clone()));
+        self.handle.publish_view(view::of(
+            &self.engine.inner,
+            &self.record,
+            &self.life,
+            self.endpoint.as_ref(),
+            self.health.clone(),
+        ));
     }
 
     fn persist(&self) {
@@ -632,7 +671,9 @@ async fn due(restart: &mut Option<Pin<Box<Sleep>>>) {
 }
 
 /// A monitor's answer with a time limit, as an error of ours.
-pub(crate) async fn limited(request: impl Future<Output = Result<Response, MonitorError>>) -> Result<Response, EngineError> {
+pub(crate) async fn limited(
+    request: impl Future<Output = Result<Response, MonitorError>>,
+) -> Result<Response, EngineError> {
     match tokio::time::timeout(REQUEST_LIMIT, request).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => Err(monitor_error(error)),
@@ -644,7 +685,9 @@ pub(crate) async fn limited(request: impl Future<Output = Result<Response, Monit
 pub(crate) fn monitor_error(error: MonitorError) -> EngineError {
     match (error.kind(), error.to_string()) {
         (Some(FailureKind::NotRunning | FailureKind::Conflict), message) => EngineError::conflict(message),
-        (Some(FailureKind::Invalid | FailureKind::NotFound | FailureKind::PermissionDenied), message) => EngineError::invalid(message),
+        (Some(FailureKind::Invalid | FailureKind::NotFound | FailureKind::PermissionDenied), message) => {
+            EngineError::invalid(message)
+        }
         (Some(FailureKind::Unsupported), message) => EngineError::not_implemented(message),
         (Some(FailureKind::Other), message) => EngineError::new(crate::model::ErrorKind::System, message),
         (None, _) => EngineError::system("the container cannot be reached", error),
@@ -674,12 +717,20 @@ pub(crate) fn comes_back(policy: RestartPolicy) -> bool {
 
 fn life_text(life: &Life, endpoint: Option<&Endpoint>) -> Option<String> {
     let record = LifeRecord { version: RECORD_VERSION, life: life.clone(), endpoint: endpoint.cloned() };
-    serde_json::to_string(&record).inspect_err(|error| tracing::error!("cannot write a container's state: {error}")).ok()
+    serde_json::to_string(&record)
+        .inspect_err(|error| tracing::error!("cannot write a container's state: {error}"))
+        .ok()
 }
 
 /// The change that stores a container whole.
-pub(super) fn put_container(record: &ContainerRecord, life: &Life, endpoint: Option<&Endpoint>) -> Result<Change, EngineError> {
-    let spec = serde_json::to_string(record).map_err(|error| EngineError::system("cannot write the container's record", error))?;
-    let life = life_text(life, endpoint).ok_or_else(|| EngineError::unavailable("cannot write the container's state"))?;
+pub(super) fn put_container(
+    record: &ContainerRecord,
+    life: &Life,
+    endpoint: Option<&Endpoint>,
+) -> Result<Change, EngineError> {
+    let spec = serde_json::to_string(record)
+        .map_err(|error| EngineError::system("cannot write the container's record", error))?;
+    let life =
+        life_text(life, endpoint).ok_or_else(|| EngineError::unavailable("cannot write the container's state"))?;
     Ok(Change::PutContainer { id: record.id.to_string(), spec, life })
 }

@@ -15,8 +15,8 @@ use super::record::{ContainerRecord, RECORD_VERSION};
 use super::{names, validate, view};
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
-    CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck, IpcMode,
-    NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
+    CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck,
+    IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
 };
 use crate::store::Durability;
 use crate::volumes::Made;
@@ -27,7 +27,7 @@ const NAME_ATTEMPTS: usize = 20;
 impl Engine {
     /// Creates a container.
     pub async fn create_container(&self, request: CreateRequest) -> Result<CreatedContainer, EngineError> {
-        let image = self.resolve_image(&request.spec.image)?;
+        let image = self.image_for_create(&request.spec.image).await?;
         check_platform(&image, request.platform.as_deref())?;
         let mut spec = request.spec;
         merge_image(&mut spec, &image)?;
@@ -35,7 +35,7 @@ impl Engine {
         self.resolve_references(&mut spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
-        check_bind_sources(&mounts)?;
+        let mounts = checked_sources(mounts).await?;
         let id = ContainerId::from_random(crate::random_bytes());
         let name = self.reserve_name(request.name, &id)?;
         let record = ContainerRecord {
@@ -57,6 +57,26 @@ impl Engine {
         };
         let made = self.make(record).await?;
         Ok(CreatedContainer { id: made, warnings })
+    }
+
+    /// The image of this name; the built-in one is made when somebody first asks for it.
+    async fn image_for_create(&self, name: &str) -> Result<Arc<Image>, EngineError> {
+        let is_builtin = || {
+            oci::Reference::parse(name).is_ok_and(|reference| reference.with_default_tag().canonical() == images::HELLO)
+        };
+        match self.resolve_image(name) {
+            Err(error) if error.kind() == crate::model::ErrorKind::NotFound && is_builtin() => {
+                let inner = Arc::clone(&self.inner);
+                let made = move || {
+                    inner
+                        .images
+                        .ensure_builtin()
+                        .map_err(|error| EngineError::system("cannot make the built-in image", error))
+                };
+                blocking(made).await
+            }
+            result => result,
+        }
     }
 
     /// Makes what the record says; on failure nothing stays.
@@ -114,13 +134,18 @@ impl Engine {
         }
         let (inner, layers) = (Arc::clone(&self.inner), record.layers.clone());
         blocking(move || {
-            let lower = inner.snapshotter.lower_dirs(&layers).map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
-            let root = crate::rootfs::view(&lower).map_err(|error| EngineError::system("cannot open the image's files", error))?;
+            let lower = inner
+                .snapshotter
+                .lower_dirs(&layers)
+                .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+            let root = crate::rootfs::view(&lower)
+                .map_err(|error| EngineError::system("cannot open the image's files", error))?;
             for (target, volume, made) in copies {
                 // A volume that was there may be empty as well, and gets the files then, as with Docker.
                 let _ = made == Made::Now;
-                crate::volumes::copy_up(root.as_fd(), &target, volume.mountpoint.as_ref())
-                    .map_err(|error| EngineError::system(&format!("cannot copy {target} into volume {}", volume.name), error))?;
+                crate::volumes::copy_up(root.as_fd(), &target, volume.mountpoint.as_ref()).map_err(|error| {
+                    EngineError::system(&format!("cannot copy {target} into volume {}", volume.name), error)
+                })?;
             }
             Ok(())
         })
@@ -268,6 +293,12 @@ fn command_of(spec: &ContainerSpec) -> Result<Vec<String>, EngineError> {
 }
 
 /// `--mount` sources must be there at create; `-v` makes them at start.
+async fn checked_sources(mounts: Vec<PlannedMount>) -> Result<Vec<PlannedMount>, EngineError> {
+    let binds = mounts.iter().any(|mount| matches!(mount.source, PlannedSource::Host { create: false, .. }));
+    // Looking at a path can hang on a dead file server: never on the thread that serves everybody.
+    if binds { blocking(move || check_bind_sources(&mounts).map(|()| mounts)).await } else { Ok(mounts) }
+}
+
 fn check_bind_sources(mounts: &[PlannedMount]) -> Result<(), EngineError> {
     for mount in mounts {
         if let PlannedSource::Host { path, create: false, .. } = &mount.source
@@ -294,7 +325,10 @@ fn make_folder(inner: &Inner, id: &ContainerId, layers: &[oci::DiffId]) -> Resul
     let folder = inner.container_dir(id);
     let wrong = |error| EngineError::system("cannot make the container's folder", error);
     std::fs::DirBuilder::new().mode(0o710).create(&folder).map_err(wrong)?;
-    inner.snapshotter.create_upper(&folder, layers).map_err(|error| EngineError::system("cannot make the container's layer", error))?;
+    inner
+        .snapshotter
+        .create_upper(&folder, layers)
+        .map_err(|error| EngineError::system("cannot make the container's layer", error))?;
     Ok(())
 }
 
@@ -333,7 +367,8 @@ mod tests {
         let image = image(ContainerConfig { cmd: words("a b"), entrypoint: words("e"), ..ContainerConfig::default() });
         let command = |entrypoint: Option<&str>, own: Option<&str>| {
             let mut spec = ContainerSpec { command: own.and_then(words), ..ContainerSpec::default() };
-            spec.entrypoint = entrypoint.map(|text| if text.is_empty() { vec![String::new()] } else { words(text).unwrap() });
+            spec.entrypoint =
+                entrypoint.map(|text| if text.is_empty() { vec![String::new()] } else { words(text).unwrap() });
             merge_image(&mut spec, &image).unwrap();
             command_of(&spec).map(|words| words.join(" ")).map_err(|error| error.message().to_owned())
         };
@@ -359,6 +394,9 @@ mod tests {
         spec.labels.insert("l".into(), "own".into());
         merge_image(&mut spec, &image(config)).unwrap();
         assert_eq!(spec.env, ["A=own", "B=image"]);
-        assert_eq!((spec.labels["l"].as_str(), spec.user.as_str(), spec.stop_signal.unwrap().number()), ("own", "www", 3));
+        assert_eq!(
+            (spec.labels["l"].as_str(), spec.user.as_str(), spec.stop_signal.unwrap().number()),
+            ("own", "www", 3)
+        );
     }
 }

@@ -27,8 +27,9 @@ impl Engine {
         blocking(move || {
             let upper = inner.container_dir(&record.id).join("upper");
             let changes = inner.snapshotter.changes(&upper, &record.layers);
-            let changes = changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
-            Ok(changes.into_iter().map(change).collect())
+            let changes =
+                changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
+            Ok(without_mountpoints(changes.into_iter().map(change).collect(), &mountpoints(&record)))
         })
         .await
     }
@@ -72,9 +73,42 @@ impl Engine {
 }
 
 fn stopped_root(inner: &Inner, record: &super::ContainerRecord) -> Result<OwnedFd, EngineError> {
-    let lower = inner.snapshotter.lower_dirs(&record.layers).map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    let lower = inner
+        .snapshotter
+        .lower_dirs(&record.layers)
+        .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
     let upper = inner.container_dir(&record.id).join("upper");
-    crate::rootfs::container_view(&upper, &lower).map_err(|error| EngineError::system("cannot open the container's files", error))
+    crate::rootfs::container_view(&upper, &lower)
+        .map_err(|error| EngineError::system("cannot open the container's files", error))
+}
+
+/// Where the runtime makes an empty file or folder to mount on: the container's doing in form only, as in Docker's init layer.
+fn mountpoints(record: &super::ContainerRecord) -> Vec<String> {
+    const DEFAULTS: &[&str] =
+        &["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"];
+    let own = record.mounts.iter().map(|mount| mount.target.clone());
+    let init = record.spec.init.unwrap_or(false).then(|| crate::spec::INIT_TARGET.to_owned());
+    DEFAULTS.iter().map(|path| (*path).to_owned()).chain(own).chain(init).collect()
+}
+
+/// Leaves out mount points that were added, and folders that are there only for them.
+fn without_mountpoints(mut changes: Vec<Change>, mountpoints: &[String]) -> Vec<Change> {
+    let is_added = |change: &Change| change.kind == ChangeKind::Added && mountpoints.contains(&change.path);
+    let hidden: Vec<String> =
+        changes.iter().filter(|change| is_added(change)).map(|change| change.path.clone()).collect();
+    changes.retain(|change| !is_added(change));
+    loop {
+        let is_empty_parent = |change: &Change| {
+            let below = format!("{}/", change.path);
+            change.kind != ChangeKind::Deleted
+                && hidden.iter().any(|path| path.starts_with(&below))
+                && !changes.iter().any(|other| other.path.starts_with(&below))
+        };
+        match changes.iter().position(is_empty_parent) {
+            Some(index) => drop(changes.remove(index)),
+            None => return changes,
+        }
+    }
 }
 
 fn change(change: snapshots::Change) -> Change {
@@ -115,5 +149,30 @@ impl Write for Pieces {
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
         self.sink.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, ChangeKind, without_mountpoints};
+
+    #[test]
+    fn mount_points_are_no_changes() {
+        let change = |kind, path: &str| Change { path: path.into(), kind };
+        let (added, modified) = (ChangeKind::Added, ChangeKind::Modified);
+        let changes = vec![
+            change(modified, "/etc"),
+            change(added, "/etc/hosts"),
+            change(added, "/proc"),
+            change(added, "/srv"),
+            change(added, "/srv/data"),
+            change(modified, "/var"),
+            change(added, "/var/mine"),
+            change(added, "/var/vol"),
+        ];
+        let mountpoints = ["/etc/hosts", "/proc", "/srv/data", "/var/vol"].map(str::to_owned);
+        assert_eq!(without_mountpoints(changes, &mountpoints), [change(modified, "/var"), change(added, "/var/mine")]);
+        let deleted = vec![change(ChangeKind::Deleted, "/etc/hosts")];
+        assert_eq!(without_mountpoints(deleted.clone(), &mountpoints), deleted);
     }
 }

@@ -52,7 +52,11 @@ pub(crate) struct Progress {
 
 impl Handle {
     /// With its actor's queue.
-    pub(crate) fn new(record: ContainerRecord, view: ContainerView, progress: Progress) -> (Arc<Handle>, mpsc::Receiver<Command>) {
+    pub(crate) fn new(
+        record: ContainerRecord,
+        view: ContainerView,
+        progress: Progress,
+    ) -> (Arc<Handle>, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
         let handle = Handle {
             id: record.id.clone(),
@@ -89,8 +93,14 @@ impl Handle {
     /// As [`Handle::running`], and not frozen.
     pub(crate) fn running_unpaused(&self) -> Result<Arc<Live>, EngineError> {
         match self.view().state.status {
-            Status::Paused => Err(EngineError::conflict(format!("Container {} is paused, unpause the container before exec", self.id))),
-            Status::Restarting => Err(EngineError::conflict(format!("Container {} is restarting, wait until the container is running", self.id))),
+            Status::Paused => Err(EngineError::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                self.id
+            ))),
+            Status::Restarting => Err(EngineError::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                self.id
+            ))),
             _ => self.running(),
         }
     }

@@ -185,6 +185,8 @@ impl Life {
     pub(crate) fn status(&self) -> Status {
         match self.phase {
             Phase::Created => Status::Created,
+            // A user's start counts restarts from nought; the policy's do not.
+            Phase::Starting if self.restart_count > 0 => Status::Restarting,
             Phase::Starting if self.started_at.is_some() => Status::Exited,
             Phase::Starting => Status::Created,
             Phase::Running { .. } => Status::Running,
@@ -206,7 +208,8 @@ impl Life {
 
     /// Whether a daemon that starts should start it.
     pub(crate) fn starts_with_daemon(&self, policy: RestartPolicy) -> bool {
-        let was_running = matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. } | Phase::Restarting | Phase::Starting);
+        let was_running =
+            matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. } | Phase::Restarting | Phase::Starting);
         match policy {
             RestartPolicy::No => false,
             RestartPolicy::Always => self.started_at.is_some() || was_running,
@@ -400,7 +403,8 @@ impl Life {
     }
 
     fn delay_after_run(&mut self, exited_at: Timestamp) -> Duration {
-        let long = self.started_at.is_some_and(|started| exited_at.as_second() - started.as_second() >= GOOD_RUN_SECONDS);
+        let long =
+            self.started_at.is_some_and(|started| exited_at.as_second() - started.as_second() >= GOOD_RUN_SECONDS);
         if long {
             self.restart_delay_ms = 0;
         }
@@ -418,13 +422,21 @@ impl Refusal {
     pub(crate) fn error(self, verb: &str, id: &str, reference: &str) -> EngineError {
         match (self, verb) {
             (Refusal::AlreadyRunning, _) => EngineError::not_modified("container is already running"),
-            (Refusal::IsPaused, "start") => EngineError::conflict("cannot start a paused container, try unpause instead"),
+            (Refusal::IsPaused, "start") => {
+                EngineError::conflict("cannot start a paused container, try unpause instead")
+            }
             (Refusal::IsPaused, _) => EngineError::conflict(format!("container {id} is already paused")),
-            (Refusal::IsNotPaused, _) => EngineError::new(crate::model::ErrorKind::System, format!("Container {id} is not paused")),
+            (Refusal::IsNotPaused, _) => {
+                EngineError::new(crate::model::ErrorKind::System, format!("Container {id} is not paused"))
+            }
             (Refusal::NotRunning, "stop") => EngineError::not_modified("container is already stopped"),
-            (Refusal::NotRunning, "kill") => EngineError::conflict(format!("cannot kill container: {reference}: container {id} is not running")),
+            (Refusal::NotRunning, "kill") => {
+                EngineError::conflict(format!("cannot kill container: {reference}: container {id} is not running"))
+            }
             (Refusal::NotRunning, _) => EngineError::conflict(format!("container {id} is not running")),
-            (Refusal::Removing, "remove") => EngineError::conflict(format!("removal of container {reference} is already in progress")),
+            (Refusal::Removing, "remove") => {
+                EngineError::conflict(format!("removal of container {reference} is already in progress"))
+            }
             (Refusal::Removing, _) => EngineError::conflict("container is marked for removal and cannot be started"),
             (Refusal::StillRunning, _) => EngineError::conflict(format!(
                 "cannot remove container \"{reference}\": container is running: stop the container before removing or force remove"
@@ -491,12 +503,19 @@ mod tests {
         let mut delays = Vec::new();
         for second in 2.. {
             let (next, actions) = life.on(twice, exit(1, second)).unwrap();
-            let Some(Action::RestartAfter(delay)) = actions.iter().find(|a| matches!(a, Action::RestartAfter(_))) else {
+            let Some(Action::RestartAfter(delay)) = actions.iter().find(|a| matches!(a, Action::RestartAfter(_)))
+            else {
                 life = next;
                 break;
             };
             delays.push(delay.as_millis());
-            life = next.on(twice, Happening::RestartDue).unwrap().0.on(twice, Happening::Started { pid: 1, at: at(second) }).unwrap().0;
+            life = next
+                .on(twice, Happening::RestartDue)
+                .unwrap()
+                .0
+                .on(twice, Happening::Started { pid: 1, at: at(second) })
+                .unwrap()
+                .0;
         }
         assert_eq!((life.phase, life.restart_count, delays), (Phase::Exited, 2, vec![100, 200]));
     }

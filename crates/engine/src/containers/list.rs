@@ -10,7 +10,10 @@ use crate::model::{ContainerFilters, ContainerQuery, ContainerView, EngineError,
 pub(super) fn list(engine: &Engine, query: &ContainerQuery) -> Result<Vec<Arc<ContainerView>>, EngineError> {
     let filters = &query.filters;
     let moment = |reference: &Option<String>| {
-        reference.as_deref().map(|reference| engine.inner.index.find(reference).map(|handle| handle.created)).transpose()
+        reference
+            .as_deref()
+            .map(|reference| engine.inner.index.find(reference).map(|handle| handle.created))
+            .transpose()
     };
     let (before, since) = (moment(&filters.before)?, moment(&filters.since)?);
     let ancestors = ancestors(engine, &filters.ancestor);
@@ -43,7 +46,12 @@ fn ancestors(engine: &Engine, names: &[String]) -> Option<Vec<oci::Digest>> {
     }
     let catalogue = engine.inner.images.catalogue();
     let wanted: Vec<_> = names.iter().filter_map(|name| catalogue.resolve(name).ok().cloned()).collect();
-    let descends = |image: &images::Image| wanted.iter().any(|ancestor| image.layers.starts_with(&ancestor.layers) && (image.id == ancestor.id || has_ancestor(&catalogue, image, &ancestor.id)));
+    let descends = |image: &images::Image| {
+        wanted.iter().any(|ancestor| {
+            image.layers.starts_with(&ancestor.layers)
+                && (image.id == ancestor.id || has_ancestor(&catalogue, image, &ancestor.id))
+        })
+    };
     Some(catalogue.images().filter(|image| descends(image)).map(|image| *image.id.digest()).collect())
 }
 

@@ -49,16 +49,16 @@ pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
 pub(crate) use record::ContainerRecord;
 pub(crate) use recover::find_exec_exit;
-pub(crate) use start::log_path;
 use start::HeldAttach;
+pub(crate) use start::log_path;
 pub(crate) use validate::parse_set;
 pub(crate) use view::{RUNTIME_NAME, network_of};
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EngineError, EventKind, IpcMode,
-    LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport, RemoveOptions, Signal, StopOptions, TerminalSize,
-    UpdateRequest, WaitCondition, WaitResult,
+    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EngineError, EventKind,
+    IpcMode, LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport, RemoveOptions, Signal,
+    StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
 use crate::spec::JoinedNamespaces;
 
@@ -66,6 +66,9 @@ use crate::spec::JoinedNamespaces;
 const DEFAULT_STOP_SECONDS: i64 = 10;
 /// How long SIGKILL may take: a process in an uninterruptible call of a dead disk takes for ever.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a forced removal ends a container that is started again.
+const FORCED_ATTEMPTS: usize = 5;
 
 /// A namespace for functions about all containers.
 #[derive(Debug)]
@@ -93,7 +96,8 @@ impl Waiter {
             WaitCondition::NextExit => progress.exits > exits || progress.removed,
             WaitCondition::Removed => progress.removed || progress.removal_error.is_some(),
         };
-        let progress = self.progress.wait_for(done).await.map_err(|_| EngineError::unavailable("the engine is shutting down"))?;
+        let progress =
+            self.progress.wait_for(done).await.map_err(|_| EngineError::unavailable("the engine is shutting down"))?;
         let error = if condition == WaitCondition::Removed { progress.removal_error.clone() } else { None };
         Ok(WaitResult { exit_code: progress.exit_code, error })
     }
@@ -120,7 +124,11 @@ impl PendingAttach {
             return Ok(());
         }
         let stdin = self.request.stdin && self.handle.record().spec.open_stdin;
-        let keys = if self.tty { self.request.detach_keys.unwrap_or_default().into_protocol() } else { monitor_protocol::DetachKeys::NONE };
+        let keys = if self.tty {
+            self.request.detach_keys.unwrap_or_default().into_protocol()
+        } else {
+            monitor_protocol::DetachKeys::NONE
+        };
         let attach = Attach {
             id: AttachId(u64::from_le_bytes(crate::random_bytes())),
             target: Target::Container,
@@ -231,7 +239,8 @@ impl Engine {
         let record = handle.record();
         let signal = options.signal.unwrap_or_else(|| actor::stop_signal(&record));
         let seconds = options.timeout_seconds.or(record.spec.stop_timeout_seconds).unwrap_or(DEFAULT_STOP_SECONDS);
-        let by_stop = |signal| move |answer| Command::Kill { signal, by: KilledBy::Stop, reference: String::new(), answer };
+        let by_stop =
+            |signal| move |answer| Command::Kill { signal, by: KilledBy::Stop, reference: String::new(), answer };
         ignore_ended(ask(handle, by_stop(signal)).await)?;
         let ended = progress.wait_for(|progress| !progress.running);
         match u64::try_from(seconds) {
@@ -298,18 +307,26 @@ impl Engine {
             return Err(EngineError::not_implemented("removing links (link=1) is not built"));
         }
         let handle = self.inner.index.find(reference)?;
-        if options.force && handle.live().is_some() {
-            self.end_for_removal(&handle).await?;
-            if handle.record().spec.auto_remove {
-                return self.wait_removed(&handle).await;
+        for _ in 0..FORCED_ATTEMPTS {
+            if options.force && handle.live().is_some() {
+                self.end_for_removal(&handle).await?;
+                if handle.record().spec.auto_remove {
+                    return self.wait_removed(&handle).await;
+                }
+            }
+            let reference = reference.to_owned();
+            match ask(&handle, |answer| Command::Remove { volumes: options.volumes, reference, answer }).await {
+                // `--rm` was faster.
+                Err(error) if error.kind() == crate::model::ErrorKind::NotFound && options.force => return Ok(()),
+                // Somebody, or its restart policy, was starting it just then.
+                Err(error)
+                    if error.kind() == crate::model::ErrorKind::Conflict
+                        && options.force
+                        && handle.live().is_some() => {}
+                result => return result,
             }
         }
-        let reference = reference.to_owned();
-        match ask(&handle, |answer| Command::Remove { volumes: options.volumes, reference, answer }).await {
-            // `--rm` was faster.
-            Err(error) if error.kind() == crate::model::ErrorKind::NotFound && options.force => Ok(()),
-            result => result,
-        }
+        Err(EngineError::conflict(format!("container {reference} is started again and again")))
     }
 
     async fn end_for_removal(&self, handle: &Handle) -> Result<(), EngineError> {
@@ -321,7 +338,10 @@ impl Engine {
         let ended = tokio::time::timeout(KILL_LIMIT, progress.wait_for(|progress| !progress.running)).await;
         match ended {
             Ok(_) => Ok(()),
-            Err(_) => Err(EngineError::unavailable(format!("cannot remove container {}: it did not end after SIGKILL", handle.id))),
+            Err(_) => Err(EngineError::unavailable(format!(
+                "cannot remove container {}: it did not end after SIGKILL",
+                handle.id
+            ))),
         }
     }
 
@@ -378,14 +398,22 @@ impl Engine {
     }
 
     /// Checks an attach.
-    pub async fn attach_container(&self, reference: &str, request: AttachRequest) -> Result<PendingAttach, EngineError> {
+    pub async fn attach_container(
+        &self,
+        reference: &str,
+        request: AttachRequest,
+    ) -> Result<PendingAttach, EngineError> {
         let handle = self.inner.index.find(reference)?;
         match handle.view().state.status {
             crate::model::Status::Paused => {
-                return Err(EngineError::conflict(format!("container {reference} is paused, unpause the container before attach")));
+                return Err(EngineError::conflict(format!(
+                    "container {reference} is paused, unpause the container before attach"
+                )));
             }
             crate::model::Status::Restarting => {
-                return Err(EngineError::conflict(format!("container {reference} is restarting, wait until the container is running")));
+                return Err(EngineError::conflict(format!(
+                    "container {reference} is restarting, wait until the container is running"
+                )));
             }
             _ => {}
         }

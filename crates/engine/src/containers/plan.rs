@@ -28,7 +28,12 @@ pub(crate) enum PlannedSource {
     /// A path of the host.
     Host { path: String, create: bool, recursion: BindRecursion },
     /// A volume; without a name it gets one at create.
-    Volume { name: Option<String>, copy_up: CopyUp, labels: BTreeMap<String, String>, options: BTreeMap<String, String> },
+    Volume {
+        name: Option<String>,
+        copy_up: CopyUp,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    },
     /// Memory.
     Tmpfs { options: Vec<String> },
 }
@@ -69,7 +74,8 @@ pub(crate) fn plan(spec: &ContainerSpec, inherited: Vec<PlannedMount>) -> Result
     }
     mounts.extend(wished);
     for target in &spec.volumes {
-        let target = container_path(target).map_err(|why| EngineError::invalid(format!("invalid volume path '{target}': {why}")))?;
+        let target = container_path(target)
+            .map_err(|why| EngineError::invalid(format!("invalid volume path '{target}': {why}")))?;
         mounts.entry(target.clone()).or_insert_with(|| image_volume(&target));
     }
     let mut mounts: Vec<PlannedMount> = mounts.into_values().collect();
@@ -102,7 +108,11 @@ impl PlannedMount {
     }
 
     /// What inspect's `Mounts` shows. `mountpoint` finds a volume's folder.
-    pub(crate) fn point(&self, mountpoint: impl Fn(&str) -> String, anonymous: impl Fn(&str) -> bool) -> Option<MountPoint> {
+    pub(crate) fn point(
+        &self,
+        mountpoint: impl Fn(&str) -> String,
+        anonymous: impl Fn(&str) -> bool,
+    ) -> Option<MountPoint> {
         let (kind, name, source, driver) = match &self.source {
             PlannedSource::Host { path, .. } => (MountPointKind::Bind, None, path.clone(), None),
             PlannedSource::Volume { name, .. } => {
@@ -137,7 +147,8 @@ impl PlannedMount {
 }
 
 fn from_bind(bind: &Bind) -> Result<PlannedMount, EngineError> {
-    let volume = |name| PlannedSource::Volume { name, copy_up: bind.copy_up, labels: BTreeMap::new(), options: BTreeMap::new() };
+    let volume =
+        |name| PlannedSource::Volume { name, copy_up: bind.copy_up, labels: BTreeMap::new(), options: BTreeMap::new() };
     let source = match &bind.source {
         BindSource::Host(path) => {
             PlannedSource::Host { path: path.clone(), create: true, recursion: BindRecursion::Recursive }
@@ -191,7 +202,9 @@ fn from_mount(mount: &MountSpec) -> Result<PlannedMount, EngineError> {
 pub(crate) fn refuse_driver(driver: &str, field: &str) -> Result<(), EngineError> {
     match driver {
         "" | "local" => Ok(()),
-        _ => Err(EngineError::not_found(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found ({field})"))),
+        _ => Err(EngineError::not_found(format!(
+            "error looking up volume plugin {driver}: plugin \"{driver}\" not found ({field})"
+        ))),
     }
 }
 
@@ -206,7 +219,8 @@ fn tmpfs_options(size_bytes: Option<u64>, mode: Option<u32>, more: &[String], ac
 }
 
 fn from_tmpfs(target: &str, options: &str) -> Result<PlannedMount, EngineError> {
-    let target = container_path(target).map_err(|why| EngineError::invalid(format!("invalid tmpfs path '{target}': {why}")))?;
+    let target =
+        container_path(target).map_err(|why| EngineError::invalid(format!("invalid tmpfs path '{target}': {why}")))?;
     let given: Vec<String> = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
     check_tmpfs(&given)?;
     let access = if given.iter().any(|option| option == "ro") { Access::ReadOnly } else { Access::ReadWrite };
@@ -222,9 +236,38 @@ fn from_tmpfs(target: &str, options: &str) -> Result<PlannedMount, EngineError> 
 
 fn check_tmpfs(options: &[String]) -> Result<(), EngineError> {
     const FLAGS: &[&str] = &[
-        "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "mand", "nomand", "atime",
-        "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime", "private", "rprivate",
-        "shared", "rshared", "slave", "rslave", "unbindable", "runbindable", "bind", "rbind", "remount",
+        "ro",
+        "rw",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "sync",
+        "async",
+        "dirsync",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "unbindable",
+        "runbindable",
+        "bind",
+        "rbind",
+        "remount",
     ];
     const VALUES: &[&str] = &["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
     for option in options {
@@ -241,7 +284,9 @@ fn check_tmpfs(options: &[String]) -> Result<(), EngineError> {
 
 /// Docker's defaults with the user's on top: `exec` takes the place of `noexec`.
 fn merge_tmpfs(given: &[String]) -> Vec<String> {
-    let overridden = |default: &str| given.iter().any(|option| option == default || Some(option.as_str()) == default.strip_prefix("no"));
+    let overridden = |default: &str| {
+        given.iter().any(|option| option == default || Some(option.as_str()) == default.strip_prefix("no"))
+    };
     let defaults = TMPFS_DEFAULTS.iter().filter(|default| !overridden(default)).map(|default| (*default).to_owned());
     defaults.chain(given.iter().cloned()).collect()
 }
@@ -249,7 +294,12 @@ fn merge_tmpfs(given: &[String]) -> Vec<String> {
 fn image_volume(target: &str) -> PlannedMount {
     PlannedMount {
         target: target.into(),
-        source: PlannedSource::Volume { name: None, copy_up: CopyUp::WhenEmpty, labels: BTreeMap::new(), options: BTreeMap::new() },
+        source: PlannedSource::Volume {
+            name: None,
+            copy_up: CopyUp::WhenEmpty,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+        },
         access: Access::ReadWrite,
         propagation: None,
         mode: String::new(),
@@ -273,10 +323,13 @@ mod tests {
 
     #[test]
     fn one_mount_per_target_parents_first() {
-        let mounts = plan(&spec(&["/h:/a/b", "v:/a"], &[("/t", "size=1m,exec")], &["/a", "/d"]), Vec::new()).unwrap();
+        let mounts = plan(&spec(&["/h:/a/b", "vol:/a"], &[("/t", "size=1m,exec")], &["/a", "/d"]), Vec::new()).unwrap();
         let shown: Vec<(&str, Origin)> = mounts.iter().map(|mount| (mount.target.as_str(), mount.origin)).collect();
         assert_eq!(shown, [("/a", Origin::Bind), ("/d", Origin::Image), ("/t", Origin::Tmpfs), ("/a/b", Origin::Bind)]);
-        assert_eq!(mounts[2].source, PlannedSource::Tmpfs { options: ["nosuid", "nodev", "size=1m", "exec"].map(String::from).to_vec() });
+        assert_eq!(
+            mounts[2].source,
+            PlannedSource::Tmpfs { options: ["nosuid", "nodev", "size=1m", "exec"].map(String::from).to_vec() }
+        );
     }
 
     #[test]

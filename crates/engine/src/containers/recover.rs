@@ -50,8 +50,10 @@ impl Engine {
         blocking(move || {
             sweep(&inner.containers_dir(), &known);
             let users = super::users::Users::new(Arc::clone(&inner.index));
-            inner.images.set_users(Arc::new(users)).map_err(|error| EngineError::system("cannot clean up layers", error))?;
-            inner.images.ensure_builtin().map_err(|error| EngineError::system("cannot make the built-in image", error))?;
+            inner
+                .images
+                .set_users(Arc::new(users))
+                .map_err(|error| EngineError::system("cannot clean up layers", error))?;
             Ok(())
         })
         .await?;
@@ -94,7 +96,9 @@ impl Engine {
             return None;
         }
         match Connection::connect(&socket).await {
-            Ok((connection, incoming, hello)) if hello.container.as_ref().is_some_and(|found| found.id == record.id.as_str()) => {
+            Ok((connection, incoming, hello))
+                if hello.container.as_ref().is_some_and(|found| found.id == record.id.as_str()) =>
+            {
                 Some((Recovered { connection, incoming }, hello))
             }
             Ok(_) => None,
@@ -147,11 +151,13 @@ pub(super) fn find_exit(folder: &Path, started: Option<Timestamp>) -> Happening 
     let exit: Option<ExitRecord> = read(&folder.join(EXIT_FILE));
     let monitor: Option<MonitorRecord> = read(&folder.join(MONITOR_FILE));
     match exit.filter(|exit| monitor.as_ref().is_none_or(|monitor| monitor.started_at == exit.started_at)) {
-        Some(exit) if started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started) => Happening::Exited {
-            exit_code: exit.exit.code,
-            oom_killed: exit.exit.oom_killed,
-            at: crate::moment::from_monitor(exit.exit.at),
-        },
+        Some(exit) if started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started) => {
+            Happening::Exited {
+                exit_code: exit.exit.code,
+                oom_killed: exit.exit.oom_killed,
+                at: crate::moment::from_monitor(exit.exit.at),
+            }
+        }
         _ => {
             if let Some(monitor) = monitor {
                 end_orphan(&monitor);
@@ -168,7 +174,9 @@ pub(crate) fn find_exec_exit(folder: &Path, id: &str) -> Option<i32> {
 
 /// A container without a monitor has no log, no input and no exit code: it is ended rather than left behind unseen.
 fn end_orphan(monitor: &MonitorRecord) {
-    let (Some(pid), true) = (rustix::process::Pid::from_raw(monitor.pid), start_ticks(monitor.pid) == Some(monitor.pid_start_ticks)) else {
+    let (Some(pid), true) =
+        (rustix::process::Pid::from_raw(monitor.pid), start_ticks(monitor.pid) == Some(monitor.pid_start_ticks))
+    else {
         return;
     };
     // By descriptor, and the start time is looked at again: the number may mean another process by now.

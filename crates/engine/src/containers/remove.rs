@@ -18,7 +18,11 @@ pub(super) async fn remove(engine: &Engine, record: &ContainerRecord, volumes: b
 }
 
 /// Removes the record and the name; the files are left, and would be swept at the next start.
-pub(super) async fn forget(engine: &Engine, record: &ContainerRecord, durability: Durability) -> Result<(), EngineError> {
+pub(super) async fn forget(
+    engine: &Engine,
+    record: &ContainerRecord,
+    durability: Durability,
+) -> Result<(), EngineError> {
     let change = Change::RemoveContainer { id: record.id.to_string() };
     match durability {
         // Nobody would miss a `--rm` container that came back for a moment after a crash of the machine: it would be removed again.
@@ -42,7 +46,10 @@ pub(super) async fn clean(engine: &Engine, record: &ContainerRecord, volumes: bo
         remove_tree(&inner.container_dir(&record.id))?;
         let image = images::ImageId::new(record.image_id);
         if inner.images.catalogue().get(&image).is_none() {
-            inner.images.container_gone(&record.layers).map_err(|error| EngineError::system("cannot remove layers", error))?;
+            inner
+                .images
+                .container_gone(&record.layers)
+                .map_err(|error| EngineError::system("cannot remove layers", error))?;
         }
         Ok(())
     })

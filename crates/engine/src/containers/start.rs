@@ -60,7 +60,11 @@ struct TakenNetwork {
     endpoint: Option<Endpoint>,
 }
 
-fn take_network(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespaces) -> Result<TakenNetwork, EngineError> {
+fn take_network(
+    inner: &Inner,
+    record: &ContainerRecord,
+    joined: JoinedNamespaces,
+) -> Result<TakenNetwork, EngineError> {
     let spec = &record.spec;
     let taken = match (&spec.network, spec.network_disabled) {
         (NetworkMode::Host, _) => return Ok(TakenNetwork { namespace: None, endpoint: None }),
@@ -82,8 +86,12 @@ fn take_network(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespace
 
 /// `--mac-address`, given for the container or for its one endpoint.
 pub(crate) fn mac_address(spec: &ContainerSpec) -> Result<Option<Mac>, EngineError> {
-    let given = spec.endpoints.values().find_map(|endpoint| endpoint.mac_address.as_deref()).or(spec.mac_address.as_deref());
-    given.filter(|text| !text.is_empty()).map(|text| text.parse().map_err(|error: network::MacError| EngineError::invalid(error.to_string()))).transpose()
+    let given =
+        spec.endpoints.values().find_map(|endpoint| endpoint.mac_address.as_deref()).or(spec.mac_address.as_deref());
+    given
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().map_err(|error: network::MacError| EngineError::invalid(error.to_string())))
+        .transpose()
 }
 
 fn send(
@@ -110,13 +118,18 @@ fn send(
         devices: &devices,
         block_devices: &block_devices,
         joined,
-        cgroup_namespace: if record.private_cgroup_namespace { CgroupNamespace::Private } else { CgroupNamespace::Host },
+        cgroup_namespace: if record.private_cgroup_namespace {
+            CgroupNamespace::Private
+        } else {
+            CgroupNamespace::Host
+        },
         host: &inner.host.spec,
     })?;
     let seccomp = inner.filters.program(&record.spec, &inner.host.spec.capabilities)?;
     let mut fds: Vec<OwnedFd> = Vec::with_capacity(1 + attaches.len());
     let network_namespace = network.namespace.map(|namespace| push(&mut fds, namespace));
-    let attaches = attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
+    let attaches =
+        attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
     let launch = Launch {
         id: record.id.to_string(),
         spec: Box::new(spec),
@@ -132,7 +145,10 @@ fn send(
         attaches,
         isolation: Isolation::Native,
     };
-    inner.monitors.launch(launch, fds).map_err(|error| EngineError::system("cannot start the container's monitor", error))
+    inner
+        .monitors
+        .launch(launch, fds)
+        .map_err(|error| EngineError::system("cannot start the container's monitor", error))
 }
 
 fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {
@@ -142,7 +158,10 @@ fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {
 }
 
 fn rootfs(inner: &Inner, record: &ContainerRecord, folder: &Path) -> Result<Rootfs, EngineError> {
-    let lower = inner.snapshotter.lower_dirs(&record.layers).map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    let lower = inner
+        .snapshotter
+        .lower_dirs(&record.layers)
+        .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
     let mut options = match inner.snapshotter.overlay_xattrs() {
         snapshots::OverlayXattrs::Trusted => Vec::new(),
         snapshots::OverlayXattrs::User => vec!["userxattr".to_owned()],
@@ -193,23 +212,26 @@ fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineErro
 
 fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
     let path = |name: &str| folder.join(name).display().to_string();
-    vec![
-        (path("resolv.conf"), "/etc/resolv.conf"),
-        (path("hostname"), "/etc/hostname"),
-        (path("hosts"), "/etc/hosts"),
-    ]
+    vec![(path("resolv.conf"), "/etc/resolv.conf"), (path("hostname"), "/etc/hostname"), (path("hosts"), "/etc/hosts")]
 }
 
 /// Writes the three files. They need no sync: every start writes them again.
-fn write_files(inner: &Inner, record: &ContainerRecord, folder: &Path, endpoint: Option<&Endpoint>) -> Result<(), EngineError> {
+fn write_files(
+    inner: &Inner,
+    record: &ContainerRecord,
+    folder: &Path,
+    endpoint: Option<&Endpoint>,
+) -> Result<(), EngineError> {
     let write = |name: &str, text: String| {
         let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
+        std::fs::write(&path, text)
+            .map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
     };
     let spec = &record.spec;
     write("hostname", network::hostname_file(&record.hostname))?;
     write("hosts", hosts_file(inner, record, endpoint)?)?;
-    let host = network::read_host_resolv_conf().map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
+    let host = network::read_host_resolv_conf()
+        .map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
     let reach = match spec.network {
         NetworkMode::Bridge | NetworkMode::Named(_) => network::Reach::OutsideIpv4,
         NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => network::Reach::Everything,
@@ -231,13 +253,16 @@ fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoint: Option<&Endpoin
 
 /// `--add-host`, parsed.
 pub(crate) fn extra_hosts(spec: &ContainerSpec) -> Result<Vec<network::ExtraHost>, EngineError> {
-    let parse = |text: &String| network::ExtraHost::parse(text).map_err(|error| EngineError::invalid(error.to_string()));
+    let parse =
+        |text: &String| network::ExtraHost::parse(text).map_err(|error| EngineError::invalid(error.to_string()));
     spec.extra_hosts.iter().map(parse).collect()
 }
 
 /// `--dns` and its kin, parsed.
 pub(crate) fn dns(spec: &ContainerSpec) -> Result<network::Dns, EngineError> {
-    let parse = |text: &String| text.parse().map_err(|_| EngineError::invalid(format!("bad parameter: {text} is not an IP address")));
+    let parse = |text: &String| {
+        text.parse().map_err(|_| EngineError::invalid(format!("bad parameter: {text} is not an IP address")))
+    };
     Ok(network::Dns {
         servers: spec.dns.iter().map(parse).collect::<Result<_, _>>()?,
         search: spec.dns_search.clone(),
@@ -253,7 +278,10 @@ fn user_mount(inner: &Inner, mount: &PlannedMount) -> Result<UserMount, EngineEr
         }
         PlannedSource::Volume { name, .. } => {
             let path = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
-            UserMountSource::Bind { path: path.display().to_string(), recursion: crate::model::BindRecursion::Recursive }
+            UserMountSource::Bind {
+                path: path.display().to_string(),
+                recursion: crate::model::BindRecursion::Recursive,
+            }
         }
         PlannedSource::Tmpfs { options } => UserMountSource::Tmpfs { options: options.clone() },
     };
@@ -284,7 +312,10 @@ fn resolve_devices(spec: &ContainerSpec) -> Result<Vec<ResolvedDevice>, EngineEr
         devices.extend(found.map_err(|error| {
             EngineError::new(
                 crate::model::ErrorKind::System,
-                format!("error gathering device information while adding custom device \"{}\": {error}", device.host_path),
+                format!(
+                    "error gathering device information while adding custom device \"{}\": {error}",
+                    device.host_path
+                ),
             )
         })?);
     }
@@ -353,11 +384,21 @@ fn host_devices(folder: &Path) -> Vec<ResolvedDevice> {
 
 fn resolve_block_devices(spec: &ContainerSpec) -> Result<BlockDevices, EngineError> {
     let resources = &spec.resources;
-    let rates = [&resources.blkio_read_bps, &resources.blkio_write_bps, &resources.blkio_read_iops, &resources.blkio_write_iops];
-    let paths = rates.into_iter().flatten().map(|rate| &rate.path).chain(resources.blkio_weight_device.iter().map(|weight| &weight.path));
+    let rates = [
+        &resources.blkio_read_bps,
+        &resources.blkio_write_bps,
+        &resources.blkio_read_iops,
+        &resources.blkio_write_iops,
+    ];
+    let paths = rates
+        .into_iter()
+        .flatten()
+        .map(|rate| &rate.path)
+        .chain(resources.blkio_weight_device.iter().map(|weight| &weight.path));
     let mut devices = BlockDevices::new();
     for path in paths {
-        let metadata = std::fs::metadata(path).map_err(|error| EngineError::system(&format!("cannot use the device {path}"), error))?;
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| EngineError::system(&format!("cannot use the device {path}"), error))?;
         if !metadata.file_type().is_block_device() {
             return Err(EngineError::invalid(format!("{path} is not a block device")));
         }

@@ -47,7 +47,11 @@ fn sample(id: &ContainerId, name: String, stats: Stats, host: &Host) -> StatsSam
         memory_usage_bytes: stats.memory.usage_bytes,
         memory_max_bytes: is_v1.then_some(stats.memory.max_usage_bytes),
         memory_failures: is_v1.then_some(stats.memory.failures),
-        memory_limit_bytes: stats.memory.limit_bytes.filter(|limit| *limit < host.memory_bytes).unwrap_or(host.memory_bytes),
+        memory_limit_bytes: stats
+            .memory
+            .limit_bytes
+            .filter(|limit| *limit < host.memory_bytes)
+            .unwrap_or(host.memory_bytes),
         memory_details: stats.memory.details,
         pids_current: stats.pids.current,
         pids_limit: stats.pids.limit,

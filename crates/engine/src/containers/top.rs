@@ -108,7 +108,8 @@ fn terminal_text(number: i64) -> String {
 
 fn command_line(pid: i32, name: &str) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
+    let words: Vec<_> =
+        bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
     if words.is_empty() { format!("[{name}]") } else { words.join(" ") }
 }
 
@@ -131,10 +132,17 @@ fn boot_time() -> i64 {
 /// The host's `ps`, its lines filtered by the column PID.
 fn host_ps(arguments: &str, pids: &[i32]) -> Result<ProcessTable, EngineError> {
     let words: Vec<&str> = arguments.split_whitespace().collect();
-    let output = Command::new("ps").args(&words).stdin(Stdio::null()).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").output();
+    let output = Command::new("ps")
+        .args(&words)
+        .stdin(Stdio::null())
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .output();
     let output = match output {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(EngineError::not_implemented(format!("ps_args \"{arguments}\" need the host's ps, which is not there; -ef does not")));
+            return Err(EngineError::not_implemented(format!(
+                "ps_args \"{arguments}\" need the host's ps, which is not there; -ef does not"
+            )));
         }
         result => result.map_err(|error| EngineError::system("cannot run ps", error))?,
     };

@@ -12,12 +12,16 @@ pub(super) fn apply(spec: &mut ContainerSpec, request: &UpdateRequest, host: &Ho
         resources.pids_limit = (limit > 0).then_some(limit);
     }
     if resources.nano_cpus > 0 && (request.resources.cpu_period_us > 0 || request.resources.cpu_quota_us > 0) {
-        return Err(EngineError::conflict("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set"));
+        return Err(EngineError::conflict(
+            "Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set",
+        ));
     }
     validate::resources(&mut resources, host)?;
     if let Some(policy) = request.restart {
         if spec.auto_remove && super::actor::comes_back(policy) {
-            return Err(EngineError::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+            return Err(EngineError::invalid(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
         }
         spec.restart = policy;
     }
@@ -80,7 +84,9 @@ fn refuse_unchangeable(wanted: &Resources) -> Result<(), EngineError> {
     ];
     match unchangeable.iter().find(|(_, unchanged)| !unchanged) {
         None => Ok(()),
-        Some((field, _)) => Err(EngineError::not_implemented(format!("{field} of a container cannot be changed by update"))),
+        Some((field, _)) => {
+            Err(EngineError::not_implemented(format!("{field} of a container cannot be changed by update")))
+        }
     }
 }
 
@@ -91,7 +97,10 @@ mod tests {
     use crate::model::{ContainerSpec, Resources, RestartPolicy, UpdateRequest};
 
     fn memory(bytes: i64) -> UpdateRequest {
-        UpdateRequest { resources: Resources { memory_bytes: bytes, ..Resources::default() }, ..UpdateRequest::default() }
+        UpdateRequest {
+            resources: Resources { memory_bytes: bytes, ..Resources::default() },
+            ..UpdateRequest::default()
+        }
     }
 
     #[test]
@@ -115,7 +124,10 @@ mod tests {
         spec.resources.memory_swap_bytes = 128 << 20;
         spec.resources.memory_bytes = 64 << 20;
         assert!(apply(&mut spec, &memory(256 << 20), &Host::for_tests()).unwrap_err().message().contains("memoryswap"));
-        let ulimits = UpdateRequest { resources: Resources { cgroup_parent: "/x".into(), ..Resources::default() }, ..UpdateRequest::default() };
+        let ulimits = UpdateRequest {
+            resources: Resources { cgroup_parent: "/x".into(), ..Resources::default() },
+            ..UpdateRequest::default()
+        };
         assert!(apply(&mut spec, &ulimits, &Host::for_tests()).unwrap_err().message().starts_with("CgroupParent"));
     }
 }

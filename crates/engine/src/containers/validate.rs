@@ -24,7 +24,10 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
         return Err(EngineError::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     if spec.oom_score_adj < 0 && !host.spec.capabilities.iter().any(|name| name == "CAP_SYS_RESOURCE") {
-        warnings.push(format!("Lowering the OOM score to {} needs CAP_SYS_RESOURCE, which the engine does not have.", spec.oom_score_adj));
+        warnings.push(format!(
+            "Lowering the OOM score to {} needs CAP_SYS_RESOURCE, which the engine does not have.",
+            spec.oom_score_adj
+        ));
     }
     health(spec)?;
     super::start::dns(spec)?;
@@ -46,7 +49,9 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
         return refuse("HostConfig.StorageOpt");
     }
     if let Some(request) = spec.device_requests.first() {
-        return Err(EngineError::invalid(format!("could not select device driver \"{request}\": HostConfig.DeviceRequests is not built")));
+        return Err(EngineError::invalid(format!(
+            "could not select device driver \"{request}\": HostConfig.DeviceRequests is not built"
+        )));
     }
     if !matches!(spec.runtime.as_str(), "" | "conex" | "runc") {
         return Err(EngineError::invalid(format!("unknown or invalid runtime name: {}", spec.runtime)));
@@ -57,17 +62,23 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
 
 fn endpoints(spec: &ContainerSpec) -> Result<(), EngineError> {
     for (name, endpoint) in &spec.endpoints {
-        if !matches!(name.as_str(), "bridge" | "default" | "host" | "none") && NetworkMode::Named(name.clone()) != spec.network {
+        if !matches!(name.as_str(), "bridge" | "default" | "host" | "none")
+            && NetworkMode::Named(name.clone()) != spec.network
+        {
             return Err(EngineError::not_found(format!("network {name} not found")));
         }
         if endpoint.ipv4.is_some() || endpoint.ipv6.is_some() {
             return Err(EngineError::invalid("user specified IP address is supported on user defined networks only"));
         }
         if !endpoint.aliases.is_empty() && spec.network == NetworkMode::Bridge {
-            return Err(EngineError::invalid("network-scoped alias is supported only for containers in user defined networks"));
+            return Err(EngineError::invalid(
+                "network-scoped alias is supported only for containers in user defined networks",
+            ));
         }
         if !endpoint.link_local.is_empty() || !endpoint.driver_options.is_empty() {
-            return Err(EngineError::not_implemented(format!("LinkLocalIPs and DriverOpts of the endpoint on {name} are not built")));
+            return Err(EngineError::not_implemented(format!(
+                "LinkLocalIPs and DriverOpts of the endpoint on {name} are not built"
+            )));
         }
     }
     match &spec.network {
@@ -115,7 +126,9 @@ fn security(spec: &ContainerSpec, host: &Host) -> Result<(), EngineError> {
                 )));
             }
             SecurityMeaning::Label(label) => {
-                return Err(EngineError::invalid(format!("security option label={label}: SELinux labels are not built; label=disable is")));
+                return Err(EngineError::invalid(format!(
+                    "security option label={label}: SELinux labels are not built; label=disable is"
+                )));
             }
             SecurityMeaning::SeccompProfile(text) => crate::filters::check(text)?,
             _ => {}
@@ -127,7 +140,13 @@ fn security(spec: &ContainerSpec, host: &Host) -> Result<(), EngineError> {
 /// Only parameters that belong to a namespace of the container's own may be set; anything else would be the host's.
 fn sysctls(spec: &ContainerSpec) -> Result<(), EngineError> {
     const IPC: &[&str] = &[
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
     for (key, value) in &spec.sysctls {
@@ -190,7 +209,10 @@ pub(super) fn resources(resources: &mut Resources, host: &Host) -> Result<Vec<St
         resources.pids_limit = None;
     }
     if resources.pids_limit.is_some() && !host.limits.pids {
-        warnings.push("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.".into());
+        warnings.push(
+            "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded."
+                .into(),
+        );
         resources.pids_limit = None;
     }
     blkio(resources, host, &mut warnings)?;
@@ -215,7 +237,10 @@ fn memory(resources: &mut Resources, host: &Host, warnings: &mut Vec<String>) ->
         );
         resources.memory_swap_bytes = -1;
     }
-    if resources.memory_bytes > 0 && resources.memory_swap_bytes > 0 && resources.memory_swap_bytes < resources.memory_bytes {
+    if resources.memory_bytes > 0
+        && resources.memory_swap_bytes > 0
+        && resources.memory_swap_bytes < resources.memory_bytes
+    {
         return refuse("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
     if resources.memory_bytes == 0 && resources.memory_swap_bytes > 0 {
@@ -257,7 +282,10 @@ fn cpu(resources: &Resources, host: &Host) -> Result<(), EngineError> {
     }
     let most = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
     if resources.nano_cpus < 0 || resources.nano_cpus > most {
-        return refuse(format!("range of CPUs is from 0.01 to {0}.00, as there are only {0} CPUs available", host.cpus));
+        return refuse(format!(
+            "range of CPUs is from 0.01 to {0}.00, as there are only {0} CPUs available",
+            host.cpus
+        ));
     }
     if resources.cpu_shares < 0 {
         return refuse(format!("invalid CPU shares ({}): value must be a positive integer", resources.cpu_shares));
@@ -279,7 +307,8 @@ fn cpusets(resources: &Resources, host: &Host) -> Result<(), EngineError> {
         if given.is_empty() {
             return Ok(());
         }
-        let wanted = parse_set(given).ok_or_else(|| EngineError::invalid(format!("Invalid value {} for cpuset {what}", shortened(given))))?;
+        let wanted = parse_set(given)
+            .ok_or_else(|| EngineError::invalid(format!("Invalid value {} for cpuset {what}", shortened(given))))?;
         if wanted.iter().any(|number| !available.contains(number)) {
             let list: Vec<String> = available.iter().map(usize::to_string).collect();
             return Err(EngineError::invalid(format!(
@@ -322,11 +351,15 @@ pub(crate) fn parse_set(text: &str) -> Option<Vec<usize>> {
 
 fn blkio(resources: &mut Resources, host: &Host, warnings: &mut Vec<String>) -> Result<(), EngineError> {
     let out_of_range = |weight: u16| weight != 0 && !(10..=1000).contains(&weight);
-    if out_of_range(resources.blkio_weight) || resources.blkio_weight_device.iter().any(|entry| out_of_range(entry.weight)) {
+    if out_of_range(resources.blkio_weight)
+        || resources.blkio_weight_device.iter().any(|entry| out_of_range(entry.weight))
+    {
         return Err(EngineError::invalid("Range of blkio weight is from 10 to 1000"));
     }
     if resources.blkio_weight != 0 && !host.limits.blkio_weight {
-        warnings.push("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into());
+        warnings.push(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into(),
+        );
         resources.blkio_weight = 0;
     }
     if !resources.blkio_weight_device.is_empty() && !host.limits.blkio_weight {
@@ -342,7 +375,9 @@ fn cgroup_parent(resources: &Resources) -> Result<(), EngineError> {
         return Err(EngineError::invalid(format!("invalid cgroup parent {parent:?}")));
     }
     if parent.ends_with(".slice") {
-        return Err(EngineError::not_implemented("HostConfig.CgroupParent with a systemd slice: the systemd cgroup driver is not built"));
+        return Err(EngineError::not_implemented(
+            "HostConfig.CgroupParent with a systemd slice: the systemd cgroup driver is not built",
+        ));
     }
     Ok(())
 }
@@ -376,12 +411,21 @@ mod tests {
     fn wrong_limits_are_refused_in_dockers_words() {
         let cases = [
             (Resources { memory_bytes: 1024, ..Resources::default() }, "Minimum memory limit allowed is 6MB"),
-            (Resources { memory_swap_bytes: 1 << 30, ..Resources::default() }, "You should always set the Memory limit"),
+            (
+                Resources { memory_swap_bytes: 1 << 30, ..Resources::default() },
+                "You should always set the Memory limit",
+            ),
             (Resources { nano_cpus: 99_000_000_000, ..Resources::default() }, "range of CPUs is from 0.01 to 2.00"),
             (Resources { nano_cpus: 1, cpu_period_us: 1000, ..Resources::default() }, "Conflicting options: Nano CPUs"),
             (Resources { cpu_period_us: 1, ..Resources::default() }, "CPU cfs period cannot be less"),
-            (Resources { cpuset_cpus: "0-999999999".into(), ..Resources::default() }, "Invalid value 0-999999999 for cpuset cpus"),
-            (Resources { cpuset_cpus: "7".into(), ..Resources::default() }, "Requested CPUs are not available - requested 7, available: 0,1"),
+            (
+                Resources { cpuset_cpus: "0-999999999".into(), ..Resources::default() },
+                "Invalid value 0-999999999 for cpuset cpus",
+            ),
+            (
+                Resources { cpuset_cpus: "7".into(), ..Resources::default() },
+                "Requested CPUs are not available - requested 7, available: 0,1",
+            ),
             (Resources { blkio_weight: 5, ..Resources::default() }, "Range of blkio weight"),
             (Resources { cgroup_parent: "/a/../b".into(), ..Resources::default() }, "invalid cgroup parent"),
         ];
@@ -395,15 +439,33 @@ mod tests {
     fn what_is_not_built_is_named() {
         let sysctls = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
         let cases = [
-            (ContainerSpec { network: NetworkMode::Named("web".into()), ..ContainerSpec::default() }, "network web not found"),
-            (ContainerSpec { links: vec!["a".into()], ..ContainerSpec::default() }, "HostConfig.Links is not built"),
-            (ContainerSpec { runtime: "kata".into(), ..ContainerSpec::default() }, "unknown or invalid runtime name: kata"),
-            (ContainerSpec { auto_remove: true, restart: RestartPolicy::Always, ..ContainerSpec::default() }, "can't create 'AutoRemove'"),
-            (ContainerSpec { sysctls: sysctls("kernel.core_pattern", "x"), ..ContainerSpec::default() }, "sysctl \"kernel.core_pattern\""),
-            (ContainerSpec { sysctls: sysctls("net.a", "1\nx"), ..ContainerSpec::default() }, "invalid sysctl"),
-            (ContainerSpec { working_dir: "x".into(), ..ContainerSpec::default() }, "the working directory 'x' is invalid"),
             (
-                ContainerSpec { security: vec![SecurityOption::parse("apparmor=web").unwrap()], ..ContainerSpec::default() },
+                ContainerSpec { network: NetworkMode::Named("web".into()), ..ContainerSpec::default() },
+                "network web not found",
+            ),
+            (ContainerSpec { links: vec!["a".into()], ..ContainerSpec::default() }, "HostConfig.Links is not built"),
+            (
+                ContainerSpec { runtime: "kata".into(), ..ContainerSpec::default() },
+                "unknown or invalid runtime name: kata",
+            ),
+            (
+                ContainerSpec { auto_remove: true, restart: RestartPolicy::Always, ..ContainerSpec::default() },
+                "can't create 'AutoRemove'",
+            ),
+            (
+                ContainerSpec { sysctls: sysctls("kernel.core_pattern", "x"), ..ContainerSpec::default() },
+                "sysctl \"kernel.core_pattern\"",
+            ),
+            (ContainerSpec { sysctls: sysctls("net.a", "1\nx"), ..ContainerSpec::default() }, "invalid sysctl"),
+            (
+                ContainerSpec { working_dir: "x".into(), ..ContainerSpec::default() },
+                "the working directory 'x' is invalid",
+            ),
+            (
+                ContainerSpec {
+                    security: vec![SecurityOption::parse("apparmor=web").unwrap()],
+                    ..ContainerSpec::default()
+                },
                 "security option apparmor=web",
             ),
         ];

@@ -11,8 +11,8 @@ use super::record::ContainerRecord;
 use super::start::log_path;
 use crate::engine::Inner;
 use crate::model::{
-    ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointView, GraphPaths, Health, LogDriver,
-    NetworkMode,
+    ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointView, GraphPaths, Health,
+    LogDriver, NetworkMode,
 };
 
 /// The name of our own runtime.
@@ -59,7 +59,11 @@ pub(super) fn of(
             hostname: path("hostname"),
             hosts: path("hosts"),
             resolv_conf: path("resolv.conf"),
-            log: if record.spec.log.driver == LogDriver::None { String::new() } else { log_path(record, &folder).display().to_string() },
+            log: if record.spec.log.driver == LogDriver::None {
+                String::new()
+            } else {
+                log_path(record, &folder).display().to_string()
+            },
         },
         graph: GraphPaths { driver: inner.host.storage_driver.to_owned(), upper: path("upper"), work: path("work") },
         runtime: RUNTIME_NAME.into(),
@@ -83,7 +87,13 @@ fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, endpoint: Opti
     let running = life.pid();
     let identity = |what: &str| Digest::of(format!("{what} {} {:?}", record.id, life.started_at).as_bytes()).hex();
     let endpoints = network_of(&record.spec).map(|(name, _)| {
-        let requested = record.spec.endpoints.get(name).or_else(|| record.spec.endpoints.get("default")).cloned().unwrap_or_default();
+        let requested = record
+            .spec
+            .endpoints
+            .get(name)
+            .or_else(|| record.spec.endpoints.get("default"))
+            .cloned()
+            .unwrap_or_default();
         let mut view = EndpointView { requested, ..EndpointView::default() };
         if running.is_some() || life.started_at.is_some() {
             view.network_id = crate::networks::id_of(&inner.id, name);

@@ -69,7 +69,11 @@ impl Position {
         }
         let count = self.read_chunk()?;
         if count == 0 {
-            return if self.move_on()? { Ok(Batch::Entries { entries: Vec::new(), last: false }) } else { Ok(Batch::End) };
+            return if self.move_on()? {
+                Ok(Batch::Entries { entries: Vec::new(), last: false })
+            } else {
+                Ok(Batch::End)
+            };
         }
         Ok(self.take_lines(query))
     }
@@ -153,7 +157,11 @@ impl Watcher {
         let folder = log.parent().unwrap_or(Path::new("/"));
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         match inotify::add_watch(&inotify, folder, what) {
-            Ok(_) => Ok(Some(Self { inotify: AsyncFd::register(inotify)? })),
+            Ok(_) => {
+                #[expect(deprecated, reason = "an OwnedFd keeps its descriptor open; the replacement is unsafe code")]
+                let inotify = AsyncFd::new(inotify)?;
+                Ok(Some(Self { inotify }))
+            }
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -237,12 +245,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x-json.log");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let query = LogQuery { stdout: true, stderr: true, follow: true, since: None, until: None, timestamps: false, tail: None, details: false };
+        let query = LogQuery {
+            stdout: true,
+            stderr: true,
+            follow: true,
+            since: None,
+            until: None,
+            timestamps: false,
+            tail: None,
+            details: false,
+        };
         let progress = watch::Sender::new(Progress { running: true, ..Progress::default() });
         runtime.block_on(async {
             let (sink, mut entries) = mpsc::channel(100);
             tokio::spawn(read(path.clone(), query, progress.subscribe(), sink));
-            let mut next = async || entries.recv().await.map(|entry| String::from_utf8(entry.unwrap().payload.to_vec()).unwrap());
+            let mut next =
+                async || entries.recv().await.map(|entry| String::from_utf8(entry.unwrap().payload.to_vec()).unwrap());
             let mut file = std::fs::File::create(&path).unwrap();
             file.write_all(line("a").as_bytes()).unwrap();
             assert_eq!(next().await.unwrap(), "a");

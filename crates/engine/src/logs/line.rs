@@ -93,7 +93,11 @@ fn escape(text: &str) -> String {
 /// The attributes of every line (`--log-opt labels=`, `env=`, `tag=`) as a JSON object; none when there are none.
 pub(crate) fn attributes(record: &ContainerRecord) -> Option<String> {
     let options = &record.spec.log.options;
-    let list = |key: &str| options.get(key).map(|list| list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>());
+    let list = |key: &str| {
+        options
+            .get(key)
+            .map(|list| list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>())
+    };
     let mut attributes = BTreeMap::new();
     for label in list("labels").unwrap_or_default() {
         if let Some(value) = record.spec.labels.get(&label) {
@@ -136,10 +140,20 @@ mod tests {
     use crate::model::{LogQuery, OutputStream};
 
     pub(in crate::logs) fn everything() -> LogQuery {
-        LogQuery { stdout: true, stderr: true, follow: false, since: None, until: None, timestamps: false, tail: None, details: false }
+        LogQuery {
+            stdout: true,
+            stderr: true,
+            follow: false,
+            since: None,
+            until: None,
+            timestamps: false,
+            tail: None,
+            details: false,
+        }
     }
 
-    const LINE: &[u8] = br#"{"log":"h\u00e4\n","stream":"stderr","attrs":{"a b":"c/d"},"time":"2026-01-02T03:04:05.06Z"}"#;
+    const LINE: &[u8] =
+        br#"{"log":"h\u00e4\n","stream":"stderr","attrs":{"a b":"c/d"},"time":"2026-01-02T03:04:05.06Z"}"#;
 
     fn payload(query: &LogQuery) -> String {
         match read(LINE, query) {
@@ -155,7 +169,10 @@ mod tests {
     fn lines_get_what_was_asked_for() {
         assert_eq!(payload(&everything()), "hä\n");
         assert_eq!(payload(&LogQuery { timestamps: true, ..everything() }), "2026-01-02T03:04:05.060000000Z hä\n");
-        assert_eq!(payload(&LogQuery { timestamps: true, details: true, ..everything() }), "2026-01-02T03:04:05.060000000Z a+b=c%2Fd hä\n");
+        assert_eq!(
+            payload(&LogQuery { timestamps: true, details: true, ..everything() }),
+            "2026-01-02T03:04:05.060000000Z a+b=c%2Fd hä\n"
+        );
     }
 
     #[test]

@@ -55,7 +55,11 @@ impl Engine {
     }
 
     /// What the log holds now, for `attach` with `logs`.
-    pub(crate) async fn log_so_far(&self, record: &ContainerRecord, query: LogQuery) -> mpsc::Receiver<Result<LogEntry, EngineError>> {
+    pub(crate) async fn log_so_far(
+        &self,
+        record: &ContainerRecord,
+        query: LogQuery,
+    ) -> mpsc::Receiver<Result<LogEntry, EngineError>> {
         let path = log_path(record, &self.inner.container_dir(&record.id));
         let (sink, entries) = mpsc::channel(QUEUE_LENGTH);
         tokio::spawn(async move {
@@ -80,7 +84,10 @@ async fn read(path: PathBuf, query: LogQuery, progress: watch::Receiver<Progress
 /// Reads what is there; returns where it stopped, or none when there is nothing more to do.
 async fn read_past(path: PathBuf, query: LogQuery, sink: Sink) -> Option<follow::Position> {
     let errors = sink.clone();
-    let result = blocking(move || past::read(&path, &query, &sink).map_err(|error| EngineError::system("cannot read the log", error))).await;
+    let result = blocking(move || {
+        past::read(&path, &query, &sink).map_err(|error| EngineError::system("cannot read the log", error))
+    })
+    .await;
     match result {
         Ok(position) => position,
         Err(error) => {

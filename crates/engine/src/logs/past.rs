@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Sink, suffixed};
 use super::follow::Position;
 use super::line::{self, Reading};
+use super::{Sink, suffixed};
 use crate::model::LogQuery;
 
 /// How much is read at once when searching backwards.
@@ -178,15 +178,27 @@ mod tests {
     use crate::model::LogQuery;
 
     fn everything() -> LogQuery {
-        LogQuery { stdout: true, stderr: true, follow: false, since: None, until: None, timestamps: false, tail: None, details: false }
+        LogQuery {
+            stdout: true,
+            stderr: true,
+            follow: false,
+            since: None,
+            until: None,
+            timestamps: false,
+            tail: None,
+            details: false,
+        }
     }
 
     fn lines(range: std::ops::Range<u32>) -> String {
-        range.map(|n| format!("{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{n:02}Z\"}}\n")).collect()
+        range
+            .map(|n| format!("{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{n:02}Z\"}}\n"))
+            .collect()
     }
 
     fn gzip(path: &Path, text: &str) {
-        let mut encoder = flate2::write::GzEncoder::new(std::fs::File::create(path).unwrap(), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(std::fs::File::create(path).unwrap(), flate2::Compression::fast());
         encoder.write_all(text.as_bytes()).unwrap();
         encoder.finish().unwrap();
     }

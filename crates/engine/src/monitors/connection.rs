@@ -12,7 +12,7 @@ use monitor_protocol::{
     Decoder, Event, Failure, FailureKind, FromMonitor, Hello, Outbox, Request, RequestId, Response, ToMonitor, Waiting,
     socket,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
 
 use super::pool::{LAUNCH_ID, Launched};
@@ -83,7 +83,9 @@ impl Connection {
     }
 
     /// Finds a monitor again after a restart of the daemon.
-    pub(crate) async fn connect(path: &Path) -> Result<(Connection, mpsc::Receiver<Incoming>, Box<Hello>), MonitorError> {
+    pub(crate) async fn connect(
+        path: &Path,
+    ) -> Result<(Connection, mpsc::Receiver<Incoming>, Box<Hello>), MonitorError> {
         let path = path.to_owned();
         let connected = tokio::task::spawn_blocking(move || greet(&path)).await.map_err(|_| MonitorError::Gone)?;
         let (socket, decoder, hello) = connected.map_err(MonitorError::Unreachable)?;
@@ -149,7 +151,7 @@ fn spawn(
     let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
     let (events, incoming) = mpsc::channel(EVENT_QUEUE);
     let line = Line {
-        socket: AsyncFd::register(socket)?,
+        socket: tokio::net::UnixStream::from_std(socket)?,
         decoder,
         outbox: Outbox::new(),
         waiting,
@@ -170,7 +172,7 @@ fn spawn(
 /// The task's side of a connection.
 #[derive(Debug)]
 struct Line {
-    socket: AsyncFd<UnixStream>,
+    socket: tokio::net::UnixStream,
     decoder: Decoder,
     outbox: Outbox,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
@@ -190,19 +192,7 @@ impl Line {
             tokio::select! {
                 biased;
                 ready = self.socket.readable() => {
-                    alive = match ready {
-                        Ok(mut guard) => {
-                            let received = guard.try_io(|socket| {
-                                socket::receive(socket.get_ref().as_fd(), &mut self.decoder, Waiting::DontWait)
-                            });
-                            match received {
-                                Ok(Ok(count)) => count > 0 && self.take_frames(),
-                                Ok(Err(_)) => false,
-                                Err(_would_block) => true,
-                            }
-                        }
-                        Err(_) => false,
-                    };
+                    alive = ready.is_ok() && self.receive();
                 }
                 outgoing = queue.recv(), if asking => match outgoing {
                     Some(outgoing) => alive = self.ask(outgoing),
@@ -210,11 +200,7 @@ impl Line {
                     None => { asking = false; alive = !events.is_closed(); }
                 },
                 ready = self.socket.writable(), if sending => {
-                    if let Ok(mut guard) = ready {
-                        let outbox = &mut self.outbox;
-                        let flushed = guard.try_io(|socket| outbox.flush(socket.get_ref().as_fd(), Waiting::DontWait));
-                        alive = !matches!(flushed, Ok(Err(_)));
-                    }
+                    alive = ready.is_ok() && self.flush();
                 }
                 permit = events.reserve(), if telling => match permit {
                     Ok(permit) => if let Some(event) = self.backlog.pop_front() { permit.send(Incoming::Event(event)) },
@@ -235,7 +221,25 @@ impl Line {
             return true;
         }
         self.waiting.insert(id, outgoing.answer);
-        match self.outbox.flush(self.socket.get_ref().as_fd(), Waiting::DontWait) {
+        self.flush()
+    }
+
+    /// Reads what is there; false when the connection is of no use any more.
+    fn receive(&mut self) -> bool {
+        let socket = &self.socket;
+        let decoder = &mut self.decoder;
+        match socket.try_io(Interest::READABLE, || socket::receive(socket.as_fd(), decoder, Waiting::DontWait)) {
+            Ok(0) => false,
+            Ok(_) => self.take_frames(),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Writes what the socket takes; false when the connection is of no use any more.
+    fn flush(&mut self) -> bool {
+        let socket = &self.socket;
+        let outbox = &mut self.outbox;
+        match socket.try_io(Interest::WRITABLE, || outbox.flush(socket.as_fd(), Waiting::DontWait)) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
@@ -274,7 +278,9 @@ impl Line {
             self.backlog.push_back(event);
             return;
         }
-        if let Err(mpsc::error::TrySendError::Full(Incoming::Event(event))) = self.events.try_send(Incoming::Event(event)) {
+        if let Err(mpsc::error::TrySendError::Full(Incoming::Event(event))) =
+            self.events.try_send(Incoming::Event(event))
+        {
             self.backlog.push_back(event);
         }
     }

@@ -48,7 +48,9 @@ mod tests {
     #[test]
     fn overrides_replace_in_place_and_remove() {
         let base = || vec!["A=1".to_owned(), "B=2".to_owned()];
-        let merged = |overrides: &[&str]| merge_environment(base(), &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let merged = |overrides: &[&str]| {
+            merge_environment(base(), &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+        };
         assert_eq!(merged(&["A=9", "C=3"]), ["A=9", "B=2", "C=3"]);
         assert_eq!(merged(&["A", "D"]), ["B=2"]);
         assert_eq!(merged(&["A=x=y"]), ["A=x=y", "B=2"]);

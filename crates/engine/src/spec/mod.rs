@@ -243,7 +243,8 @@ fn device_node(device: &ResolvedDevice) -> LinuxDevice {
 
 /// A slave or shared mount needs a root that is not private.
 fn rootfs_propagation(mounts: &[UserMount]) -> RootfsPropagation {
-    let asked = |wanted: &[Propagation]| mounts.iter().any(|mount| mount.propagation.is_some_and(|p| wanted.contains(&p)));
+    let asked =
+        |wanted: &[Propagation]| mounts.iter().any(|mount| mount.propagation.is_some_and(|p| wanted.contains(&p)));
     if asked(&[Propagation::Shared, Propagation::RShared]) {
         RootfsPropagation::Shared
     } else if asked(&[Propagation::Slave, Propagation::RSlave]) {
@@ -259,7 +260,11 @@ fn masked_paths(spec: &ContainerSpec, host: &SpecHost) -> Vec<String> {
     }
     match &spec.masked_paths {
         Some(paths) => paths.clone(),
-        None => defaults::MASKED_PATHS.iter().map(|path| (*path).to_owned()).chain(host.thermal_paths.iter().cloned()).collect(),
+        None => defaults::MASKED_PATHS
+            .iter()
+            .map(|path| (*path).to_owned())
+            .chain(host.thermal_paths.iter().cloned())
+            .collect(),
     }
 }
 
@@ -307,13 +312,18 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
 
 /// The default mounts that no user's mount replaces, our files, the user's mounts.
 fn mounts(input: &SpecInput<'_>) -> Vec<Mount> {
-    let replaced = |target: &str| input.mounts.iter().any(|mount| mount.target == target || is_dev_below(&mount.target, target));
+    let replaced =
+        |target: &str| input.mounts.iter().any(|mount| mount.target == target || is_dev_below(&mount.target, target));
     let mut mounts: Vec<Mount> = defaults::mounts(input.spec, writable_cgroups(input.spec)).into_iter().collect();
     mounts.extend(shared_memory(input));
     mounts.retain(|mount| !replaced(&mount.destination));
     for (source, target) in &input.files {
         if !input.mounts.iter().any(|mount| mount.target == *target) {
-            mounts.push(bind(source, target, &["rbind", "rprivate", if input.spec.readonly_rootfs { "ro" } else { "rw" }]));
+            mounts.push(bind(
+                source,
+                target,
+                &["rbind", "rprivate", if input.spec.readonly_rootfs { "ro" } else { "rw" }],
+            ));
         }
     }
     if let Some(init) = &input.init {

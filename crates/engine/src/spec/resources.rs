@@ -101,7 +101,12 @@ fn block_io(resources: &Resources, blocks: &BlockDevices) -> Option<LinuxBlockIo
     };
     let weights = resources.blkio_weight_device.iter().filter_map(|entry| {
         let number = blocks.get(&entry.path)?;
-        Some(LinuxWeightDevice { major: number.major, minor: number.minor, weight: Some(entry.weight), leaf_weight: None })
+        Some(LinuxWeightDevice {
+            major: number.major,
+            minor: number.minor,
+            weight: Some(entry.weight),
+            leaf_weight: None,
+        })
     });
     let block_io = LinuxBlockIo {
         weight: (resources.blkio_weight != 0).then_some(resources.blkio_weight),

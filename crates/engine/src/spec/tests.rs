@@ -66,7 +66,10 @@ fn defaults_are_dockers() {
     );
     let linux = spec.linux.as_ref().unwrap();
     assert!(linux.cgroups_path.starts_with("/conex/0707"));
-    assert!(linux.masked_paths.contains(&"/proc/kcore".to_owned()) && linux.readonly_paths.contains(&"/proc/sys".to_owned()));
+    assert!(
+        linux.masked_paths.contains(&"/proc/kcore".to_owned())
+            && linux.readonly_paths.contains(&"/proc/sys".to_owned())
+    );
     let shm = spec.mounts.iter().find(|mount| mount.destination == "/dev/shm").unwrap();
     assert!(shm.options.contains(&"size=67108864".to_owned()));
 }
@@ -99,7 +102,10 @@ fn capabilities_are_added_and_dropped() {
 fn namespaces_follow_the_modes() {
     use LinuxNamespaceType as N;
     let new = |kind| (kind, String::new());
-    assert_eq!(kinds(&spec_of(&ContainerSpec::default(), &[])), [N::Mount, N::Network, N::Uts, N::Pid, N::Ipc].map(new));
+    assert_eq!(
+        kinds(&spec_of(&ContainerSpec::default(), &[])),
+        [N::Mount, N::Network, N::Uts, N::Pid, N::Ipc].map(new)
+    );
     let shared = ContainerSpec {
         network: NetworkMode::Container("x".into()),
         ipc: IpcMode::Container("x".into()),
@@ -114,15 +120,25 @@ fn namespaces_follow_the_modes() {
         (N::Ipc, "/proc/5/ns/ipc".to_owned()),
     ];
     assert_eq!(kinds(&spec_of(&shared, &[])), expected);
-    let host = ContainerSpec { network: NetworkMode::Host, ipc: IpcMode::Host, pid: PidMode::Host, ..ContainerSpec::default() };
+    let host = ContainerSpec {
+        network: NetworkMode::Host,
+        ipc: IpcMode::Host,
+        pid: PidMode::Host,
+        ..ContainerSpec::default()
+    };
     assert_eq!(kinds(&spec_of(&host, &[])), [N::Mount, N::Uts].map(new));
 }
 
 #[test]
 fn user_mounts_replace_defaults() {
-    let mount = |target: &str, source| UserMount { target: target.into(), source, access: Access::ReadOnly, propagation: None };
+    let mount =
+        |target: &str, source| UserMount { target: target.into(), source, access: Access::ReadOnly, propagation: None };
     let bind = |path: &str| UserMountSource::Bind { path: path.into(), recursion: BindRecursion::Recursive };
-    let mounts = [mount("/dev/shm", bind("/x")), mount("/etc/hosts", bind("/y")), mount("/t", UserMountSource::Tmpfs { options: vec!["size=1m".into()] })];
+    let mounts = [
+        mount("/dev/shm", bind("/x")),
+        mount("/etc/hosts", bind("/y")),
+        mount("/t", UserMountSource::Tmpfs { options: vec!["size=1m".into()] }),
+    ];
     let spec = spec_of(&ContainerSpec::default(), &mounts);
     let sources: Vec<&str> =
         spec.mounts.iter().filter(|mount| mount.destination == "/dev/shm").map(|mount| mount.source.as_str()).collect();
@@ -174,7 +190,8 @@ fn shared_mounts_need_a_shared_root() {
         access: Access::ReadWrite,
         propagation: Some(propagation),
     };
-    let propagation = |p| format!("{:?}", spec_of(&ContainerSpec::default(), &[mount(p)]).linux.unwrap().rootfs_propagation.unwrap());
+    let propagation =
+        |p| format!("{:?}", spec_of(&ContainerSpec::default(), &[mount(p)]).linux.unwrap().rootfs_propagation.unwrap());
     assert_eq!(propagation(Propagation::RShared), "Shared");
     assert_eq!(propagation(Propagation::RSlave), "Slave");
     assert_eq!(propagation(Propagation::Private), "Private");

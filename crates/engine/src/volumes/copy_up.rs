@@ -18,7 +18,8 @@ const MAX_DEPTH: usize = 256;
 /// over mode and owner.
 pub(crate) fn copy_up(root: BorrowedFd<'_>, target: &str, volume: &std::path::Path) -> io::Result<()> {
     let Some(source) = open_target(root, target)? else { return Ok(()) };
-    let into = fs::open(volume, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let into =
+        fs::open(volume, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if !is_empty(&into)? {
         return Ok(());
     }
@@ -93,7 +94,14 @@ impl Copy<'_> {
         }
     }
 
-    fn subfolder(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat, depth: usize) -> io::Result<()> {
+    fn subfolder(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+        depth: usize,
+    ) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::mkdirat(to, name, Mode::RWXU)?;
         let source = fs::openat(from, name, flags, Mode::empty())?;
@@ -111,7 +119,8 @@ impl Copy<'_> {
         }
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let source = fs::openat(from, name, OFlags::RDONLY | flags, Mode::empty())?;
-        let target = fs::openat(to, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags, Mode::RUSR | Mode::WUSR)?;
+        let target =
+            fs::openat(to, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags, Mode::RUSR | Mode::WUSR)?;
         io::copy(&mut std::fs::File::from(source.try_clone()?), &mut std::fs::File::from(target.try_clone()?))?;
         if several {
             self.links.insert((stat.st_dev, stat.st_ino), self.at.join(as_path(name)));
@@ -135,7 +144,8 @@ fn as_path(name: &CStr) -> PathBuf {
 }
 
 fn times(stat: &Stat) -> Timestamps {
-    let time = |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
+    let time =
+        |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
     Timestamps {
         last_access: time(stat.st_atime as i64, stat.st_atime_nsec as u64),
         last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
@@ -197,7 +207,8 @@ mod tests {
     #[test]
     fn targets_stay_inside_the_image_and_volumes_keep_their_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (image, outside, volume) = (folder.path().join("image"), folder.path().join("outside"), folder.path().join("volume"));
+        let (image, outside, volume) =
+            (folder.path().join("image"), folder.path().join("outside"), folder.path().join("volume"));
         for path in [&image, &outside, &volume] {
             std::fs::create_dir(path).unwrap();
         }

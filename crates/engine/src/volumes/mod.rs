@@ -65,7 +65,10 @@ impl Volumes {
             if record.version > RECORD_VERSION {
                 return Err(EngineError::new(
                     crate::model::ErrorKind::System,
-                    format!("the record of volume {name} is of version {}, newer than this program knows", record.version),
+                    format!(
+                        "the record of volume {name} is of version {}, newer than this program knows",
+                        record.version
+                    ),
                 ));
             }
             volumes.insert(record);
@@ -156,7 +159,8 @@ impl Engine {
     }
 
     async fn write_volume(&self, record: &VolumeRecord) -> Result<(), EngineError> {
-        let text = serde_json::to_string(record).map_err(|error| EngineError::system("cannot write the volume's record", error))?;
+        let text = serde_json::to_string(record)
+            .map_err(|error| EngineError::system("cannot write the volume's record", error))?;
         let change = Change::PutVolume { name: record.name.to_string(), record: text };
         // An anonymous volume is worth as much as its container, which the database knows as well.
         let durability = if record.anonymous { Durability::Daemon } else { Durability::Machine };
@@ -263,7 +267,9 @@ impl Engine {
 pub(crate) fn refuse_options(options: Option<&BTreeMap<String, String>>) -> Result<(), EngineError> {
     match options.and_then(|options| options.keys().next()) {
         None => Ok(()),
-        Some(option) => Err(EngineError::not_implemented(format!("volume driver option \"{option}\" of the local driver is not built"))),
+        Some(option) => Err(EngineError::not_implemented(format!(
+            "volume driver option \"{option}\" of the local driver is not built"
+        ))),
     }
 }
 
@@ -272,9 +278,14 @@ fn no_such_volume(name: &str) -> EngineError {
 }
 
 fn make_folder(path: &Path) -> Result<(), EngineError> {
-    let made = path.parent().map_or(Ok(()), |parent| durable::create_dir(parent, 0o711)).and_then(|()| durable::create_dir(path, 0o755));
+    let made = path
+        .parent()
+        .map_or(Ok(()), |parent| durable::create_dir(parent, 0o711))
+        .and_then(|()| durable::create_dir(path, 0o755));
     match made {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(EngineError::system("cannot make the volume's folder", error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(EngineError::system("cannot make the volume's folder", error))
+        }
         _ => Ok(()),
     }
 }
