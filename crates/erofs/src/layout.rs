@@ -2,7 +2,7 @@
 
 use crate::format::{CHUNK_BITS_MAX, CHUNK_INDEX_BYTES, DataLayout, INODE_BYTES, META_OFFSET, NID_BYTES, file_type};
 use crate::xattr::{Body, Shared};
-use crate::{BLOCK_BYTES, Contents, Error, Inode, Kind, Tree, directory, sparse};
+use crate::{BLOCK_BYTES, Contents, Error, Inode, Kind, Segment, Tree, directory, sparse};
 
 /// Blocks are numbered with 32 bits, and the last number means a hole.
 pub(crate) const BLOCKS_MAX: u64 = u32::MAX as u64 - 1;
@@ -265,6 +265,9 @@ impl Placement {
             Contents::Contiguous(_) => return Ok(size.div_ceil(1 << contiguous_chunk_bits(size)) * CHUNK_INDEX_BYTES),
             Contents::Sparse(segments) => segments,
         };
+        if !in_order(segments, size) {
+            return Err(Error::Inconsistent { inode: number, reason: "its parts overlap or lie outside of it" });
+        }
         let limit = crate::format::CHUNK_BITS_MAX;
         if sparse::chunk_bits(size) > limit {
             return Err(Error::Inconsistent { inode: number, reason: "it is too large for a sparse file" });
@@ -283,6 +286,15 @@ impl Placement {
         }
         Ok(index)
     }
+}
+
+fn in_order(segments: &[Segment], size: u64) -> bool {
+    let mut end = 0;
+    segments.iter().all(|segment| {
+        let fits = segment.offset >= end && segment.offset.checked_add(segment.length).is_some_and(|end| end <= size);
+        end = segment.offset.saturating_add(segment.length);
+        fits
+    })
 }
 
 /// One chunk holds the whole file, unless it is larger than the largest chunk (a terabyte).

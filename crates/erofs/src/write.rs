@@ -315,3 +315,114 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// A tree as a table: a kind for each inode, and the names in each directory.
+    struct Table<'a> {
+        kinds: Vec<Kind<'a>>,
+        names: Vec<(usize, &'a str, usize)>,
+    }
+
+    impl Tree for Table<'_> {
+        fn inode_count(&self) -> usize {
+            self.kinds.len()
+        }
+
+        fn inode(&self, number: usize) -> Inode<'_> {
+            Inode {
+                permissions: 0o644,
+                uid: 0,
+                gid: 0,
+                mtime_seconds: 0,
+                mtime_nanoseconds: 0,
+                xattrs: Vec::new(),
+                kind: self.kinds[number].clone(),
+            }
+        }
+
+        fn children(&self, number: usize) -> Box<dyn Iterator<Item = (&[u8], usize)> + '_> {
+            let own = self.names.iter().filter(move |(directory, _, _)| *directory == number);
+            Box::new(own.map(|(_, name, child)| (name.as_bytes(), *child)))
+        }
+    }
+
+    fn write_table(kinds: Vec<Kind<'_>>, names: Vec<(usize, &str, usize)>) -> Result<Vec<u8>, Error> {
+        let volume = Volume { uuid: [1; 16], device_tag: [b'a'; 64], device_bytes: 1 << 20 };
+        let mut output = Cursor::new(Vec::new());
+        let mut read = |_: u64, buffer: &mut [u8]| {
+            buffer.fill(7);
+            Ok(())
+        };
+        let summary = write(&Table { kinds, names }, &volume, &mut read, &mut output)?;
+        let image = output.into_inner();
+        assert_eq!(summary.bytes, image.len() as u64);
+        Ok(image)
+    }
+
+    fn file(size: u64, offset: u64) -> Kind<'static> {
+        Kind::File { size, contents: Contents::Contiguous(offset) }
+    }
+
+    #[test]
+    fn an_image_has_a_superblock_with_its_checksum() {
+        let image = write_table(vec![Kind::Directory, file(700, 512)], vec![(0, "f", 1)]).unwrap();
+        assert_eq!(image[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes());
+        let mut summed = image[1024..1536].to_vec();
+        summed[4..8].fill(0);
+        assert_eq!(image[1028..1032], crate::crc::crc32c(&summed).to_le_bytes());
+        assert_eq!(image[1152..1216], [b'a'; 64]);
+        assert!(image.len().is_multiple_of(512));
+    }
+
+    #[test]
+    fn pieces_of_sparse_files_are_copied() {
+        let segments = [Segment { offset: 10, length: 100, data_offset: 1000 }];
+        let kind = Kind::File { size: 10_000, contents: Contents::Sparse(&segments) };
+        let image = write_table(vec![Kind::Directory, kind], vec![(0, "f", 1)]).unwrap();
+        let start = image.len() - 4096;
+        assert!(image[start..start + 10].iter().all(|byte| *byte == 0));
+        assert!(image[start + 10..start + 110].iter().all(|byte| *byte == 7));
+        assert!(image[start + 110..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn broken_trees_are_refused() {
+        let inconsistent = |kinds: Vec<Kind<'_>>, names: Vec<(usize, &str, usize)>| {
+            let outcome = write_table(kinds, names.clone());
+            assert!(
+                matches!(outcome, Err(Error::Inconsistent { .. })),
+                "{names:?}: {:?}",
+                outcome.map(|image| image.len())
+            );
+        };
+        inconsistent(vec![Kind::Fifo], vec![]);
+        let dir = || Kind::Directory;
+        inconsistent(vec![dir(), Kind::Fifo], vec![(0, "b", 1), (0, "a", 1)]);
+        inconsistent(vec![dir(), Kind::Fifo], vec![(0, "a", 1), (0, "a", 1)]);
+        inconsistent(vec![dir(), Kind::Fifo], vec![(0, "", 1)]);
+        inconsistent(vec![dir(), Kind::Fifo], vec![(0, "a/b", 1)]);
+        inconsistent(vec![dir(), Kind::Fifo], vec![(0, "..", 1)]);
+        inconsistent(vec![dir()], vec![(0, "a", 1)]);
+        inconsistent(vec![dir(), dir()], vec![(0, "a", 1), (0, "b", 1)]);
+        inconsistent(vec![dir(), dir()], vec![(0, "a", 1), (1, "b", 1)]);
+        inconsistent(vec![dir(), dir()], vec![(0, "a", 0)]);
+        let overlapping =
+            [Segment { offset: 0, length: 10, data_offset: 0 }, Segment { offset: 5, length: 10, data_offset: 0 }];
+        for segments in [&overlapping[..], &[Segment { offset: u64::MAX, length: 10, data_offset: 0 }]] {
+            let kind = Kind::File { size: 100, contents: Contents::Sparse(segments) };
+            inconsistent(vec![dir(), kind], vec![(0, "a", 1)]);
+        }
+    }
+
+    #[test]
+    fn contents_must_be_on_the_device() {
+        for kind in [file(10, 100), file(10, 1 << 20), file(10, u64::MAX - 511), file((1 << 20) + 1, 0)] {
+            let outcome = write_table(vec![Kind::Directory, kind], vec![(0, "f", 1)]);
+            assert!(matches!(outcome, Err(Error::Misplaced { .. })));
+        }
+    }
+}
