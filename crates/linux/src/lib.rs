@@ -13,6 +13,7 @@ pub mod clone;
 pub mod credentials;
 pub mod exec;
 pub mod fds;
+pub mod fork;
 pub mod keyring;
 pub mod loop_device;
 pub mod memory;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use linux::clone::{CloneArgs, Cloned, clone3};
+use linux::fork::{Forked, fork};
 use linux::signal::{self, SignalSet};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -62,9 +62,9 @@ fn start_and_wait(program: &OsString, arguments: &[OsString]) -> Result<u8, Errn
     // Everything is blocked from here on, so that no signal falls between the start and the loop.
     let old_mask = signal::set_mask(SignalSet::ALL)?;
     let signals = signal::descriptor(handed_on())?;
-    match clone3(&CloneArgs::default())? {
-        Cloned::Child => become_program(program, arguments, old_mask),
-        Cloned::Parent(child) => attend(child.pid, &signals),
+    match fork()? {
+        Forked::Child => become_program(program, arguments, old_mask),
+        Forked::Parent(child) => attend(child, &signals),
     }
 }
 
