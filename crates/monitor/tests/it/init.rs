@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::rig::{TIMEOUT, program};
+use monitor_protocol::{Framing, Rootfs, SeccompProgram};
+
+use crate::rig::{Rig, TIMEOUT, program, read_all};
 
 fn exit_code(script: &str) -> Option<i32> {
     Command::new(program()).args(["init", "--", "sh", "-c", script]).status().unwrap().code()
@@ -66,4 +68,31 @@ fn the_program_finds_no_signal_blocked_or_ignored() {
         u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
     };
     assert_eq!((bits("SigBlk"), bits("SigIgn") & 1 << 12), (0, 0), "{text}");
+}
+
+/// `load number; if it is clone3's: ENOSYS; allow`, as Docker's profile treats that call.
+fn refuse_clone3() -> SeccompProgram {
+    let instructions: [(u16, u8, u8, u32); 4] =
+        [(0x20, 0, 0, 0), (0x15, 0, 1, 435), (0x06, 0, 0, 0x0005_0026), (0x06, 0, 0, 0x7fff_0000)];
+    let bytes = instructions.iter().flat_map(|(code, yes, no, value)| {
+        let [a, b] = code.to_ne_bytes();
+        let [c, d, e, f] = value.to_ne_bytes();
+        [a, b, *yes, *no, c, d, e, f]
+    });
+    SeccompProgram { flags: 0, instructions: bytes.collect() }
+}
+
+#[test]
+fn it_works_under_dockers_seccomp_profile() {
+    let mut rig = Rig::new();
+    let mut launch = rig.launch("");
+    // The host's root, because the program that tests are run with needs its libraries.
+    launch.rootfs = Rootfs::Directory { path: "/".into() };
+    launch.seccomp = Some(refuse_clone3());
+    let script = "grep ^Seccomp: /proc/self/status; exit 3";
+    let words = [program().to_str().unwrap(), "init", "--", "/bin/sh", "-c", script].map(str::to_owned);
+    launch.spec.process.as_mut().unwrap().args = words.into();
+    let client = rig.start_attached(launch, Framing::Raw);
+    assert_eq!(rig.finish().exit.code, 3);
+    assert_eq!(read_all(client), "Seccomp:\t2\n");
 }
