@@ -98,6 +98,9 @@ pub(crate) fn look_up(root: Root<'_>, text: &str, further_groups: &[String]) -> 
         (None, None) => entry.as_ref().map_or(0, |entry| entry.gid),
     };
     let mut groups = found.groups;
+    // As Docker does since CVE-2022-36109: a process whose supplementary groups lack its own one could pass by a file that
+    // denies that group, after changing its gid.
+    groups.push(gid);
     for (group, id) in further.iter().zip(found.further) {
         match (group, id) {
             (NameOrId::Id(id), _) => groups.push(*id),
@@ -298,18 +301,18 @@ mod tests {
     #[test]
     fn forms_mean_what_they_mean_to_docker() {
         let table: [(&str, u32, u32, &[u32]); 12] = [
-            ("", 0, 0, &[10]),
-            ("root", 0, 0, &[10]),
-            ("0", 0, 0, &[10]),
-            ("1", 1, 1, &[4]),
-            ("1:", 1, 1, &[4]),
-            (":1", 0, 1, &[]),
-            ("1:7", 1, 7, &[]),
-            ("alice", 1000, 1001, &[4, 50]),
-            ("alice:wheel", 1000, 10, &[]),
-            ("alice:7", 1000, 7, &[]),
-            ("2000", 2000, 0, &[]),
-            ("2147483647:2147483647", 2_147_483_647, 2_147_483_647, &[]),
+            ("", 0, 0, &[0, 10]),
+            ("root", 0, 0, &[0, 10]),
+            ("0", 0, 0, &[0, 10]),
+            ("1", 1, 1, &[1, 4]),
+            ("1:", 1, 1, &[1, 4]),
+            (":1", 0, 1, &[1]),
+            ("1:7", 1, 7, &[7]),
+            ("alice", 1000, 1001, &[4, 50, 1001]),
+            ("alice:wheel", 1000, 10, &[10]),
+            ("alice:7", 1000, 7, &[7]),
+            ("2000", 2000, 0, &[0]),
+            ("2147483647:2147483647", 2_147_483_647, 2_147_483_647, &[2_147_483_647]),
         ];
         with_files(Some(PASSWD), Some(GROUP), |root| {
             for (text, uid, gid, groups) in table {
@@ -348,7 +351,7 @@ mod tests {
     fn further_groups_are_added() {
         with_files(Some(PASSWD), Some(GROUP), |root| {
             let groups = ["wheel".to_owned(), "77".to_owned()];
-            assert_eq!(look_up(root, "bin", &groups).unwrap().groups, [4, 10, 77]);
+            assert_eq!(look_up(root, "bin", &groups).unwrap().groups, [1, 4, 10, 77]);
             assert!(look_up(root, "bin", &["none".to_owned()]).is_err());
         });
     }
@@ -356,8 +359,8 @@ mod tests {
     #[test]
     fn images_without_the_files_have_numbers_only() {
         with_files(None, None, |root| {
-            assert_eq!(look_up(root, "5:6", &[]).unwrap(), Credentials { uid: 5, gid: 6, groups: vec![] });
-            assert_eq!(look_up(root, "", &[]).unwrap(), Credentials::default());
+            assert_eq!(look_up(root, "5:6", &[]).unwrap(), Credentials { uid: 5, gid: 6, groups: vec![6] });
+            assert_eq!(look_up(root, "", &[]).unwrap(), Credentials { groups: vec![0], ..Credentials::default() });
             assert!(look_up(root, "root", &[]).is_err());
             assert_eq!(home_of(root, 0), "/");
         });
