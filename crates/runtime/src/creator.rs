@@ -8,7 +8,7 @@ use linux::Errno;
 use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3};
 use linux::mount_attr::{MountAttr, Reach, set_attributes};
 use linux::{credentials, namespace};
-use oci::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec, State};
+use oci::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec, State, Status};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
@@ -352,7 +352,9 @@ impl Creator<'_> {
             crate::intel_rdt::apply(rdt, &self.state.id, self.child.pid)?;
         }
         if let Some(hooks) = &self.spec.hooks {
-            hooks::run(Point::Prestart, &hooks.prestart, &self.state)?;
+            // The one kind that is older than `creating`, and is promised `created`.
+            let created = State { status: Status::Created, ..self.state.clone() };
+            hooks::run(Point::Prestart, &hooks.prestart, &created)?;
             hooks::run(Point::CreateRuntime, &hooks.create_runtime, &self.state)?;
         }
         Ok(())
@@ -445,7 +447,8 @@ fn check(spec: &Spec, linux: &Linux, process: &Process, namespaces: &NamespacePl
     if !process.apparmor_profile.is_empty() {
         crate::labels::require_apparmor(&process.apparmor_profile)?;
     }
-    finish::check(process)
+    // A container without a process may be created; only its start is an error.
+    if spec.process.is_none() { Ok(()) } else { finish::check(process) }
 }
 
 fn needs_word_when_mounted(spec: &Spec, linux: &Linux) -> bool {

@@ -118,6 +118,9 @@ pub(crate) fn become_process(
         Ok(channel) => channel,
         Err(failed) => return failed,
     };
+    let Some(path) = &prepared.path else {
+        return (Error::new(Stage::Exec, "the configuration has no process to start"), channel);
+    };
     // From here on the only descriptors are the program's and the channel; a path as /proc/self/fd/N leads nowhere else.
     let channel = match keep_only(channel, plan.preserve_fds) {
         Ok(channel) => channel,
@@ -126,13 +129,14 @@ pub(crate) fn become_process(
     if let Err(error) = drop_privileges(plan, &prepared, &channel) {
         return (error, channel);
     }
-    let errno = execve(&prepared.path, &prepared.arguments, &prepared.environment);
-    (exec_error(&prepared.path, errno), channel)
+    let errno = execve(path, &prepared.arguments, &prepared.environment);
+    (exec_error(path, errno), channel)
 }
 
 /// Everything that the last steps need, found while it can still be found.
 struct Prepared {
-    path: CString,
+    /// `None` where there is no process.
+    path: Option<CString>,
     arguments: CStringList,
     environment: CStringList,
     uid: u32,
@@ -163,9 +167,9 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
         enter_working_directory(root, &process.cwd).map_err(|(_, error)| error)?;
     }
     check_working_directory()?;
-    let path = find_program(&process.args[0], &environment)?;
+    let path = process.args.first().map(|name| find_program(name, &environment)).transpose()?;
     let list = |strings: &[String]| CStringList::new(strings.iter().map(String::as_str));
-    match (list(&process.args), list(&environment), CString::new(path)) {
+    match (list(&process.args), list(&environment), path.map(CString::new).transpose()) {
         (Some(arguments), Some(environment), Ok(path)) => {
             Ok(Prepared { path, arguments, environment, uid: credentials.uid })
         }

@@ -256,7 +256,7 @@ fn enter_namespaces(job: &mut Job<'_>, channel: &Channel) -> Result<()> {
 fn make_root(job: &mut Job<'_>, channel: &Channel) -> Result<OwnedFd> {
     let linux = job.linux;
     rootfs::isolate_mounts(linux.rootfs_propagation)?;
-    let sources = open_sources(job)?;
+    let mapped_sources = std::mem::take(&mut job.mapped_sources);
     let prepared = job.root.take().ok_or_else(|| Error::new(Stage::Rootfs, "the root was made already"))?;
     let attached = rootfs::attach(prepared, linux.rootfs_propagation)?;
     if let Some(pristine) = attached.pristine {
@@ -264,7 +264,7 @@ fn make_root(job: &mut Job<'_>, channel: &Channel) -> Result<OwnedFd> {
     }
     let root = Root::new(attached.mount.as_fd());
     let context = MountContext { root, cgroups: &job.cgroups, label: &linux.mount_label };
-    let read_only_later = make_mounts(job, sources, &context)?;
+    let read_only_later = make_mounts(job, mapped_sources, &context)?;
     job.devices.make_others(root)?;
     make_working_directory(job, root)?;
     for mount in &read_only_later {
@@ -281,22 +281,16 @@ fn make_root(job: &mut Job<'_>, channel: &Channel) -> Result<OwnedFd> {
     Ok(attached.mount)
 }
 
-fn open_sources(job: &mut Job<'_>) -> Result<Vec<OpenedSource>> {
-    let mapped = std::mem::take(&mut job.mapped_sources);
-    job.mounts
-        .iter()
-        .zip(mapped)
-        .map(|(planned, mapped)| match mapped {
-            Some(source) => Ok(Some(source)),
-            None => mounts::open_source(planned, job.bundle),
-        })
-        .collect()
-}
-
 /// Makes the mounts in their order; `/dev` is filled as soon as it is there, so that what comes after may go into it.
-fn make_mounts(job: &Job<'_>, sources: Vec<OpenedSource>, context: &MountContext<'_>) -> Result<Vec<OwnedFd>> {
+fn make_mounts(job: &Job<'_>, mapped_sources: Vec<OpenedSource>, context: &MountContext<'_>) -> Result<Vec<OwnedFd>> {
     let (mut read_only_later, mut dev_is_done) = (Vec::new(), false);
-    for (planned, source) in job.mounts.iter().zip(sources) {
+    for (planned, mapped) in job.mounts.iter().zip(mapped_sources) {
+        // Host paths still lead where they did: the container's root only covers its own place. Opened in turn, the mounts are
+        // numbered, and listed in mountinfo, in the order of the configuration.
+        let source = match mapped {
+            Some(source) => Some(source),
+            None => mounts::open_source(planned, job.bundle)?,
+        };
         read_only_later.extend(mounts::make(planned, source, context)?);
         let at_dev = planned.destination == Path::new("/dev");
         if planned.is_fresh_dev() {

@@ -220,12 +220,9 @@ impl Bundle {
         let rootfs = path.join(&root.path);
         let rootfs =
             rootfs.canonicalize().map_err(CommandError::file(format!("invalid rootfs {}", rootfs.display())))?;
-        let Some(process) = &mut spec.process else {
-            return Err(CommandError::Refused("process must be specified".to_owned()));
-        };
-        check_terminal(process.terminal, options)?;
         let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
-        if listen_fds > 0 {
+        check_terminal(spec.process.as_ref().is_some_and(|process| process.terminal), options)?;
+        if let Some(process) = spec.process.as_mut().filter(|_| listen_fds > 0) {
             process.env.push(format!("LISTEN_FDS={listen_fds}"));
             process.env.push("LISTEN_PID=1".to_owned());
         }

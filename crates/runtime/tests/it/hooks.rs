@@ -16,7 +16,7 @@ fn they_run_in_order_with_the_state() {
     let write = |name: &str| hook(&format!("grep -q '\"status\":\"creating\"' && echo {name} >> {log}"));
     let bundle = bundle.edit(|spec| {
         spec["hooks"] = json!({
-            "prestart": write("prestart"),
+            "prestart": hook(&format!("grep -q '\"status\":\"created\"' && echo prestart >> {log}")),
             "createRuntime": write("createRuntime"),
             "createContainer": write("createContainer"),
             "startContainer": hook("grep -q '\"status\":\"created\"' && echo startContainer > /tmp/log"),

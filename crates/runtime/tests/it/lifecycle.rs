@@ -137,3 +137,11 @@ fn an_error_after_the_start_reaches_who_started() {
     assert_eq!(error.stage, Stage::Hook);
     assert!(error.message.starts_with("error running startContainer hook #0"), "{}", error.message);
 }
+
+#[test]
+fn a_container_without_a_process_is_created_and_cannot_be_started() {
+    let mut bundle = Bundle::new();
+    bundle.spec.process = None;
+    let created = runtime::create(bundle.request(pipes().1)).unwrap();
+    assert_eq!(created.start().unwrap_err().message, "the configuration has no process to start");
+}

@@ -214,3 +214,12 @@ fn moving_the_root_serves_where_pivoting_is_impossible() {
     bundle.pivot = runtime::Pivot::MoveMount;
     assert_eq!(bundle.output("ls /; cat /etc/passwd | head -c 4").lines().last(), Some("root"));
 }
+
+#[test]
+fn mounts_are_listed_in_the_order_of_the_configuration() {
+    let bundle = Bundle::new();
+    let path = source(&bundle);
+    let bundle =
+        bundle.mount("/mnt/first", "tmpfs", Path::new("tmpfs"), &[]).mount("/mnt/second", "bind", &path, &["rbind"]);
+    assert_eq!(bundle.output("grep -o '/mnt/[a-z]*' /proc/self/mountinfo"), "/mnt/first\n/mnt/second");
+}
