@@ -55,11 +55,18 @@ fn observe(runtime: &Runtime, change: &dyn Fn(&mut crate::support::Container<'_>
 /// Lines that differ between runtimes and are no matter of the specification.
 fn is_free(section: &str, line: &str) -> bool {
     match section {
-        // The name of a masking tmpfs, and whether a read-only sysfs is so by its mount or by itself.
-        "supers" => line.starts_with("tmpfs none") || line.starts_with("tmpfs tmpfs ro") || line.starts_with("sysfs "),
-        // Masks may forbid more than they must.
-        "mounts" => line.starts_with("/sys/firmware "),
-        // crun keeps no controlling session, runc makes one: the specification is silent.
+        // What backs /dev and the masks is the runtime's affair.
+        "supers" => {
+            ["overlay", "tmpfs ", "devtmpfs ", "sysfs "].iter().any(|start| line.starts_with(start))
+                || line.contains("/dev/")
+        }
+        // The root's own options are the host's; masks may be null devices or read-only files, and may forbid more than they must.
+        "mounts" => {
+            ["/ ", "/sys/firmware ", "/proc/keys ", "/proc/timer_list "].iter().any(|start| line.starts_with(start))
+        }
+        // Only where the kernel has /proc/kcore, or always.
+        "devices" => line.starts_with("core ->"),
+        // runc makes a session, crun does not: the specification is silent.
         "session" => true,
         _ => false,
     }
