@@ -14,6 +14,24 @@ use engine::model::{
 
 use super::{mount, null_if_empty, resources};
 
+/// What containers cannot read unless they ask for it; the list that Docker shows.
+const MASKED_PATHS: &[&str] = &[
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// What they cannot write.
+const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// `Config`: what runs.
 pub(crate) fn config(spec: &ContainerSpec, short_id: &str) -> Config {
     Config {
@@ -103,13 +121,22 @@ pub(crate) fn host_config(view: &ContainerView) -> HostConfig {
         runtime: view.runtime.clone(),
         device_requests: device_requests(&spec.device_requests),
         mounts: spec.mounts.iter().map(mount::show).collect(),
-        masked_paths: spec.masked_paths.clone(),
-        readonly_paths: spec.readonly_paths.clone(),
+        masked_paths: system_paths(spec, spec.masked_paths.as_ref(), MASKED_PATHS),
+        readonly_paths: system_paths(spec, spec.readonly_paths.as_ref(), READONLY_PATHS),
         init: spec.init,
         ..HostConfig::default()
     };
     resources::show(&spec.resources, &mut host);
     host
+}
+
+/// The list that was asked for, or else the usual one, which privileged containers do not have.
+fn system_paths(spec: &ContainerSpec, asked: Option<&Vec<String>>, usual: &[&str]) -> Option<Vec<String>> {
+    match asked {
+        Some(paths) => Some(paths.clone()),
+        None if spec.privileged => None,
+        None => Some(usual.iter().map(|path| (*path).to_owned()).collect()),
+    }
 }
 
 fn texts<T>(list: &[T], text: impl Fn(&T) -> String) -> Vec<String> {
@@ -136,4 +163,26 @@ pub(crate) fn port_map(bindings: &BTreeMap<Port, Vec<PortBinding>>) -> PortMap {
         host_port: binding.host_port.clone(),
     };
     bindings.iter().map(|(port, list)| (port.to_string(), Some(list.iter().map(show).collect()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_paths_are_shown_unless_others_were_asked_for_or_none_apply() {
+        let shown = |spec: &ContainerSpec| system_paths(spec, spec.readonly_paths.as_ref(), READONLY_PATHS);
+        assert_eq!(shown(&ContainerSpec::default()).unwrap().len(), READONLY_PATHS.len());
+        let open = ContainerSpec { readonly_paths: Some(vec![]), ..ContainerSpec::default() };
+        assert_eq!(shown(&open), Some(vec![]));
+        assert_eq!(shown(&ContainerSpec { privileged: true, ..ContainerSpec::default() }), None);
+    }
+
+    #[test]
+    fn what_is_not_set_is_null_or_empty_as_in_docker() {
+        let shown = serde_json::to_value(config(&ContainerSpec::default(), "0123456789ab")).unwrap();
+        assert_eq!((&shown["Hostname"], &shown["Volumes"]), (&"0123456789ab".into(), &serde_json::Value::Null));
+        assert_eq!((&shown["Cmd"], &shown["Labels"]), (&serde_json::Value::Null, &serde_json::json!({})));
+        assert!(shown.get("ExposedPorts").is_none() && shown.get("StopSignal").is_none());
+    }
 }
