@@ -15,8 +15,11 @@ const KEPT: usize = 64;
 /// All compiled filters.
 #[derive(Debug, Default)]
 pub(crate) struct Filters {
-    compiled: Mutex<HashMap<(Option<Digest>, Vec<String>), Option<SeccompProgram>>>,
+    compiled: Mutex<Compiled>,
 }
+
+/// A filter (none where the profile allows everything) by its profile's text (none for Docker's) and the capabilities.
+type Compiled = HashMap<(Option<Digest>, Vec<String>), Option<SeccompProgram>>;
 
 /// Which profile a container asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,7 @@ impl Filters {
         Ok(program)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Option<Digest>, Vec<String>), Option<SeccompProgram>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Compiled> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

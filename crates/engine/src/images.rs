@@ -108,11 +108,9 @@ impl Engine {
             parents: if prune_parents { ParentImages::Remove } else { ParentImages::Keep },
         };
         let (inner, name) = (Arc::clone(&self.inner), reference.to_owned());
-        let removals = blocking(move || {
-            let removals = inner.images.remove(&name, &request).map_err(|error| failed(error.kind(), &error));
-            removals
-        })
-        .await?;
+        let removals =
+            blocking(move || inner.images.remove(&name, &request).map_err(|error| failed(error.kind(), &error)))
+                .await?;
         Ok(self.tell_removals(removals))
     }
 

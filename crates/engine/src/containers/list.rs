@@ -56,12 +56,12 @@ fn ancestors(engine: &Engine, names: &[String]) -> Option<Vec<oci::Digest>> {
 }
 
 fn has_ancestor(catalogue: &images::Catalogue, image: &images::Image, ancestor: &images::ImageId) -> bool {
-    let mut parent = image.parent.clone();
+    let mut parent = image.parent;
     while let Some(id) = parent {
         if id == *ancestor {
             return true;
         }
-        parent = catalogue.get(&id).and_then(|image| image.parent.clone());
+        parent = catalogue.get(&id).and_then(|image| image.parent);
     }
     false
 }

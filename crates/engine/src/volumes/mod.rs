@@ -179,7 +179,7 @@ impl Engine {
         let matches = |volume: &VolumeView| {
             let labels = volume.labels.clone().unwrap_or_default();
             (query.name.is_empty() || query.name.iter().any(|part| volume.name.as_str().contains(part.as_str())))
-                && (query.driver.is_empty() || query.driver.iter().any(|driver| *driver == volume.driver))
+                && (query.driver.is_empty() || query.driver.contains(&volume.driver))
                 && query.label.iter().all(|label| label.matches(&labels))
                 && query.dangling.is_none_or(|dangling| {
                     dangling != used.as_ref().is_some_and(|used| used.contains_key(volume.name.as_str()))
