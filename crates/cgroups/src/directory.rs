@@ -108,10 +108,14 @@ impl Directory {
 
     /// Reads a whole file into a buffer that is used again and again.
     pub(crate) fn read_into(&self, file: &str, content: &mut String) -> Result<(), FileError> {
-        use io::Read;
-        content.clear();
-        let fd = self.open_for_read(file).map_err(|errno| self.read_error(file, errno.into()))?;
-        std::fs::File::from(fd).read_to_string(content).map(drop).map_err(|source| self.read_error(file, source))
+        let mut bytes = std::mem::take(content).into_bytes();
+        bytes.clear();
+        self.open_for_read(file)
+            .and_then(|fd| read_to_end(fd.as_fd(), &mut bytes))
+            .map_err(|errno| self.read_error(file, errno.into()))?;
+        // The kernel's files are ASCII; device and page size names in them too.
+        *content = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(())
     }
 
     /// Reads a file that may be missing on this kernel.
@@ -172,6 +176,20 @@ impl Directory {
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Reads to the end without asking for a size first: these files say zero, or nothing that helps.
+fn read_to_end(fd: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> rustix::io::Result<()> {
+    const CHUNK: usize = 4096;
+    loop {
+        let start = bytes.len();
+        bytes.resize(start + CHUNK, 0);
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut bytes[start..]))?;
+        bytes.truncate(start + length);
+        if length == 0 {
+            return Ok(());
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) const PROCS: &str = "cgroup.procs";
 /// grace period: 4 to 16 ms here. The process that joins has one thread, so it means the same.
 const TASKS: &str = "tasks";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+const CPUSET_CPUS: &str = "cpuset.cpus";
+const CPUSET_MEMS: &str = "cpuset.mems";
 const DELEGATE_LIST: &str = "/sys/kernel/cgroup/delegate";
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 /// How long the last processes may take to leave a cgroup that is to be removed.
@@ -481,10 +483,24 @@ fn ancestor_ends(path: &str) -> impl Iterator<Item = usize> {
 
 /// v1's cpusets start empty, and no process can enter an empty one: they are filled from the parent, from the top down.
 fn fill_cpuset(root: &Directory, path: &str) -> Result<(), FileError> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
+    // Where the parent clones (below), both are there from the start.
+    if !is_unfilled(root, path) {
+        return Ok(());
+    }
+    let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+    let new_parent = parent.filter(|parent| is_unfilled(root, parent));
+    for file in [CPUSET_CPUS, CPUSET_MEMS] {
         fill_cpuset_file(root, path, file)?;
     }
-    Ok(())
+    match new_parent {
+        // An empty one was made just now, by us: its next children are to be born filled.
+        Some(parent) => root.write(&format!("{parent}/cgroup.clone_children"), "1"),
+        None => Ok(()),
+    }
+}
+
+fn is_unfilled(root: &Directory, path: &str) -> bool {
+    root.read(&format!("{path}/{CPUSET_MEMS}")).is_ok_and(|mems| mems.trim_ascii().is_empty())
 }
 
 fn fill_cpuset_file(root: &Directory, path: &str, file: &str) -> Result<String, FileError> {

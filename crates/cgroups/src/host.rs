@@ -103,12 +103,15 @@ impl Host {
     }
 
     /// Removes the cgroups of this path that are empty, in every hierarchy; missing and busy ones are left alone.
-    pub fn remove_empty(&self, path: &CgroupPath) {
-        for hierarchy in &self.hierarchies {
+    ///
+    /// Says whether none is left.
+    pub fn remove_empty(&self, path: &CgroupPath) -> bool {
+        let gone = |hierarchy: &Arc<Hierarchy>| {
             let below = hierarchy.resolve(path, self.layout());
-            // Busy means that somebody still uses it, and then it is not ours to remove.
-            let _ = rustix::fs::unlinkat(&hierarchy.root, below.as_str(), rustix::fs::AtFlags::REMOVEDIR);
-        }
+            let removed = rustix::fs::unlinkat(&hierarchy.root, below.as_str(), rustix::fs::AtFlags::REMOVEDIR);
+            matches!(removed, Ok(()) | Err(rustix::io::Errno::NOENT))
+        };
+        self.hierarchies.iter().map(gone).fold(true, |all, one| all && one)
     }
 
     pub(crate) fn shared_hierarchies(&self) -> &[Arc<Hierarchy>] {

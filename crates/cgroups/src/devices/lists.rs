@@ -50,7 +50,21 @@ pub(super) enum Verb {
     Deny,
 }
 
+impl Verb {
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            Self::Allow => "devices.allow",
+            Self::Deny => "devices.deny",
+        }
+    }
+}
+
 impl Lists {
+    /// Rules that nobody has read: the way from here starts anew.
+    pub(super) fn unknown() -> Self {
+        Self { allows_by_default: true, exceptions: BTreeMap::new() }
+    }
+
     /// Nothing is allowed, then the rules are applied in order.
     pub(super) fn of(rules: &[Rule]) -> Result<Self, DeviceError> {
         let mut lists = Self { allows_by_default: false, exceptions: BTreeMap::new() };

@@ -6,17 +6,17 @@
 mod lists;
 mod program;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupType};
 use rustix::io::Errno;
 
 use crate::controller::{Controller, Version};
-use crate::directory::{Directory, FileError};
+use crate::directory::{Directory, FileError, write_once};
 use crate::group::Cgroup;
 
-use lists::{Access, Lists, Verb};
+use lists::{Access, Lists};
 
 /// Why device rules cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +83,23 @@ pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
 
 impl Cgroup {
     /// Allows exactly what the rules and [`default_rules`] allow, and denies everything else.
-    pub(crate) fn apply_device_rules(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), DeviceError> {
+    pub(crate) fn apply_device_rules(&self, rules: &[LinuxDeviceCgroup], before: Before) -> Result<(), DeviceError> {
         let rules = rules.iter().chain(&default_rules()).map(Rule::parse).collect::<Result<Vec<_>, _>>()?;
         let group = self.group_for(Controller::Devices).ok_or(DeviceError::Unavailable)?;
         match group.version {
-            Version::V1 => apply_v1(&group.directory, &rules),
+            Version::V1 => apply_v1(&group.directory, &rules, before),
             Version::V2 => apply_v2(&group.directory, &rules),
         }
     }
+}
+
+/// What is known about the rules that hold so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Nobody is in the cgroup yet: everything may be taken away for a moment.
+    New,
+    /// Processes run, and what stays allowed must not be denied to them.
+    InUse,
 }
 
 /// One rule, checked.
@@ -156,15 +165,21 @@ fn describe(rule: &LinuxDeviceCgroup) -> String {
     format!("{verb} {:?} {}:{} {:?}", rule.kind, number(rule.major), number(rule.minor), rule.access)
 }
 
-fn apply_v1(directory: &Directory, rules: &[Rule]) -> Result<(), DeviceError> {
+fn apply_v1(directory: &Directory, rules: &[Rule], before: Before) -> Result<(), DeviceError> {
     let target = Lists::of(rules)?;
-    let current = Lists::parse(&directory.read("devices.list")?);
+    let current = match before {
+        Before::New => Lists::unknown(),
+        Before::InUse => Lists::parse(&directory.read("devices.list")?),
+    };
+    let mut files: [Option<OwnedFd>; 2] = [None, None];
     for (verb, entry) in current.way_to(&target) {
-        let file = match verb {
-            Verb::Allow => "devices.allow",
-            Verb::Deny => "devices.deny",
+        let file = verb.file();
+        let place = &mut files[verb as usize];
+        let written = match place {
+            Some(fd) => write_once(fd.as_fd(), &entry),
+            None => directory.open_for_write(file).and_then(|fd| write_once(place.insert(fd).as_fd(), &entry)),
         };
-        directory.write(file, &entry)?;
+        written.map_err(|errno| directory.write_error(file, &entry, errno))?;
     }
     Ok(())
 }

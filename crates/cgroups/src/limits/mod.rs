@@ -15,7 +15,7 @@ use oci::runtime::LinuxResources;
 use rustix::io::Errno;
 
 use crate::controller::{Controller, Version};
-use crate::devices::DeviceError;
+use crate::devices::{Before, DeviceError};
 use crate::directory::{Directory, FileError};
 use crate::group::{Cgroup, Group};
 
@@ -132,7 +132,7 @@ impl Cgroup {
     /// Applies everything to a new cgroup: the device rules, starting from nothing allowed and followed by the devices that every
     /// container needs, then all limits.
     pub fn apply(&self, resources: &LinuxResources) -> Result<Vec<Ignored>, ApplyError> {
-        self.apply_device_rules(&resources.devices)?;
+        self.apply_device_rules(&resources.devices, Before::New)?;
         self.apply_limits(resources)
     }
 
@@ -140,7 +140,7 @@ impl Cgroup {
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Ignored>, ApplyError> {
         self.update_unit(resources)?;
         if !resources.devices.is_empty() {
-            self.apply_device_rules(&resources.devices)?;
+            self.apply_device_rules(&resources.devices, Before::InUse)?;
         }
         self.apply_limits(resources)
     }

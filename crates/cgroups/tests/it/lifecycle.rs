@@ -28,6 +28,28 @@ fn missing_ancestors_are_made_and_removed_when_empty() {
     assert!(cgroup.paths().all(|place| !place.path.parent().unwrap().parent().unwrap().exists()));
 }
 
+/// v1's cpusets start empty, and nothing can enter an empty one: whoever makes a cgroup fills it, and its siblings after it.
+#[test]
+fn every_child_of_a_new_parent_can_be_entered() {
+    let host = Host::detect().unwrap();
+    let parent = scratch_path("siblings");
+    let children: Vec<_> = (0..3)
+        .map(|number| Cgroup::create(&host, &CgroupPath::parse(&format!("{parent}/{number}")).unwrap()).unwrap())
+        .collect();
+    for child in &children {
+        for place in child.paths().filter(|place| place.name.contains("cpuset")) {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                assert!(
+                    !std::fs::read_to_string(place.path.join(file)).unwrap().trim().is_empty(),
+                    "{file} of {place:?}"
+                );
+            }
+        }
+        child.remove().unwrap();
+    }
+    host.remove_empty(&parent);
+}
+
 #[test]
 fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
     let scratch = Scratch::new("used");
