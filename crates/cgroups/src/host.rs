@@ -106,12 +106,13 @@ impl Host {
     ///
     /// Says whether none is left.
     pub fn remove_empty(&self, path: &CgroupPath) -> bool {
-        let gone = |hierarchy: &Arc<Hierarchy>| {
+        let stays = |hierarchy: &&Arc<Hierarchy>| {
             let below = hierarchy.resolve(path, self.layout());
             let removed = rustix::fs::unlinkat(&hierarchy.root, below.as_str(), rustix::fs::AtFlags::REMOVEDIR);
-            matches!(removed, Ok(()) | Err(rustix::io::Errno::NOENT))
+            !matches!(removed, Ok(()) | Err(Errno::NOENT))
         };
-        self.hierarchies.iter().map(gone).fold(true, |all, one| all && one)
+        // Counted, so that one that stays does not keep the others from going.
+        self.hierarchies.iter().filter(stays).count() == 0
     }
 
     pub(crate) fn shared_hierarchies(&self) -> &[Arc<Hierarchy>] {

@@ -1,6 +1,5 @@
 //! v1's form of device rules: a default, and exceptions from it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{DeviceError, Devices, Kind, Rule};
@@ -40,7 +39,8 @@ impl fmt::Display for Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lists {
     allows_by_default: bool,
-    exceptions: BTreeMap<Devices, u8>,
+    /// In the order of the rules, which is how the kernel will list them; each device once.
+    exceptions: Vec<(Devices, u8)>,
 }
 
 /// Which of v1's two files is written.
@@ -62,22 +62,22 @@ impl Verb {
 impl Lists {
     /// Rules that nobody has read: the way from here starts anew.
     pub(super) fn unknown() -> Self {
-        Self { allows_by_default: true, exceptions: BTreeMap::new() }
+        Self { allows_by_default: true, exceptions: Vec::new() }
     }
 
     /// Nothing is allowed, then the rules are applied in order.
     pub(super) fn of(rules: &[Rule]) -> Result<Self, DeviceError> {
-        let mut lists = Self { allows_by_default: false, exceptions: BTreeMap::new() };
+        let mut lists = Self { allows_by_default: false, exceptions: Vec::new() };
         rules.iter().try_for_each(|rule| lists.apply(rule)).map(|()| lists)
     }
 
     /// Reads `devices.list`, which shows `a *:* rwm` for "allowed by default" and hides the exceptions from that.
     pub(super) fn parse(content: &str) -> Self {
-        let mut lists = Self { allows_by_default: false, exceptions: BTreeMap::new() };
+        let mut lists = Self { allows_by_default: false, exceptions: Vec::new() };
         for line in content.lines() {
             match parse_line(line) {
                 Some((Devices::All, _)) => lists.allows_by_default = true,
-                Some((devices, access)) => *lists.exceptions.entry(devices).or_default() |= access.bits(),
+                Some((devices, access)) => lists.add_exception(devices, access.bits()),
                 None => {}
             }
         }
@@ -108,21 +108,32 @@ impl Lists {
                 let reason = "a rule for all devices must be for rwm in cgroup v1";
                 return Err(DeviceError::Invalid { rule: rule.to_string(), reason });
             }
-            *self = Self { allows_by_default: rule.allow, exceptions: BTreeMap::new() };
+            *self = Self { allows_by_default: rule.allow, exceptions: Vec::new() };
             return Ok(());
         }
         if rule.allow == self.allows_by_default {
             self.remove_exception(rule)
         } else {
-            *self.exceptions.entry(rule.devices).or_default() |= rule.access.bits();
+            self.add_exception(rule.devices, rule.access.bits());
             Ok(())
         }
     }
 
+    fn add_exception(&mut self, devices: Devices, bits: u8) {
+        match self.exceptions.iter_mut().find(|(known, _)| *known == devices) {
+            Some((_, known)) => *known |= bits,
+            None => self.exceptions.push((devices, bits)),
+        }
+    }
+
+    /// Which access is excepted for exactly these devices.
+    fn excepted(&self, devices: Devices) -> u8 {
+        self.exceptions.iter().find(|(known, _)| *known == devices).map_or(0, |(_, bits)| *bits)
+    }
+
     /// Takes an exception back. The kernel only takes back what is there in the same words, and is silent about the rest.
     fn remove_exception(&mut self, rule: &Rule) -> Result<(), DeviceError> {
-        let around = wider(rule.devices)
-            .any(|devices| self.exceptions.get(&devices).is_some_and(|bits| bits & rule.access.bits() != 0));
+        let around = wider(rule.devices).any(|devices| self.excepted(devices) & rule.access.bits() != 0);
         if around {
             return Err(DeviceError::Hole { rule: rule.to_string() });
         }
@@ -132,14 +143,14 @@ impl Lists {
                 *bits &= !rule.access.bits();
             }
         }
-        self.exceptions.retain(|_, bits| *bits != 0);
+        self.exceptions.retain(|(_, bits)| *bits != 0);
         Ok(())
     }
 
     /// The exceptions of this one that the other lacks.
     fn minus<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = String> + 'a {
         self.exceptions.iter().filter_map(|(devices, bits)| {
-            let left = bits & !other.exceptions.get(devices).copied().unwrap_or(0);
+            let left = bits & !other.excepted(*devices);
             (left != 0).then(|| entry(*devices, left))
         })
     }
@@ -204,7 +215,7 @@ mod tests {
                 "a *:* rwm\n",
                 &["deny a *:* rwm", "allow c 1:3 rw", "allow c 1:3 m", "allow b *:* m", "deny c 10:229 rwm"]
             ),
-            ["deny a *:* rwm", "allow b *:* m", "allow c 1:3 rwm"]
+            ["deny a *:* rwm", "allow c 1:3 rwm", "allow b *:* m"]
         );
         assert_eq!(way("a *:* rwm\n", &["allow a *:* rwm"]), ["allow a *:* rwm"]);
         assert_eq!(way("a *:* rwm\n", &["allow a *:* rwm", "deny b 8:0 w"]), ["allow a *:* rwm", "deny b 8:0 w"]);
