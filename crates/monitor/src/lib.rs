@@ -78,22 +78,26 @@ fn run_helper(flag: &str, rest: &[String]) -> Result<(), Box<dyn Error>> {
 
 fn run_monitor(number: RawFd) -> Result<(), Box<dyn Error>> {
     let socket = take_socket(number)?;
-    // Whatever else was inherited by accident must not reach the container.
-    linux::fds::close_on_exec_from(3)?;
     identity::become_monitor();
     Ok(monitor::Monitor::new(socket)?.run()?)
 }
 
-/// The socket may be one of the standard streams; then `/dev/null` takes its place, which somebody may write to.
+/// Where the socket is put.
+const SOCKET: RawFd = 3;
+
+/// Takes the socket, and nothing else that was inherited: a monitor lives long, and would hold other people's pipes open.
+///
+/// The socket may be one of the standard streams; then `/dev/null` takes its place, because somebody may write to it.
 fn take_socket(number: RawFd) -> Result<OwnedFd, Box<dyn Error>> {
     let inherited = linux::fds::take_inherited(number).ok_or(UsageError)?;
-    if number >= 3 {
-        return Ok(inherited);
-    }
-    let socket = inherited.try_clone()?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    linux::fds::duplicate_onto(null.as_fd(), number)?;
-    // The number is the null device's now and stays open.
+    linux::fds::duplicate_onto(inherited.as_fd(), SOCKET)?;
+    // From here on the number belongs to what is put there, or to nobody.
     let _ = inherited.into_raw_fd();
-    Ok(socket)
+    if number < SOCKET {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        linux::fds::duplicate_onto(null.as_fd(), number)?;
+    }
+    linux::fds::close_from(SOCKET + 1)?;
+    linux::fds::close_on_exec_from(SOCKET)?;
+    linux::fds::take_inherited(SOCKET).ok_or_else(|| UsageError.into())
 }

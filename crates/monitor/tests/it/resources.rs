@@ -62,3 +62,12 @@ fn descriptors_do_not_leak() {
     rig.client.request(Request::Status, Vec::new()).unwrap();
     assert_eq!(count(&rig), before);
 }
+
+#[test]
+fn nothing_inherited_is_held_open() {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let rig = Rig::new();
+    drop(write);
+    assert_eq!(rustix::io::read(&read, &mut [0; 1]).unwrap(), 0, "the monitor holds the pipe open");
+    assert_eq!(fs::read_link(format!("/proc/{}/fd/0", rig.pid())).unwrap(), std::path::Path::new("/dev/null"));
+}
