@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::attributes::{read_xattr, read_xattrs};
+use crate::resolve::resolve;
 use crate::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
 
 /// Deeper trees are refused: each level takes a file descriptor while its contents are written.
@@ -19,12 +20,37 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Writes everything below `root` as a tar, the root itself first. Sockets are left out: no tar can have them.
 pub fn tree(root: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
-    Export { writer: Writer::new(output), form: Form::Tree, links: HashMap::new() }.run(root)
+    let root = open(root, b".", OFlags::DIRECTORY)?;
+    Export::new(output, Form::Tree).directory(root, Vec::new())
+}
+
+/// Writes one file or directory of a container, which may change it meanwhile, as a tar in which it is called `name`. Symbolic links
+/// in `path` are followed inside `root`, the last component is not followed.
+pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], output: &mut dyn Write) -> io::Result<()> {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let (parent, last) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[][..], path),
+    };
+    let mut export = Export::new(output, Form::Tree);
+    if matches!(last, b"" | b"." | b"..") {
+        let directory = resolve(root, path)?;
+        return export.directory(open(directory.as_fd(), b".", OFlags::DIRECTORY)?, name.to_vec());
+    }
+    let parent = resolve(root, parent)?;
+    if stat(parent.as_fd(), last)?.is_none() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    match export.entry(&parent, last, name, 0)? {
+        Some(directory) => export.directory(directory, name.to_vec()),
+        None => export.writer.finish().map(drop),
+    }
 }
 
 /// Writes an overlay's upper directory as an OCI layer: overlayfs' whiteouts and opaque directories in the form of OCI.
 pub fn layer(upper: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
-    Export { writer: Writer::new(output), form: Form::Layer, links: HashMap::new() }.run(upper)
+    let upper = open(upper, b".", OFlags::DIRECTORY)?;
+    Export::new(output, Form::Layer).directory(upper, Vec::new())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +73,13 @@ struct Level {
     path_bytes: usize,
 }
 
-impl Export<'_> {
-    fn run(mut self, root: BorrowedFd<'_>) -> io::Result<()> {
-        let mut path = Vec::new();
-        let root = open(root, b".", OFlags::DIRECTORY)?;
+impl<'a> Export<'a> {
+    fn new(output: &'a mut dyn Write, form: Form) -> Self {
+        Export { writer: Writer::new(output), form, links: HashMap::new() }
+    }
+
+    /// Writes a directory with everything in it, and the end of the tar.
+    fn directory(mut self, root: OwnedFd, mut path: Vec<u8>) -> io::Result<()> {
         let mut levels = vec![self.enter(root, &path)?];
         while let Some(level) = levels.last_mut() {
             path.truncate(level.path_bytes);

@@ -8,16 +8,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::export::{names, open, open_path, stat};
+use crate::resolve::resolve;
 use crate::tar::{Device, Entry, EntryKind, Metadata, Reader, SparseMap};
 use crate::unpack::{Privileges, apply_metadata, apply_xattrs, gid, mode, times, uid};
 use crate::{Name, Refusal};
 
-/// How often the kernel may ask to try again because somebody renames things on the way.
-const RESOLVE_ATTEMPTS: usize = 100;
 /// A directory that is to be replaced may be so deep at most: each level takes a file descriptor.
 const REMOVE_DEPTH_MAX: usize = 512;
 
@@ -333,20 +332,6 @@ impl Extraction<'_> {
         }
         Ok(())
     }
-}
-
-/// Opens a directory by its path inside the root.
-fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let path = if path.is_empty() { b"." } else { path };
-    for _ in 0..RESOLVE_ATTEMPTS {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN) => {}
-            result => return result.map_err(io::Error::from),
-        }
-    }
-    Err(Errno::AGAIN.into())
 }
 
 fn is_directory(mode: u32) -> bool {

@@ -20,5 +20,6 @@ pub mod tar;
 pub mod unpack;
 
 mod refusal;
+mod resolve;
 
 pub use refusal::{Name, Refusal};

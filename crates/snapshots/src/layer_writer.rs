@@ -66,9 +66,10 @@ impl LayerWriter {
         if let Some(refusal) = self.refused {
             return Err(refusal.into());
         }
-        self.decoder.end()?;
         let tar_bytes = self.pipeline.bytes();
+        // Before the tar's end is looked at: a stream that stopped because the disk is full is cut, but that is not what is wrong.
         let diff_id = DiffId(self.pipeline.finish().map_err(Error::io("write", self.file.path()))?);
+        self.decoder.end()?;
         if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
             return Err(Error::WrongDigest { expected: *expected, actual: diff_id });
         }

@@ -109,8 +109,11 @@ impl Target {
         if !self.failed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Err(failure.unwrap_or_else(|| io::Error::other("an earlier write has failed")))
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        Err(match failure.as_ref().and_then(io::Error::raw_os_error) {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::other("a write to the layer's file has failed"),
+        })
     }
 
     /// Reserves space in which the next bytes can be written. It is a help and no promise: what does not fit is found by writing.

@@ -113,7 +113,7 @@ fn check(backend: Backend, tar_arguments: &[&str]) {
     let (ours, theirs) = (describe(&ours), describe(&extracted));
     // Two trees of which nothing was read would be the same as well.
     assert_eq!(ours.values().any(|file| !file.xattrs.is_empty()), tar_arguments.contains(&"--xattrs"));
-    assert!(ours.len() > 700 && ours.values().any(|file| file.names.len() > 1));
+    assert!(ours.len() > 40 && ours.values().any(|file| file.names.len() > 1));
     assert_same(&ours, &theirs, &format!("{backend} {tar_arguments:?}"));
 }
 
@@ -140,9 +140,10 @@ fn ustar_without_what_it_cannot_say() {
 
 #[test]
 fn sparse_in_every_format() {
-    check_all(&["--format=gnu", "--sparse"]);
+    check_all(&["--format=gnu", "--sparse", "--exclude=./many"]);
     for version in ["0.0", "0.1"] {
-        check(Backend::ErofsFile, &["--format=pax", "--sparse", &format!("--sparse-version={version}")]);
+        let version = format!("--sparse-version={version}");
+        check(Backend::ErofsFile, &["--format=pax", "--sparse", &version, "--exclude=./many"]);
     }
-    check_all(&["--format=pax", "--sparse", "--sparse-version=1.0"]);
+    check_all(&["--format=pax", "--sparse", "--sparse-version=1.0", "--exclude=./many"]);
 }

@@ -230,3 +230,36 @@ fn a_container_keeps_its_layers_when_they_are_removed_from_the_store() {
         assert_eq!(fs::read_dir(store.dir.path().join("run/layers")).unwrap().count(), 1, "only `empty` is left");
     }
 }
+
+#[test]
+fn parts_of_a_tree_are_exported_under_another_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("etc/sub")).unwrap();
+    fs::write(root.join("etc/sub/file"), "contents").unwrap();
+    fs::write(dir.path().join("secret"), "outside").unwrap();
+    symlink("/etc/sub", root.join("absolute")).unwrap();
+    symlink("../../secret", root.join("etc/out")).unwrap();
+    let check = |path: &str, expected: Result<&[&str], std::io::ErrorKind>| {
+        let mut tar = Vec::new();
+        let outcome = archive::export::subtree(File::open(&root).unwrap().as_fd(), path.as_bytes(), b"new", &mut tar);
+        let listed = outcome.map_err(|error| error.kind()).map(|()| {
+            let mut reader = archive::tar::Reader::new(tar.as_slice());
+            std::iter::from_fn(|| reader.next_entry().unwrap())
+                .map(|entry| String::from_utf8(entry.path).unwrap())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(listed, expected.map(|names| names.iter().map(|name| (*name).to_owned()).collect()), "{path}");
+    };
+    check("/etc/sub", Ok(&["new", "new/file"]));
+    check("etc/sub/", Ok(&["new", "new/file"]));
+    check("/absolute/file", Ok(&["new"]));
+    check("/absolute", Ok(&["new"]));
+    check("/absolute/.", Ok(&["new", "new/file"]));
+    check("/../../etc/sub", Ok(&["new", "new/file"]));
+    check("/etc/out", Ok(&["new"]));
+    check("/etc/out/.", Err(std::io::ErrorKind::NotFound));
+    check("/nothing", Err(std::io::ErrorKind::NotFound));
+    check("/nothing/here", Err(std::io::ErrorKind::NotFound));
+    check("/", Ok(&["new", "new/absolute", "new/etc", "new/etc/out", "new/etc/sub", "new/etc/sub/file"]));
+}
