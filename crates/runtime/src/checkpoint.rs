@@ -101,7 +101,8 @@ pub fn restore(request: &RestoreRequest<'_>) -> Result<Running> {
     let restored = restore_into(request, cgroup.as_ref());
     match restored {
         Ok(child) => {
-            let membership = Membership { namespaces: namespaces.all(), id: request.id.to_owned(), groups: Vec::new() };
+            let membership =
+                Membership { namespaces: namespaces.all(), id: request.id.to_owned(), ..Membership::default() };
             Ok(Running::found(child, cgroup, membership))
         }
         Err(error) => {

@@ -1,11 +1,13 @@
 //! Containers as this library's callers hold them: created, and running.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use cgroups::{Cgroup, CgroupPath, FreezerState, Host};
 use linux::Errno;
 use linux::clone::Child;
 use oci::runtime::{LinuxResources, LinuxSeccomp, Spec, State, Status};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
@@ -56,6 +58,19 @@ pub(crate) struct Membership {
     /// Groups that were given to the container besides its user's.
     #[serde(default)]
     pub(crate) groups: Vec<String>,
+    /// Where the root was mounted in the runtime's own mount namespace, for a container that has none of its own.
+    #[serde(default)]
+    pub(crate) root_on_host: Option<PathBuf>,
+}
+
+impl Membership {
+    /// Takes a root off the host, with all that is mounted in it; nothing for containers with a mount namespace.
+    pub(crate) fn unmount_root(&self) {
+        if let Some(path) = &self.root_on_host {
+            // Somebody may have done that already.
+            let _not_mounted = unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        }
+    }
 }
 
 /// Creates a container and leaves its init waiting for [`Created::start`].
@@ -232,6 +247,7 @@ impl Running {
 
     /// Removes the cgroup of a container that has ended, with every process that is left in it.
     pub fn destroy(&self) -> Result<()> {
+        self.membership.unmount_root();
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
         if cgroup.is_populated().unwrap_or(true) {
             // In a pid namespace of its own they have died with init; else they have not.

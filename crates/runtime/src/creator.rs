@@ -1,7 +1,7 @@
 //! Creating a container, from the creator's side: check, prepare, clone, answer init's questions, wait.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cgroups::{Cgroup, Host, SystemdUnit, Version};
 use linux::Errno;
@@ -26,8 +26,8 @@ use crate::mount_options::{IdMapped, PROPAGATION_PRIVATE};
 use crate::mounts::{self, OpenedSource, PlannedMount};
 use crate::namespaces::{self, NamespacePlan};
 use crate::properties;
-use crate::request::{CgroupManager, CreateRequest, Identity, SeccompFilter};
-use crate::rootfs::{self, PreparedRoot};
+use crate::request::{CgroupManager, CreateRequest, Identity, Pivot, Rootfs, SeccompFilter};
+use crate::rootfs::{self, PreparedRoot, RootChange};
 use crate::seccomp_notify;
 use crate::sysctl;
 
@@ -125,6 +125,12 @@ fn create_prepared(
             Identity::Lookup { groups } => groups.clone(),
             Identity::Numbers => Vec::new(),
         },
+        root_on_host: root_on_host(&prepared.namespaces, &request.rootfs)?,
+    };
+    let root_change = match request.pivot {
+        _ if membership.root_on_host.is_some() => RootChange::Chroot,
+        Pivot::PivotRoot => RootChange::PivotRoot,
+        Pivot::MoveMount => RootChange::MoveMount,
     };
     let waits_on_creator = matches!(waiting, Waiting::ForCreator);
     let waits = !matches!(waiting, Waiting::Not);
@@ -154,7 +160,7 @@ fn create_prepared(
         },
         namespaces: prepared.namespaces,
         stdio: request.stdio,
-        pivot: request.pivot,
+        root_change,
         gate: match waiting {
             Waiting::Not => Gate::Open,
             Waiting::ForCreator => Gate::Creator,
@@ -189,7 +195,19 @@ fn create_prepared(
         }
         Err(error) => {
             creator.end();
+            membership.unmount_root();
             Err(error)
+        }
+    }
+}
+
+/// Where the root will be mounted for everybody to see, when the container is to have no mount namespace of its own.
+fn root_on_host(namespaces: &NamespacePlan, rootfs: &Rootfs) -> Result<Option<PathBuf>> {
+    match rootfs {
+        _ if namespaces.all() & namespace::MOUNT != 0 => Ok(None),
+        Rootfs::Directory { path } => Ok(Some(path.clone())),
+        Rootfs::Overlay { .. } => {
+            Err(Error::new(Stage::Spec, "an overlay needs a mount namespace of the container's own"))
         }
     }
 }
@@ -407,8 +425,8 @@ fn check(spec: &Spec, linux: &Linux, process: &Process, namespaces: &NamespacePl
     if spec.vm.is_some() {
         return wrong("vm is not supported: this runtime does not start virtual machines");
     }
-    if namespaces.all() & namespace::MOUNT == 0 {
-        return wrong("a mount namespace other than the runtime's is required");
+    if namespaces.all() & namespace::MOUNT == 0 && linux.rootfs_propagation.is_some() {
+        return wrong("rootfsPropagation needs a mount namespace of the container's own");
     }
     if !spec.hostname.is_empty() && !namespaces.has_own(namespace::UTS) {
         return wrong("unable to set hostname without a private UTS namespace");

@@ -102,6 +102,9 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
 }
 
 fn join(container: &Running, kinds: u64) -> Result<()> {
+    if kinds == 0 {
+        return Ok(());
+    }
     match namespace::join(container.pidfd.as_fd(), kinds) {
         Err(Errno::SRCH) => Err(Error::of_kind(Stage::Namespaces, Kind::NotFound, "container not running")),
         other => other.context(Stage::Namespaces, || "cannot join the container's namespaces"),
@@ -196,7 +199,13 @@ fn join_container(job: &mut ExecJob<'_>) -> Result<Cloned> {
     }
     properties::set_cpus(affinity.map_or("", |affinity| affinity.last.as_str()))?;
     set_from_outside(job)?;
+    let root = if job.kinds & namespace::MOUNT == 0 { Some(root_of(job.container)?) } else { None };
     join(job.container, job.kinds)?;
+    if let Some(root) = root {
+        // There is no mount namespace to join that would bring the root along.
+        let entered = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
+        entered.context(Stage::Rootfs, || "cannot enter the container's root")?;
+    }
     if job.kinds & namespace::USER != 0 {
         become_root()?;
     }
@@ -205,6 +214,13 @@ fn join_container(job: &mut ExecJob<'_>) -> Result<Cloned> {
     }
     let args = CloneArgs { namespaces: 0, cgroup: None, parent: Parentage::CallersParent };
     clone3(&args).context(Stage::Namespaces, || "cannot create a process in the container")
+}
+
+/// The root directory of a container's first process, as the kernel knows it.
+fn root_of(container: &Running) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", container.pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).context(Stage::Rootfs, || "cannot open the container's root")
 }
 
 /// What the process has a right to do only while it is not in the container's user namespace.

@@ -22,9 +22,9 @@ use crate::mounts::{self, MountContext, OpenedSource, PlannedMount};
 use crate::namespaces::NamespacePlan;
 use crate::procfs::Procfs;
 use crate::properties;
-use crate::request::{Pivot, Stdio};
+use crate::request::Stdio;
 use crate::root::Root;
-use crate::rootfs::{self, PreparedRoot};
+use crate::rootfs::{self, PreparedRoot, RootChange};
 use crate::sysctl;
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
@@ -58,7 +58,7 @@ pub(crate) struct Job<'a> {
     pub(crate) waits_for_cgroup: bool,
     pub(crate) stdio: Stdio,
     pub(crate) process: ProcessPlan<'a>,
-    pub(crate) pivot: Pivot,
+    pub(crate) root_change: RootChange,
     pub(crate) gate: Gate,
     /// The creator has something to do in the namespaces before the root is changed.
     pub(crate) tells_when_mounted: bool,
@@ -255,7 +255,9 @@ fn enter_namespaces(job: &mut Job<'_>, channel: &Channel) -> Result<()> {
 /// Makes the mounts below the attached root, and lets hooks run while host paths are still there.
 fn make_root(job: &mut Job<'_>, channel: &Channel) -> Result<OwnedFd> {
     let linux = job.linux;
-    rootfs::isolate_mounts(linux.rootfs_propagation)?;
+    if job.root_change != RootChange::Chroot {
+        rootfs::isolate_mounts(linux.rootfs_propagation)?;
+    }
     let mapped_sources = std::mem::take(&mut job.mapped_sources);
     let prepared = job.root.take().ok_or_else(|| Error::new(Stage::Rootfs, "the root was made already"))?;
     let attached = rootfs::attach(prepared, linux.rootfs_propagation)?;
@@ -403,6 +405,6 @@ fn finish_root(job: &Job<'_>, mount: OwnedFd) -> Result<()> {
         mounts::make_read_only(mount.as_fd(), Reach::One)
             .context(Stage::Rootfs, || "cannot make the root read-only")?;
     }
-    rootfs::change_root(mount.as_fd(), job.pivot)?;
+    rootfs::change_root(mount.as_fd(), job.root_change)?;
     rootfs::set_propagation(mount.as_fd(), job.linux.rootfs_propagation)
 }

@@ -16,7 +16,7 @@ use rustix::mount::{
 use crate::error::{Context, Error, Result, Stage};
 use crate::mount_options::{PROPAGATION_PRIVATE, PROPAGATION_SHARED, PROPAGATION_SLAVE, PROPAGATION_UNBINDABLE};
 use crate::mounts::{attach_at, clone_tree};
-use crate::request::{Pivot, Rootfs};
+use crate::request::Rootfs;
 
 /// `fsconfig` takes no longer value.
 const MAX_FSCONFIG_VALUE: usize = 255;
@@ -220,11 +220,23 @@ fn legacy_overlay(data: &str) -> Result<OwnedFd> {
     rustix::fs::open(c"/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(Stage::Rootfs, failed)
 }
 
+/// How the attached root becomes the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootChange {
+    /// `pivot_root`.
+    PivotRoot,
+    /// Moving the mount over `/` and `chroot`.
+    MoveMount,
+    /// `chroot` alone, in a mount namespace that is not the container's.
+    Chroot,
+}
+
 /// Makes the attached root the root of this process and its namespace, and lets the host's tree go.
-pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: Pivot) -> Result<()> {
-    match pivot {
-        Pivot::PivotRoot => pivot_root(root),
-        Pivot::MoveMount => move_root(root),
+pub(crate) fn change_root(root: BorrowedFd<'_>, change: RootChange) -> Result<()> {
+    match change {
+        RootChange::PivotRoot => pivot_root(root),
+        RootChange::MoveMount => move_root(root),
+        RootChange::Chroot => enter_root(root),
     }
 }
 
@@ -254,6 +266,11 @@ fn move_root(root: BorrowedFd<'_>) -> Result<()> {
         Ok(()) | Err(Errno::INVAL | Errno::BUSY | Errno::LOOP) => {}
         Err(errno) => return Err(Error::os(Stage::Rootfs, "cannot move the root to /", errno)),
     }
+    enter_root(root)
+}
+
+fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(root).context(Stage::Rootfs, || "cannot enter the root")?;
     rustix::process::chroot(c".").context(Stage::Rootfs, || "chroot")?;
     rustix::process::chdir(c"/").context(Stage::Rootfs, || "cannot enter /")
 }

@@ -137,11 +137,13 @@ impl StateDirectory {
             Status::Stopped => return Err(Error::new(Stage::Operate, "cannot start a container that has stopped")),
             _ => return Err(Error::new(Stage::Operate, "cannot start an already running container")),
         }
+        // Taken now: once started, the program may have ended before anybody looks.
+        let running = saved.running()?;
         let socket = self.socket()?;
         let (address, _directory) = self.address()?;
         connect(&socket, &address).context(Stage::Operate, || "cannot reach the container's init")?;
         let agent = SeccompAgent::of(&saved.spec, saved.state(Status::Created));
-        start_through(socket, &saved.running()?, agent.as_ref())?;
+        start_through(socket, &running, agent.as_ref())?;
         self.forget_socket();
         self.run_poststart(&saved)
     }
@@ -200,6 +202,7 @@ impl StateDirectory {
             }
             cgroup.remove().map_err(|error| cgroup_error(&error))?;
         }
+        saved.membership.unmount_root();
         if let Some(rdt) = saved.spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref()) {
             intel_rdt::remove(rdt, &saved.id);
         }

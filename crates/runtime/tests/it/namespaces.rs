@@ -178,3 +178,25 @@ fn a_network_interface_is_moved_with_its_addresses() {
         assert!(error.message.contains("cannot move network interface"), "{}", error.message);
     });
 }
+
+#[test]
+fn a_container_may_have_no_namespace_of_its_own_at_all() {
+    let mut bundle = Bundle::new().edit(|spec| {
+        spec["linux"]["namespaces"] = json!([]);
+        spec.as_object_mut().unwrap().remove("hostname");
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["destination"] != "/sys" && mount["destination"] != "/sys/fs/cgroup");
+    });
+    bundle = bundle.script("ls /; sleep 60");
+    let mounts = || std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let before = mounts().lines().count();
+    let started = bundle.start().unwrap();
+    assert!(mounts().lines().count() > before, "the mounts are the creator's too");
+    let own = std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+    let inside = started.shell("readlink /proc/self/ns/mnt; ls /etc").unwrap().output;
+    assert_eq!(inside, format!("{}\ngroup\npasswd\n", own.display()));
+    started.kill();
+    assert_eq!(mounts().lines().count(), before, "they are gone with it");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 /// The modules that handle what a container controls, and the calls by path that each may make: of the host's files, or of `/` and `.`.
 const MODULES: [(&str, &[&str]); 11] = [
     ("init.rs", &["\"/proc/self/timens_offsets\""]),
-    ("exec.rs", &["c\"/\"", "\"/proc/self/oom_score_adj\""]),
+    ("exec.rs", &["c\"/\"", "path", "\"/proc/self/oom_score_adj\""]),
     ("finish.rs", &["c\"/\""]),
     ("users.rs", &[]),
     ("masked.rs", &[]),
