@@ -233,8 +233,30 @@ fn close(inner: &Inner) {
     if let Err(error) = inner.snapshotter.unmount_except(&layers) {
         tracing::warn!("cannot unmount layers: {}", crate::model::chain(&error));
     }
+    if remaining == network::Remaining::Nothing {
+        remove_cgroup_parent(&inner.options.name);
+    }
     if let Err(error) = inner.networks.close(remaining) {
         tracing::warn!("cannot close the networks: {}", crate::model::chain(&error));
     }
     drop(inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// How often, and how long apart, the cgroup of the engine is tried: monitors remove those of containers behind their end.
+const PARENT_TRIES: u32 = 40;
+const PARENT_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
+
+/// Removes the cgroup above those of the containers, once the last of them is gone.
+fn remove_cgroup_parent(name: &str) {
+    let (Ok(host), Ok(path)) = (cgroups::Host::detect(), cgroups::CgroupPath::parse(&format!("/{name}"))) else {
+        // Where there are no cgroups none was made.
+        return;
+    };
+    for _ in 0..PARENT_TRIES {
+        if host.remove_empty(&path) {
+            return;
+        }
+        std::thread::sleep(PARENT_PAUSE);
+    }
+    tracing::warn!("the cgroup /{name} is still in use");
 }

@@ -63,6 +63,8 @@ pub(crate) struct SpecHost {
     pub(crate) swap_limit: bool,
     /// Whether read-only binds can be so below as well (Linux 5.12).
     pub(crate) recursive_read_only: bool,
+    /// Whether the host itself has /dev/mqueue, which `--ipc host` shares.
+    pub(crate) message_queues: bool,
     /// Per-CPU thermal counters, which tell containers about each other.
     pub(crate) thermal_paths: Vec<String>,
 }
@@ -310,11 +312,12 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     list
 }
 
-/// The default mounts that no user's mount replaces, our files, the user's mounts.
+/// The default mounts that no user's mount replaces, our files, the user's mounts; what lies deeper is mounted later, so that
+/// a volume at `/etc` does not hide our `/etc/hosts`.
 fn mounts(input: &SpecInput<'_>) -> Vec<Mount> {
     let replaced =
         |target: &str| input.mounts.iter().any(|mount| mount.target == target || is_dev_below(&mount.target, target));
-    let mut mounts: Vec<Mount> = defaults::mounts(input.spec, writable_cgroups(input.spec)).into_iter().collect();
+    let mut mounts: Vec<Mount> = defaults::mounts(input.spec, writable_cgroups(input.spec), input.host.message_queues);
     mounts.extend(shared_memory(input));
     mounts.retain(|mount| !replaced(&mount.destination));
     for (source, target) in &input.files {
@@ -330,6 +333,8 @@ fn mounts(input: &SpecInput<'_>) -> Vec<Mount> {
         mounts.push(bind(init, INIT_TARGET, &["bind", "ro", "rprivate"]));
     }
     mounts.extend(input.mounts.iter().map(|mount| user_mount(mount, input.host)));
+    let depth = |mount: &Mount| mount.destination.split('/').filter(|part| !part.is_empty()).count();
+    mounts.sort_by_key(depth);
     mounts
 }
 
