@@ -31,9 +31,9 @@ fn processes() {
 fn cpu_quota_throttles() {
     let engine = Engine::with_busybox();
     let burn = "timeout 2 sh -c 'while :; do :; done'; cat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu.stat";
-    let stat = engine.docker(["run", "--rm", "--cpus", "0.2", "busybox", "sh", "-c", burn]).run().text();
+    let stat = engine.docker(["run", "--rm", "--cpus", "0.03", "busybox", "sh", "-c", burn]).run().text();
     let throttled = stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")).expect("the file has it");
-    assert!(throttled.trim().parse::<u32>().unwrap() >= 10, "{stat}");
+    assert!(throttled.trim().parse::<u32>().unwrap() >= 3, "{stat}");
     engine.finish();
 }
 

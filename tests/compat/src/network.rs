@@ -24,7 +24,9 @@ fn bridge_none_host_and_container() {
     assert!(run(&["busybox", "ping", "-c", "1", "-W", "2", gateway]).contains("1 packets received"));
     let talk = format!("for n in 1 2 3 4 5 6 7 8 9 10; do nc {ip} 7000 </dev/null && break; sleep 0.2; done");
     assert_eq!(run(&["busybox", "sh", "-c", &talk]), "hello");
-    assert!(engine.host().program("ping").args(["-c", "1", "-W", "2", ip]).run().text().contains("1 received"));
+    assert!(
+        engine.host().program("busybox").args(["ping", "-c", "1", "-W", "2", ip]).ok().contains("1 packets received")
+    );
     engine.finish();
 }
 

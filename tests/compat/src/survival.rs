@@ -53,6 +53,7 @@ fn a_clean_stop_leaves_containers_running_and_attach_works_again() {
     engine.launch();
     let output = engine.docker(["attach", "one"]).input("after\n").run().expect_code(4);
     assert_eq!(output.text(), "got after");
-    assert_eq!(engine.docker(["start", "-a", "one"]).run().code, 4, "it can be started again");
+    let again = engine.docker(["start", "-ai", "one"]).input("once more\n").run().expect_code(4);
+    assert_eq!(again.text(), "got once more", "it can be started again");
     engine.finish();
 }

@@ -32,8 +32,8 @@ fn what_is_not_there_yet_says_so() {
 #[test]
 fn one_root_has_one_daemon() {
     let engine = Engine::start();
-    let programs = engine.conex(["daemon", "--name", "second", "--root"]);
-    let second = programs.arg(engine.root_folder()).arg("--run").arg(engine.host().files().join("run")).run();
+    let daemon = engine.host().conex().args(["daemon", "--name", "second", "--root"]);
+    let second = daemon.arg(engine.root_folder()).arg("--run").arg(engine.host().files().join("run")).run();
     assert_ne!(second.code, 0);
     assert!(second.error_text().contains("root"), "{}", second.error_text());
     engine.finish();

@@ -86,7 +86,7 @@ impl Engine {
 
     /// Our own command line on this engine.
     pub fn conex<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Program {
-        self.host.program(programs().join("conex")).args(["-H", &self.address()]).args(arguments)
+        self.host.conex().args(["-H", &self.address()]).args(arguments)
     }
 
     /// The daemon's process.
@@ -96,7 +96,7 @@ impl Engine {
 
     /// Starts the daemon and waits until it answers.
     pub fn launch(&mut self) {
-        let mut command = self.host.program(programs().join("conex")).into_command();
+        let mut command = self.host.conex().into_command();
         command.args(["daemon", "--name", self.host.name(), "-H", &self.address()]);
         command.arg("--root").arg(self.root_folder()).arg("--run").arg(self.run_folder());
         command.args(&self.options.arguments).stdin(Stdio::null());

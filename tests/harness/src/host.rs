@@ -57,6 +57,11 @@ impl Host {
         let home = self.scratch.path().join("home");
         Program::new(name.as_ref()).env("HOME", &home).env("DOCKER_CONFIG", home.join(".docker"))
     }
+
+    /// Our own command line, without an engine's address.
+    pub fn conex(&self) -> Program {
+        self.program(crate::engine::programs().join("conex"))
+    }
 }
 
 impl Default for Host {
