@@ -47,3 +47,6 @@ pub use vm::{Vm, VmHwConfig, VmHypervisor, VmImage, VmKernel};
 
 /// The version of the specification that these types follow.
 pub const VERSION: &str = "1.3.0";
+
+#[cfg(test)]
+mod tests;
