@@ -405,6 +405,15 @@ impl Group {
         Ok(())
     }
 
+    /// The cgroups between the hierarchy's root and this one, from the top.
+    pub(crate) fn ancestors(&self) -> Result<Vec<Directory>, FileError> {
+        let open = |end| {
+            let path = self.mount_point.join(&self.path[..end]);
+            Directory::open(&path).map_err(|errno| FileError::Read { path, source: errno.into() })
+        };
+        ancestor_ends(&self.path).skip(1).map(open).collect()
+    }
+
     fn remove(&self, deadline: Instant) -> Result<(), RemoveError> {
         let mut pause = Duration::from_micros(50);
         loop {

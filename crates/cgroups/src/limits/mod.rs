@@ -152,6 +152,7 @@ impl Cgroup {
         if let Some(limit) = plan.memory_above_use {
             self.refuse_below_use(limit)?;
         }
+        self.give_realtime_to_ancestors(&resources)?;
         for batch in plan.batches {
             self.execute(batch)?;
         }
@@ -171,6 +172,24 @@ impl Cgroup {
             cpu.quota = current.split_ascii_whitespace().next().and_then(|quota| quota.parse().ok());
         }
         Ok(Cow::Owned(resources))
+    }
+
+    /// v1: real-time tasks get at most what every ancestor has, and new ancestors have nothing.
+    fn give_realtime_to_ancestors(&self, resources: &LinuxResources) -> Result<(), ApplyError> {
+        let field = "cpu.realtimeRuntime";
+        let Some(cpu) = &resources.cpu else { return Ok(()) };
+        let Some(runtime) = cpu.realtime_runtime.filter(|runtime| *runtime > 0) else { return Ok(()) };
+        let Some(group) = self.group_for(Controller::Cpu).filter(|group| group.version == Version::V1) else {
+            return Ok(());
+        };
+        for ancestor in group.ancestors().map_err(|source| ApplyError::File { field, source })? {
+            let current =
+                ancestor.read_number(v1::REALTIME_RUNTIME).map_err(|source| ApplyError::File { field, source })?;
+            if current < runtime.unsigned_abs() {
+                write_in_any_order(&ancestor, v1::realtime(cpu))?;
+            }
+        }
+        Ok(())
     }
 
     fn execute(&self, batch: Batch) -> Result<(), ApplyError> {

@@ -4,14 +4,24 @@ use oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxThrottleDevice};
 
 use super::{ApplyError, Write};
 
-pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Write> {
+pub(super) const REALTIME_RUNTIME: &str = "cpu.rt_runtime_us";
+
+/// What real-time tasks may use.
+pub(super) fn realtime(cpu: &LinuxCpu) -> Vec<Write> {
     let mut writes = Vec::new();
+    let mut push =
+        |field, file, value: Option<String>| writes.extend(value.map(|value| Write::new(field, file, value)));
+    push("cpu.realtimePeriod", "cpu.rt_period_us", set(cpu.realtime_period).map(|period| period.to_string()));
+    push("cpu.realtimeRuntime", REALTIME_RUNTIME, set(cpu.realtime_runtime).map(|runtime| runtime.to_string()));
+    writes
+}
+
+pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Write> {
+    let mut writes = realtime(cpu);
     let mut push =
         |field, file, value: Option<String>| writes.extend(value.map(|value| Write::new(field, file, value)));
     // Zero means "not set", as in runc: Docker and others write it for numbers that nobody gave.
     push("cpu.shares", "cpu.shares", cpu.shares.filter(|shares| *shares != 0).map(|shares| shares.to_string()));
-    push("cpu.realtimePeriod", "cpu.rt_period_us", set(cpu.realtime_period).map(|period| period.to_string()));
-    push("cpu.realtimeRuntime", "cpu.rt_runtime_us", set(cpu.realtime_runtime).map(|runtime| runtime.to_string()));
     push("cpu.period", "cpu.cfs_period_us", set(cpu.period).map(|period| period.to_string()));
     push("cpu.quota", "cpu.cfs_quota_us", set(cpu.quota).map(|quota| quota.to_string()));
     push("cpu.burst", "cpu.cfs_burst_us", cpu.burst.map(|burst| burst.to_string()));

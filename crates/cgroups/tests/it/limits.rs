@@ -224,6 +224,42 @@ fn what_the_machine_lacks_is_named() {
     assert_eq!(error.to_string(), "network.classID needs the cgroup controller net_cls, which is not available");
 }
 
+#[test]
+fn real_time_is_granted_down_the_tree() {
+    let host = cgroups::Host::detect().unwrap();
+    let parent = crate::support::scratch_path("realtime");
+    let path = cgroups::CgroupPath::parse(&format!("{parent}/inner/leaf")).unwrap();
+    let cgroup = cgroups::Cgroup::create(&host, &path).unwrap();
+    let wanted = cpu(LinuxCpu { realtime_period: Some(500_000), realtime_runtime: Some(1000), ..LinuxCpu::default() });
+    let place = cgroup.paths().find(|place| place.path.join("cpu.rt_runtime_us").exists());
+    match (cgroup.update(&wanted), place) {
+        (result, Some(place)) => {
+            result.unwrap();
+            assert_eq!(std::fs::read_to_string(place.path.join("cpu.rt_runtime_us")).unwrap(), "1000\n");
+            assert_eq!(std::fs::read_to_string(place.path.join("cpu.rt_period_us")).unwrap(), "500000\n");
+        }
+        // v2 has no such limit, and some kernels of v1 are built without it.
+        (result, None) => assert!(result.is_err()),
+    }
+    cgroup.remove().unwrap();
+    for path in [format!("{parent}/inner"), parent.to_string()] {
+        assert!(host.remove_empty(&cgroups::CgroupPath::parse(&path).unwrap()));
+    }
+}
+
+#[test]
+fn packets_are_marked_where_v1_has_the_controllers() {
+    let scratch = Scratch::new("packets");
+    if !scratch.host.has(Controller::NetCls) || !scratch.host.has(Controller::NetPrio) {
+        return;
+    }
+    let priorities = vec![oci::runtime::LinuxInterfacePriority { name: "lo".to_owned(), priority: 5 }];
+    let network = oci::runtime::LinuxNetwork { class_id: Some(0x10001), priorities };
+    scratch.cgroup.apply(&LinuxResources { network: Some(network), ..LinuxResources::default() }).unwrap();
+    assert_eq!(scratch.file("net_cls.classid").as_deref(), Some("65537"));
+    assert!(scratch.file("net_prio.ifpriomap").unwrap().lines().any(|line| line == "lo 5"));
+}
+
 fn is_readable(fd: &impl std::os::fd::AsFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
     let timeout = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
