@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may fail loudly, and measurements print")]
 
 mod attach;
+mod control;
 mod exec;
 mod init;
 mod log;
