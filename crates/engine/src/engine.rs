@@ -18,6 +18,9 @@ use crate::options::{EngineOptions, StorageBackend};
 use crate::store::{Contents, Durability, Store};
 use crate::volumes::Volumes;
 
+/// Network namespaces that wait for containers. Each takes 150 kB of the kernel's memory, and saves a start two milliseconds.
+const READY_NETWORKS: usize = 16;
+
 /// A running engine; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -199,6 +202,7 @@ fn choice(storage: StorageBackend) -> snapshots::Choice {
 
 fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network::Networks, EngineError> {
     let mut wanted = network::Options::new(&options.name, options.run.clone());
+    wanted.ready = READY_NETWORKS;
     wanted.subnet = match &options.network.bridge_subnet {
         None => None,
         Some(text) => {

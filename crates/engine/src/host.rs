@@ -77,6 +77,7 @@ impl Host {
                 capabilities: capabilities(),
                 swap_limit: limits.swap,
                 recursive_read_only: at_least(&kernel, 5, 12),
+                message_queues: Path::new("/dev/mqueue").exists(),
                 thermal_paths: thermal_paths(),
             },
             kernel,

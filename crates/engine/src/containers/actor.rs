@@ -366,7 +366,11 @@ impl Actor {
             Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
             Ok(Ok(_)) => Err(other(EngineError::unavailable("the container's monitor gave a wrong answer"))),
             Ok(Err(error)) => Err(launch_failure(error)),
-            Err(_) => Err(other(EngineError::unavailable("the container did not start in time"))),
+            Err(_) => {
+                // Whatever is going on in there, it must not come to life later on.
+                connection.tell(Request::Kill { signal: monitor_protocol::Signal(9), scope: KillScope::All });
+                Err(other(EngineError::unavailable("the container did not start in time")))
+            }
         }
     }
 

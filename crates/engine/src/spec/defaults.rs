@@ -58,7 +58,7 @@ pub(super) const DEVICE_RULES: &[(i64, Option<i64>)] = &[
 ];
 
 /// The mounts of every container but /dev/shm.
-pub(super) fn mounts(spec: &ContainerSpec, writable: bool) -> Vec<Mount> {
+pub(super) fn mounts(spec: &ContainerSpec, writable: bool, host_has_mqueue: bool) -> Vec<Mount> {
     let access = if writable { "rw" } else { "ro" };
     let sys_access = if spec.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
@@ -73,9 +73,9 @@ pub(super) fn mounts(spec: &ContainerSpec, writable: bool) -> Vec<Mount> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &[access, "nosuid", "noexec", "nodev"]),
     ];
-    if spec.ipc == IpcMode::Host {
+    if spec.ipc == IpcMode::Host && host_has_mqueue {
         mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "rprivate"]));
-    } else if spec.ipc != IpcMode::None {
+    } else if !matches!(spec.ipc, IpcMode::None | IpcMode::Host) {
         mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
     }
     mounts

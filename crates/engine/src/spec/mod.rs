@@ -312,30 +312,21 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     list
 }
 
-/// The default mounts that no user's mount replaces, our files, the user's mounts; what lies deeper is mounted later, so that
-/// a volume at `/etc` does not hide our `/etc/hosts`.
+/// The default mounts that no user's mount replaces; then our files and the user's mounts, parents before children, so that a volume
+/// on `/etc` does not hide `/etc/hosts`.
 fn mounts(input: &SpecInput<'_>) -> Vec<Mount> {
     let replaced =
         |target: &str| input.mounts.iter().any(|mount| mount.target == target || is_dev_below(&mount.target, target));
-    let mut mounts: Vec<Mount> = defaults::mounts(input.spec, writable_cgroups(input.spec), input.host.message_queues);
-    mounts.extend(shared_memory(input));
-    mounts.retain(|mount| !replaced(&mount.destination));
-    for (source, target) in &input.files {
-        if !input.mounts.iter().any(|mount| mount.target == *target) {
-            mounts.push(bind(
-                source,
-                target,
-                &["rbind", "rprivate", if input.spec.readonly_rootfs { "ro" } else { "rw" }],
-            ));
-        }
-    }
-    if let Some(init) = &input.init {
-        mounts.push(bind(init, INIT_TARGET, &["bind", "ro", "rprivate"]));
-    }
-    mounts.extend(input.mounts.iter().map(|mount| user_mount(mount, input.host)));
-    let depth = |mount: &Mount| mount.destination.split('/').filter(|part| !part.is_empty()).count();
-    mounts.sort_by_key(depth);
-    mounts
+    let defaults = defaults::mounts(input.spec, writable_cgroups(input.spec), input.host.message_queues);
+    let defaults = defaults.into_iter().chain(shared_memory(input)).filter(|mount| !replaced(&mount.destination));
+    let access = if input.spec.readonly_rootfs { "ro" } else { "rw" };
+    let files = input.files.iter().filter(|(_, target)| !replaced(target));
+    let files = files.map(|(source, target)| bind(source, target, &["rbind", "rprivate", access]));
+    let init = input.init.iter().map(|init| bind(init, INIT_TARGET, &["bind", "ro", "rprivate"]));
+    let wished = input.mounts.iter().map(|mount| user_mount(mount, input.host));
+    let mut own: Vec<Mount> = files.chain(init).chain(wished).collect();
+    own.sort_by_key(|mount| mount.destination.matches('/').count());
+    defaults.chain(own).collect()
 }
 
 /// A user's `/dev` takes the place of everything that we would mount below it.

@@ -145,6 +145,10 @@ fn user_mounts_replace_defaults() {
     assert_eq!(sources, ["/x"]);
     let hosts = spec.mounts.iter().find(|mount| mount.destination == "/etc/hosts").unwrap();
     assert_eq!((hosts.source.as_str(), hosts.options.join(",")), ("/y", "rbind,rro,rprivate".into()));
+    let etc = spec_of(&ContainerSpec::default(), &[mount("/etc", bind("/z"))]);
+    let order: Vec<&str> =
+        etc.mounts.iter().map(|mount| mount.destination.as_str()).filter(|target| target.starts_with("/etc")).collect();
+    assert_eq!(order, ["/etc", "/etc/hosts"]);
     let dev = spec_of(&ContainerSpec::default(), &[mount("/dev", bind("/dev"))]);
     assert!(!has_mount(&dev, "/dev/pts") && !has_mount(&dev, "/dev/shm"));
 }
