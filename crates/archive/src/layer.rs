@@ -79,12 +79,18 @@ pub struct Node {
 pub struct LayerTree {
     /// Nodes are never taken out: what was replaced is merely not reachable any more.
     nodes: Vec<Node>,
+    /// Names, links, attributes and sparse maps that came so far: all that is kept of an entry besides its node.
+    kept_bytes: u64,
 }
 
 /// Linux follows at most so many symbolic links in one name.
 const SYMLINKS_MAX: usize = 40;
 /// What a layer's tree may be at most in depth, symbolic links resolved.
 const DEPTH_MAX: usize = 512;
+/// One entry can imply hundreds of directories, so counting entries is not enough.
+const NODES_MAX: usize = 2_500_000;
+/// Memory for what the nodes refer to; compressed a thousandfold, a small tar could ask for any amount.
+const KEPT_BYTES_MAX: u64 = 128 << 20;
 
 const WHITEOUT: &[u8] = b".wh.";
 const AUFS_METADATA: &[u8] = b".wh..wh.";
@@ -108,7 +114,7 @@ impl Default for LayerTree {
 impl LayerTree {
     /// An empty root directory, 0755 and owned by root.
     pub fn new() -> Self {
-        LayerTree { nodes: vec![Node::directory(implied_metadata(), Opacity::Merged)] }
+        LayerTree { nodes: vec![Node::directory(implied_metadata(), Opacity::Merged)], kept_bytes: 0 }
     }
 
     /// A node.
@@ -137,6 +143,7 @@ impl LayerTree {
 
     /// Adds the next entry of the layer's tar.
     pub fn apply(&mut self, entry: Entry) -> Result<(), Refusal> {
+        self.keep(kept_bytes(&entry), &entry.path)?;
         if entry.path.is_empty() {
             return self.apply_root(entry);
         }
@@ -300,15 +307,22 @@ impl LayerTree {
         Ok(above[above.len() - 1])
     }
 
+    fn keep(&mut self, bytes: u64, path: &[u8]) -> Result<(), Refusal> {
+        self.kept_bytes += bytes;
+        if self.kept_bytes <= KEPT_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Refusal::Limit { name: Name::new(path), what: "bytes of names and attributes", limit: KEPT_BYTES_MAX })
+    }
+
     fn imply(&mut self, parent: NodeId, name: Box<[u8]>, opacity: Opacity, path: &[u8]) -> Result<NodeId, Refusal> {
+        self.keep(name.len() as u64, path)?;
         let made = self.add(Node::directory(implied_metadata(), opacity), path)?;
         self.link(parent, name, made);
         Ok(made)
     }
 
     fn add(&mut self, node: Node, path: &[u8]) -> Result<NodeId, Refusal> {
-        // One entry can imply up to a thousand directories, so counting entries is not enough.
-        const NODES_MAX: usize = 8_000_000;
         if self.nodes.len() >= NODES_MAX {
             return Err(Refusal::Limit { name: Name::new(path), what: "files", limit: NODES_MAX as u64 });
         }
@@ -348,6 +362,17 @@ impl Node {
 
 fn implied_metadata() -> Metadata {
     Metadata { mode: 0o755, ..Metadata::default() }
+}
+
+/// What the tree keeps of an entry besides its node.
+fn kept_bytes(entry: &Entry) -> u64 {
+    let own = match &entry.kind {
+        EntryKind::Symlink { target } => target.len(),
+        EntryKind::File { sparse: Some(map), .. } => size_of_val(map.segments.as_slice()),
+        _ => 0,
+    };
+    let xattrs = entry.metadata.xattrs.iter().map(|xattr| size_of_val(xattr) + xattr.name.len() + xattr.value.len());
+    (split(&entry.path).1.len() + own + xattrs.sum::<usize>()) as u64
 }
 
 /// The components of `path`, the first one last.
@@ -484,6 +509,18 @@ mod tests {
         ] {
             assert!(tree(entries).is_err(), "{entries:?}");
         }
+    }
+
+    #[test]
+    fn memory_has_a_limit() {
+        let mut tree = LayerTree::new();
+        let refused = (0..1000).find_map(|number| {
+            let mut entry = entry("f a", number);
+            let value = vec![b'v'; 250_000];
+            entry.metadata.xattrs = vec![crate::tar::Xattr { name: b"user.x".to_vec(), value }];
+            tree.apply(entry).err()
+        });
+        assert!(matches!(refused, Some(Refusal::Limit { .. })), "{refused:?}");
     }
 
     #[test]

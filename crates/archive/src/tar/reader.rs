@@ -27,7 +27,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            entries: 4_000_000,
+            entries: 2_000_000,
             path_bytes: 4095,
             path_depth: 512,
             extension_bytes: 1 << 20,
