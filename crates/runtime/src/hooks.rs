@@ -59,6 +59,12 @@ pub(crate) fn run(point: Point, hooks: &[Hook], state: &State) -> Result<()> {
     Ok(())
 }
 
+/// Runs all hooks whatever they return; the first failure is returned.
+pub(crate) fn run_all(point: Point, hooks: &[Hook], state: &State) -> Option<Error> {
+    let failures = hooks.iter().filter_map(|hook| run(point, std::slice::from_ref(hook), state).err());
+    failures.fold(None, |first, error| first.or(Some(error)))
+}
+
 /// A hook failed.
 #[derive(Debug, thiserror::Error)]
 enum HookError {

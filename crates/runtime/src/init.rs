@@ -20,6 +20,7 @@ use crate::hooks::{self, Point};
 use crate::masked;
 use crate::mounts::{self, MountContext, OpenedSource, PlannedMount};
 use crate::namespaces::NamespacePlan;
+use crate::net_devices;
 use crate::procfs::Procfs;
 use crate::properties;
 use crate::request::Stdio;
@@ -245,6 +246,10 @@ fn enter_namespaces(job: &mut Job<'_>, channel: &Channel) -> Result<()> {
         joined.join()?;
     }
     job.namespaces.joined.clear();
+    if job.namespaces.new & namespace::NETWORK != 0 {
+        // As runc and crun leave it: programs expect to reach themselves.
+        net_devices::set_loopback_up()?;
+    }
     if job.namespaces.new & namespace::CGROUP != 0 {
         // After joining the cgroup, which becomes the root of the namespace.
         namespace::unshare(namespace::CGROUP).context(Stage::Namespaces, || "cannot create a cgroup namespace")?;

@@ -35,7 +35,10 @@ const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
 /// The kernel's limit with the NUL.
 const MAX_NAME_BYTES: usize = 16;
-const MAX_MESSAGE_BYTES: usize = 32 * 1024;
+/// The kernel's dumps come in pieces of at most this.
+const MAX_DUMP_BYTES: usize = 32 * 1024;
+/// One interface with all its attributes.
+const MAX_ANSWER_BYTES: usize = 8 * 1024;
 
 /// Refuses names that no interface can have.
 pub(crate) fn check(devices: &BTreeMap<String, LinuxNetDevice>) -> Result<()> {
@@ -66,6 +69,14 @@ pub(crate) fn move_all(devices: &BTreeMap<String, LinuxNetDevice>, pid: Pid) -> 
             .context(Stage::Properties, || format!("cannot move network interface {name:?}"))?;
     }
     Ok(())
+}
+
+/// Sets the loopback interface of this process's network namespace up.
+pub(crate) fn set_loopback_up() -> Result<()> {
+    /// It is the first interface of every network namespace.
+    const LOOPBACK: u32 = 1;
+    let up = Netlink::open()?.set_link(LOOPBACK, INTERFACE_UP, INTERFACE_UP, &[]);
+    up.context(Stage::Properties, || "cannot set the loopback interface up")
 }
 
 /// A socket that belongs to another network namespace: sockets stay in the one they were made in.
@@ -151,7 +162,8 @@ impl Netlink {
         message.extend([0; 8]);
         message.extend(body);
         send(&self.socket, &message, SendFlags::empty())?;
-        let (mut answers, mut buffer) = (Vec::new(), vec![0; MAX_MESSAGE_BYTES]);
+        let (mut answers, mut buffer) =
+            (Vec::new(), vec![0; if flags & FLAG_DUMP == FLAG_DUMP { MAX_DUMP_BYTES } else { MAX_ANSWER_BYTES }]);
         loop {
             let (count, _) = recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
             match parse(&buffer[..count], &mut answers)? {

@@ -5,14 +5,18 @@
 //! way is created relative to a descriptor of its parent and opened again without following links. Callers get descriptors and
 //! work on them; no path string of a container is ever joined to one of the host.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use linux::{Errno, Result};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, readlinkat};
 
 /// How often a lookup is tried that a rename or mount elsewhere disturbed (`EAGAIN`).
 const MAX_LOOKUPS: usize = 256;
+/// How many links that lead nowhere yet are followed, as many as the kernel follows.
+const MAX_LINKS: usize = 40;
 /// The most components that a path to be created may have.
 const MAX_DEPTH: usize = 512;
 
@@ -45,20 +49,26 @@ impl<'a> Root<'a> {
     }
 
     /// Opens the directory `path`, making it and its parents where they are missing.
+    ///
+    /// A link that leads nowhere yet gets what it leads to, inside the root, as in `mkdir -p` on a running system.
     pub(crate) fn make_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
-        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(Errno::NOENT) => {}
-            other => return other,
-        }
-        let (mut directory, missing) = self.deepest_existing(path)?;
-        for name in missing {
-            match mkdirat(&directory, &name, mode) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.open(&path, OFlags::PATH | OFlags::DIRECTORY) {
+                Err(Errno::NOENT) => {}
+                other => return other,
             }
-            directory = open_new_directory(directory.as_fd(), &name)?;
+            match self.missing_part(&path)? {
+                Missing::Behind(target) => path = target,
+                Missing::Names(mut directory, names) => {
+                    for name in names {
+                        directory = make_one_directory(directory.as_fd(), &name, mode)?;
+                    }
+                    return Ok(directory);
+                }
+            }
         }
-        Ok(directory)
+        Err(Errno::LOOP)
     }
 
     /// As [`Root::make_directory`], with `ELOOP` where any component is a symbolic link.
@@ -74,39 +84,79 @@ impl<'a> Root<'a> {
 
     /// Opens the file `path` as a place; makes an empty regular file, and its parents, where it is missing.
     pub(crate) fn make_file(&self, path: &Path) -> Result<OwnedFd> {
-        match self.locate(path) {
-            Err(Errno::NOENT) => {}
-            other => return other,
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.locate(&path) {
+                Err(Errno::NOENT) => {}
+                other => return other,
+            }
+            match self.missing_part(&path)? {
+                Missing::Behind(target) => path = target,
+                Missing::Names(mut directory, mut names) => {
+                    let Some(file) = names.pop() else { return Err(Errno::ISDIR) };
+                    for name in names {
+                        directory = make_one_directory(directory.as_fd(), &name, Mode::from_raw_mode(0o755))?;
+                    }
+                    return make_one_file(directory.as_fd(), &file);
+                }
+            }
         }
-        let path = clean(path);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ISDIR) };
-        let parent = self.make_directory(parent, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
-        match openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
-            Ok(_) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
-        // Not through the name again from the root: the place just made, in the directory held.
-        openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        Err(Errno::LOOP)
     }
 
-    /// The deepest directory on the way to `path` that exists, and the names after it.
-    fn deepest_existing(&self, path: &Path) -> Result<(OwnedFd, Vec<std::ffi::OsString>)> {
-        let path = clean(path);
-        let names: Vec<_> = path.iter().skip(1).map(ToOwned::to_owned).collect();
+    /// What has to be made so that `path` exists.
+    fn missing_part(&self, path: &Path) -> Result<Missing> {
+        let names: Vec<&OsStr> = path.iter().filter(|name| *name != "/" && *name != ".").collect();
         if names.len() > MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);
         }
         for existing in (0..names.len()).rev() {
-            let prefix: PathBuf = std::iter::once("/".into()).chain(names[..existing].iter().cloned()).collect();
-            match self.open(&prefix, OFlags::PATH | OFlags::DIRECTORY) {
-                Ok(directory) => return Ok((directory, names[existing..].to_vec())),
-                Err(Errno::NOENT) => {}
+            let prefix: PathBuf = std::iter::once(OsStr::new("/")).chain(names[..existing].iter().copied()).collect();
+            let directory = match self.open(&prefix, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error),
-            }
+            };
+            let rest = &names[existing..];
+            return match readlinkat(&directory, rest[0], Vec::new()) {
+                // Joined and not cleaned: what `..` means behind a link only the kernel's own walk knows.
+                Ok(target) => {
+                    let target = prefix.join(OsStr::from_bytes(target.as_bytes()));
+                    Ok(Missing::Behind(target.join(rest[1..].iter().collect::<PathBuf>())))
+                }
+                // What does not exist has no parent to go back to.
+                Err(_) if rest.iter().any(|name| *name == "..") => Err(Errno::NOENT),
+                Err(_) => Ok(Missing::Names(directory, rest.iter().map(|name| (*name).to_owned()).collect())),
+            };
         }
         Err(Errno::NOENT)
     }
+}
+
+/// What a path lacks.
+enum Missing {
+    /// It leads through a link to this path, which is not there yet.
+    Behind(PathBuf),
+    /// These names, below the deepest directory that is there.
+    Names(OwnedFd, Vec<OsString>),
+}
+
+/// Makes a directory and opens it; one that somebody else has just made serves, a link in its place does not.
+fn make_one_directory(parent: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> Result<OwnedFd> {
+    match mkdirat(parent, name, mode) {
+        Ok(()) | Err(Errno::EXIST) => open_new_directory(parent, name),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes an empty file and opens it as a place, in the directory held and not through its name from the root.
+fn make_one_file(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    match openat(parent, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// One lookup, tried again while the kernel says that it was disturbed.
@@ -122,7 +172,7 @@ fn lookup(directory: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: Resolv
 }
 
 /// Opens a directory that was just made, and nothing that took its place as a link.
-pub(crate) fn open_new_directory(parent: BorrowedFd<'_>, name: &std::ffi::OsStr) -> Result<OwnedFd> {
+pub(crate) fn open_new_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }
@@ -184,9 +234,11 @@ mod tests {
             for name in ["absolute", "climbing", "/../outside"] {
                 assert_eq!(root.locate(Path::new(name)).unwrap_err(), Errno::NOENT, "{name}");
             }
-            // A dangling link is not written through.
-            assert!(root.make_directory(Path::new("/absolute/made"), Mode::from_raw_mode(0o755)).is_err());
-            assert!(root.make_file(Path::new("/climbing/file")).is_err());
+            // What they lead to is made inside.
+            root.make_directory(Path::new("/absolute/made"), Mode::from_raw_mode(0o755)).unwrap();
+            assert!(path.join("outside/made").is_dir());
+            root.make_file(Path::new("/climbing/file")).unwrap();
+            assert!(path.join("outside/file").is_file());
         });
     }
 
@@ -201,6 +253,21 @@ mod tests {
             root.make_file(Path::new("/var/run/a/file")).unwrap();
             assert!(path.join("run/a/file").is_file());
             assert_eq!(root.locate_without_links(Path::new("/var/run/a")).unwrap_err(), Errno::LOOP);
+        });
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_gets_its_target_inside() {
+        with_root(|path, root| {
+            std::fs::create_dir(path.join("etc")).unwrap();
+            symlink("../run/resolve/stub.conf", path.join("etc/resolv.conf")).unwrap();
+            root.make_file(Path::new("/etc/resolv.conf")).unwrap();
+            assert!(path.join("run/resolve/stub.conf").is_file());
+            symlink("endless", path.join("endless")).unwrap();
+            assert_eq!(root.make_file(Path::new("/endless")).unwrap_err(), Errno::LOOP);
+            symlink("two", path.join("one")).unwrap();
+            symlink("missing/../../outside/x", path.join("two")).unwrap();
+            assert!(root.make_file(Path::new("/one")).is_err(), "what does not exist has no parent");
         });
     }
 

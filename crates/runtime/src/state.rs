@@ -194,8 +194,9 @@ impl StateDirectory {
         Ok(if paused { Status::Paused } else { Status::Running })
     }
 
-    /// Removes a stopped container: what is left of its processes, its cgroup, and the directory; then the last hooks run.
-    pub fn delete(&self, saved: &Saved) -> Result<()> {
+    /// Removes a stopped container: what is left of its processes, its cgroup, and the directory; then the last hooks run. Their
+    /// failure is returned beside success: it is to be told, and stops nothing.
+    pub fn delete(&self, saved: &Saved) -> Result<Option<Error>> {
         if let Some(cgroup) = saved.cgroup() {
             if cgroup.is_populated().unwrap_or(true) {
                 let _removal_tells = cgroup.kill_all();
@@ -207,8 +208,8 @@ impl StateDirectory {
             intel_rdt::remove(rdt, &saved.id);
         }
         self.remove()?;
-        let Some(hooks) = &saved.spec.hooks else { return Ok(()) };
-        hooks::run(Point::Poststop, &hooks.poststop, &saved.state(Status::Stopped))
+        let Some(hooks) = &saved.spec.hooks else { return Ok(None) };
+        Ok(hooks::run_all(Point::Poststop, &hooks.poststop, &saved.state(Status::Stopped)))
     }
 
     /// Gives the identifier up.

@@ -127,7 +127,7 @@ pub(super) fn restore(global: &Global, arguments: Arguments) -> Result<ExitCode,
     }
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console: None }, &signals)?;
-    directory.delete(&saved)?;
+    super::create::tell(global, directory.delete(&saved)?);
     Ok(code)
 }
 

@@ -127,7 +127,7 @@ pub(super) fn run(global: &Global, arguments: Arguments) -> Result<ExitCode, Com
     let console = if options.console_socket.is_some() { None } else { running.console.take() };
     let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console }, &signals)?;
     if !options.keep {
-        directory.delete(&saved)?;
+        tell(global, directory.delete(&saved)?);
     }
     Ok(code)
 }
@@ -162,6 +162,14 @@ fn run_in(
             end(&running);
             Err(error)
         }
+    }
+}
+
+/// Tells what went wrong without consequence.
+pub(super) fn tell(global: &Global, warning: Option<runtime::Error>) {
+    if let Some(warning) = warning {
+        global.log.warn(&warning.to_string());
+        eprintln!("warning: {warning}");
     }
 }
 

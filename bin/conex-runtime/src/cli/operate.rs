@@ -110,7 +110,7 @@ pub(super) fn delete(global: &Global, mut arguments: Arguments) -> Result<ExitCo
     }
     let id = required_id(id)?;
     match find(global, &id) {
-        Ok(found) => remove(&found, &id, force).map(|()| ExitCode::SUCCESS),
+        Ok(found) => remove(global, &found, &id, force).map(|()| ExitCode::SUCCESS),
         Err(CommandError::Runtime(error)) if error.kind == Kind::NotFound => {
             // A directory without a state is what an interrupted `create` leaves.
             let removed = StateDirectory::find(&global.root, &parse_id(&id)?).and_then(|directory| directory.remove());
@@ -120,7 +120,7 @@ pub(super) fn delete(global: &Global, mut arguments: Arguments) -> Result<ExitCo
     }
 }
 
-fn remove(found: &Found, id: &str, force: bool) -> Result<(), CommandError> {
+fn remove(global: &Global, found: &Found, id: &str, force: bool) -> Result<(), CommandError> {
     match found.status {
         Status::Stopped => {}
         // Nothing of the user's runs yet: init only waits.
@@ -131,7 +131,8 @@ fn remove(found: &Found, id: &str, force: bool) -> Result<(), CommandError> {
             return Err(CommandError::Refused(format!("cannot delete container {id} that is not stopped: {word}")));
         }
     }
-    Ok(found.directory.delete(&found.saved)?)
+    super::create::tell(global, found.directory.delete(&found.saved)?);
+    Ok(())
 }
 
 /// Kills a container and waits until it is gone.

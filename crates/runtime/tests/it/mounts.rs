@@ -223,3 +223,11 @@ fn mounts_are_listed_in_the_order_of_the_configuration() {
         bundle.mount("/mnt/first", "tmpfs", Path::new("tmpfs"), &[]).mount("/mnt/second", "bind", &path, &["rbind"]);
     assert_eq!(bundle.output("grep -o '/mnt/[a-z]*' /proc/self/mountinfo"), "/mnt/first\n/mnt/second");
 }
+
+#[test]
+fn a_bind_over_a_link_that_leads_nowhere_goes_where_it_leads() {
+    let bundle = Bundle::new();
+    let path = source(&bundle).join("file");
+    std::os::unix::fs::symlink("../run/resolve/stub.conf", bundle.root().join("etc/resolv.conf")).unwrap();
+    assert_eq!(bundle.mount("/etc/resolv.conf", "bind", &path, &["bind"]).output("cat /etc/resolv.conf"), "content");
+}

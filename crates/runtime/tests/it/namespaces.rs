@@ -200,3 +200,8 @@ fn a_container_may_have_no_namespace_of_its_own_at_all() {
     started.kill();
     assert_eq!(mounts().lines().count(), before, "they are gone with it");
 }
+
+#[test]
+fn the_loopback_of_a_new_network_is_up() {
+    assert!(Bundle::new().output("ip link show dev lo").contains("LOOPBACK,UP"));
+}
