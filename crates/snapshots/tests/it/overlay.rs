@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use oci::DiffId;
 use rustix::fs::{CWD, XattrFlags};
@@ -262,4 +263,33 @@ fn parts_of_a_tree_are_exported_under_another_name() {
     check("/nothing", Err(std::io::ErrorKind::NotFound));
     check("/nothing/here", Err(std::io::ErrorKind::NotFound));
     check("/", Ok(&["new", "new/absolute", "new/etc", "new/etc/out", "new/etc/sub", "new/etc/sub/file"]));
+}
+
+#[test]
+fn set_user_id_bits_and_devices_work_in_the_overlay_alone() {
+    let store = Store::new(Backend::ErofsFile);
+    let program = fs::read("/usr/bin/id").unwrap();
+    let header = RawHeader::new("id", b'0').mode(0o4755).size(program.len() as u64);
+    let tar = tar().header(header).data(&program).header(RawHeader::new("null", b'3').device(1, 3)).end();
+    let layers = [add(&*store.snapshotter, &tar).unwrap()];
+    let (_, merged) = container(&store, &layers, "container");
+    // The user who runs the program must reach it.
+    for dir in [
+        store.dir.path(),
+        &store.dir.path().join("run"),
+        &store.dir.path().join("run/layers"),
+        &store.dir.path().join("container"),
+    ] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let effective = |program: PathBuf| {
+        let output =
+            Command::new("setpriv").args(["--reuid=1000", "--clear-groups"]).arg(program).arg("-u").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let layer = store.snapshotter.lower_dirs(&layers).unwrap().remove(0);
+    assert_eq!(effective(merged.join("id")), "0\n");
+    assert_eq!(effective(layer.join("id")), "1000\n");
+    assert!(File::open(merged.join("null")).is_ok());
+    assert!(File::open(layer.join("null")).is_err());
 }
