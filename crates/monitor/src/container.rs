@@ -50,7 +50,7 @@ pub(crate) struct Container {
     oom_killed: bool,
     /// How it ended, once that is recorded.
     exit: Option<Exit>,
-    log_limit: Option<Instant>,
+    log_patience: Patience,
     /// When to do what the start could do without; `None` once it is done.
     introduce_at: Option<Instant>,
     news: VecDeque<Event>,
@@ -61,6 +61,39 @@ pub(crate) struct Container {
 struct Session {
     id: ExecId,
     process: Process,
+}
+
+/// How long an ended container's log is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// The container has not ended.
+    NotNeeded,
+    /// Until then.
+    Until(Instant),
+    /// It is not waited for any more.
+    Over,
+}
+
+impl Patience {
+    fn begin(&mut self, now: Instant) {
+        if *self == Patience::NotNeeded {
+            *self = Patience::Until(now + LOG_LIMIT);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if matches!(*self, Patience::Until(moment) if now >= moment) {
+            *self = Patience::Over;
+        }
+    }
+
+    /// `None` once it is over: a moment that has passed would keep the loop from sleeping.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Patience::Until(moment) => Some(moment),
+            Patience::NotNeeded | Patience::Over => None,
+        }
+    }
 }
 
 /// What a descriptor is to a container.
@@ -121,7 +154,7 @@ impl Container {
             paused: false,
             oom_killed: false,
             exit: None,
-            log_limit: None,
+            log_patience: Patience::NotNeeded,
             introduce_at: Some(Instant::now() + INTRODUCTION_DELAY),
             news: VecDeque::new(),
         })
@@ -194,7 +227,11 @@ impl Container {
 
     /// When to call [`Container::settle`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.processes().filter_map(Process::deadline).chain(self.log_limit).chain(self.introduce_at).min()
+        self.processes()
+            .filter_map(Process::deadline)
+            .chain(self.log_patience.deadline())
+            .chain(self.introduce_at)
+            .min()
     }
 
     /// A descriptor is ready.
@@ -242,6 +279,7 @@ impl Container {
     pub(crate) fn settle(&mut self, listeners: Daemons, turn: &mut Turn<'_>) {
         self.log.flush();
         self.processes_mut().for_each(|process| process.tick(turn.now));
+        self.log_patience.tick(turn.now);
         self.settle_execs(turn);
         self.settle_init(turn);
         if listeners == Daemons::None {
@@ -275,9 +313,9 @@ impl Container {
         if self.exit.is_some() || !self.init.is_drained(&mut turn.around(&mut self.log)) {
             return;
         }
-        let limit = *self.log_limit.get_or_insert_with(|| turn.now + LOG_LIMIT);
+        self.log_patience.begin(turn.now);
         self.log.close();
-        if !self.log.is_complete() && turn.now < limit {
+        if !self.log.is_complete() && self.log_patience != Patience::Over {
             return;
         }
         self.introduce_at = None;
@@ -333,8 +371,8 @@ impl Container {
     }
 
     /// Whether nothing is left to do.
-    pub(crate) fn is_done(&self, now: Instant) -> bool {
-        let log_is_done = !self.log.is_busy() || self.log_limit.is_some_and(|limit| now >= limit);
+    pub(crate) fn is_done(&self) -> bool {
+        let log_is_done = !self.log.is_busy() || self.log_patience == Patience::Over;
         self.backend.is_none() && self.execs.is_empty() && self.init.is_done() && log_is_done && self.news.is_empty()
     }
 }
@@ -518,4 +556,24 @@ impl Container {
 /// Tells whoever reads the monitor's standard error; there is nobody else left to tell.
 fn complain(error: &dyn std::error::Error) {
     eprintln!("conex-monitor: {}", failure::other("", error).message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_once_and_wakes_nobody_afterwards() {
+        let now = Instant::now();
+        let mut patience = Patience::NotNeeded;
+        patience.tick(now);
+        assert_eq!(patience.deadline(), None);
+        patience.begin(now);
+        patience.begin(now + LOG_LIMIT);
+        assert_eq!(patience.deadline(), Some(now + LOG_LIMIT));
+        patience.tick(now + LOG_LIMIT / 2);
+        assert_ne!(patience, Patience::Over);
+        patience.tick(now + LOG_LIMIT);
+        assert_eq!((patience, patience.deadline()), (Patience::Over, None));
+    }
 }

@@ -87,7 +87,7 @@ impl Monitor {
     fn is_done(&self) -> bool {
         let nothing_to_tell = !self.connections.iter().any(Connection::has_waiting);
         match &self.container {
-            Some(container) => container.is_done(Instant::now()) && nothing_to_tell,
+            Some(container) => container.is_done() && nothing_to_tell,
             None => self.connections.is_empty() || (self.finished && nothing_to_tell),
         }
     }

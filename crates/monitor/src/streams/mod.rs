@@ -177,8 +177,8 @@ impl Streams {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let of_life = match self.life {
             Life::Draining { limit, quiet } => Some(limit.min(quiet)),
-            Life::Released { limit } => Some(limit),
-            Life::Running | Life::Drained => None,
+            Life::Released { limit } if !self.clients.is_empty() => Some(limit),
+            Life::Running | Life::Drained | Life::Released { .. } => None,
         };
         self.outputs.iter().filter_map(Output::not_before).chain(of_life).min()
     }

@@ -252,6 +252,7 @@ fn a_client_that_never_reads_is_given_up_at_last() {
     rig.streams.tick(rig.now + CLIENT_LIMIT);
     rig.streams.take_ended();
     assert!(rig.streams.is_done());
+    assert_eq!(rig.streams.deadline(), None, "what is over wakes nobody");
 }
 
 #[test]
