@@ -9,7 +9,7 @@ use docker_api::ApiVersion;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 
-use crate::connection::{ReplyFuture, serve_connection};
+use crate::connection::{Handler, ReplyFuture, serve_connection};
 use crate::gone::Peer;
 use crate::hijack::{Hijack, HijackSlot};
 use crate::map::create::{self, CreateContext};
@@ -45,6 +45,11 @@ pub fn leftovers(body: &[u8], input: &[u8]) -> Vec<u8> {
 
 /// Sends whatever there is as a whole connection; returns what came back.
 pub fn exchange(bytes: &[u8]) -> Vec<u8> {
+    exchange_with(Arc::new(echo), bytes)
+}
+
+/// The same, with another handler.
+pub(crate) fn exchange_with(handler: Handler, bytes: &[u8]) -> Vec<u8> {
     let (mut client, server) = UnixStream::pair().expect("a socket pair needs no more than two descriptors");
     let bytes = bytes.to_vec();
     let sender = std::thread::spawn(move || {
@@ -55,19 +60,19 @@ pub fn exchange(bytes: &[u8]) -> Vec<u8> {
         answer
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(serve(server));
+    runtime.block_on(serve(server, handler));
     drop(runtime);
     sender.join().expect("the sender does not panic")
 }
 
-async fn serve(server: UnixStream) {
+async fn serve(server: UnixStream, handler: Handler) {
     let outcome = server.set_nonblocking(true).and_then(|()| {
         let peer = Peer::new(server.try_clone()?.into());
         Ok((tokio::net::UnixStream::from_std(server)?, peer))
     });
     let Ok((stream, peer)) = outcome else { return };
     let (_stop, stopping) = watch::channel(false);
-    serve_connection(stream, peer, Arc::new(echo), stopping).await;
+    serve_connection(stream, peer, handler, stopping).await;
 }
 
 /// Reads the body, takes the connection over and gives back what comes behind it.

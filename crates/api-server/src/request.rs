@@ -69,36 +69,32 @@ impl Request {
         text.parse().map(Some).map_err(|_| wrong())
     }
 
-    /// Reads the body as a document that the client calls JSON.
-    pub(crate) async fn document<T: DeserializeOwned>(self) -> ApiResult<T> {
-        let bytes = self.json_bytes().await?;
-        json::from_slice(&bytes).map_err(|error| invalid_json(&error))
+    /// Reads the body as a document that the client calls JSON; no body at all is an empty document, as in Docker.
+    pub(crate) async fn document<T: DeserializeOwned + Default>(self) -> ApiResult<T> {
+        self.document_and_rest().await.map(|(document, _)| document)
     }
 
-    /// Reads the body after checking that the client calls it JSON.
+    /// Reads a document and keeps what is left of the request.
+    pub(crate) async fn document_and_rest<T: DeserializeOwned + Default>(self) -> ApiResult<(T, Unbodied)> {
+        if !self.has_body() {
+            return Ok((T::default(), self.split().0));
+        }
+        self.check_json_type()?;
+        let (rest, body) = self.split();
+        let document = json::from_slice(&non_empty(read_body(body).await?)?).map_err(|error| invalid_json(&error))?;
+        Ok((document, rest))
+    }
+
+    /// Reads a body that must be there, after checking that the client calls it JSON.
     pub(crate) async fn json_bytes(self) -> ApiResult<Bytes> {
-        self.check_json_type()?;
-        let bytes = self.read_body().await?;
-        if bytes.trim_ascii().is_empty() {
-            return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+        if self.has_body() {
+            self.check_json_type()?;
         }
-        Ok(bytes)
+        non_empty(read_body(self.body).await?)
     }
 
-    /// A document that may be missing altogether.
-    pub(crate) async fn optional_document<T: DeserializeOwned + Default>(self) -> ApiResult<(T, Unbodied)> {
-        let has_body = self.content_length() != Some(0) && !hyper::body::Body::is_end_stream(&self.body);
-        if !has_body {
-            let (unbodied, _) = self.split();
-            return Ok((T::default(), unbodied));
-        }
-        self.check_json_type()?;
-        let (unbodied, body) = self.split();
-        let bytes = read_body(body).await?;
-        if bytes.trim_ascii().is_empty() {
-            return Ok((T::default(), unbodied));
-        }
-        json::from_slice(&bytes).map(|value| (value, unbodied)).map_err(|error| invalid_json(&error))
+    fn has_body(&self) -> bool {
+        !hyper::body::Body::is_end_stream(&self.body)
     }
 
     fn check_json_type(&self) -> ApiResult<()> {
@@ -127,10 +123,6 @@ impl Request {
         Ok(())
     }
 
-    async fn read_body(self) -> ApiResult<Bytes> {
-        read_body(self.body).await
-    }
-
     fn split(self) -> (Unbodied, Incoming) {
         let wants_upgrade = self.wants_upgrade();
         (Unbodied { version: self.version, hijack: self.hijack, wants_upgrade }, self.body)
@@ -156,6 +148,13 @@ pub(crate) struct Unbodied {
     pub(crate) version: ApiVersion,
     pub(crate) hijack: HijackSlot,
     pub(crate) wants_upgrade: bool,
+}
+
+fn non_empty(bytes: Bytes) -> ApiResult<Bytes> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+    }
+    Ok(bytes)
 }
 
 async fn read_body(body: Incoming) -> ApiResult<Bytes> {
@@ -193,4 +192,68 @@ fn invalid_json(error: &serde_json::Error) -> ApiError {
 
 pub(crate) fn parse_create(body: &[u8]) -> ApiResult<docker_api::container::CreateRequest> {
     docker_api::container::CreateRequest::parse(body).map_err(|error| invalid_json(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use docker_api::volume::CreateRequest;
+
+    use super::*;
+    use crate::connection::{Handler, ReplyFuture};
+    use crate::fuzzing::exchange_with;
+    use crate::reply;
+
+    /// Answers with the name in the document, or with the refusal.
+    fn name_of(request: http::Request<Incoming>, peer: Peer, slot: HijackSlot) -> ReplyFuture {
+        Box::pin(async move {
+            let must_have_body = request.uri().path() == "/must";
+            let request = Request::new(request, ApiVersion::NEWEST, peer, slot);
+            let outcome = match must_have_body {
+                true => request.json_bytes().await.map(|bytes| reply::document(&bytes.len())),
+                false => request.document::<CreateRequest>().await.map(|document| reply::document(&document.name)),
+            };
+            outcome.unwrap_or_else(|error| reply::refusal(&error))
+        })
+    }
+
+    /// The body of the answer to a request with these headers and this body.
+    fn answer(path: &str, headers: &str, body: &str) -> String {
+        let handler: Handler = Arc::new(name_of);
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
+        let answer = String::from_utf8(exchange_with(handler, request.as_bytes())).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.trim_end().to_owned()
+    }
+
+    const JSON: &str = "Content-Type: Application/JSON; charset=utf-8\r\n";
+
+    #[test]
+    fn documents_come_with_a_length_in_chunks_or_not_at_all() {
+        let length = format!("{JSON}Content-Length: 12\r\n");
+        assert_eq!(answer("/", &length, r#"{"name":"a"}"#), r#""a""#);
+        let chunked = format!("{JSON}Transfer-Encoding: chunked\r\n");
+        assert_eq!(answer("/", &chunked, "c\r\n{\"Name\":\"a\"}\r\n0\r\n\r\n"), r#""a""#);
+        assert_eq!(answer("/", "", ""), r#""""#);
+        assert_eq!(answer("/", "Content-Length: 0\r\n", ""), r#""""#);
+    }
+
+    #[test]
+    fn refusals_use_dockers_words() {
+        assert_eq!(
+            answer("/", "Content-Type: text/plain\r\nContent-Length: 2\r\n", "{}"),
+            r#"{"message":"unsupported Content-Type header (text/plain): must be 'application/json'"}"#
+        );
+        let eof = r#"{"message":"invalid JSON: got EOF while reading request body"}"#;
+        assert_eq!(answer("/must", "", ""), eof);
+        assert_eq!(answer("/", &format!("{JSON}Content-Length: 2\r\n"), "  "), eof);
+        assert!(answer("/", &format!("{JSON}Content-Length: 2\r\n"), "[]").contains("invalid JSON"));
+    }
+
+    #[test]
+    fn a_document_has_a_limit() {
+        let body = " ".repeat(MAX_DOCUMENT + 1);
+        let answer = answer("/", &format!("{JSON}Content-Length: {}\r\n", body.len()), &body);
+        assert!(answer.contains("larger than"), "{answer}");
+    }
 }

@@ -52,7 +52,7 @@ fn size([height, width]: [u32; 2]) -> Option<TerminalSize> {
 }
 
 pub(crate) async fn start(engine: &Engine, id: &str, request: Request) -> ApiResult<Reply> {
-    let (body, request): (StartRequest, Unbodied) = request.optional_document().await?;
+    let (body, request): (StartRequest, Unbodied) = request.document_and_rest().await?;
     let console_size = body.console_size.filter(|_| request.version.at_least(42) && body.tty).and_then(size);
     if body.detach {
         engine.start_exec_detached(id, console_size).await?;
