@@ -13,12 +13,22 @@ use crate::support::{BACKENDS, Store, assert_same, describe, gnu_extract, run};
 
 /// A tree with one of everything.
 fn make_sample(root: &Path) {
+    make_files(root);
+    make_links_and_nodes(root);
+    make_long_names(root);
+    make_sparse_files(root);
+    make_xattrs(root);
+    let (uid, gid) = (rustix::fs::Uid::from_raw(1000), rustix::fs::Gid::from_raw(70_000));
+    rustix::fs::chown(root.join("page"), Some(uid), Some(gid)).unwrap();
+    set_times(&root.join("block"), 1_234_567_890, 123_456_789);
+    set_times(&root.join("page"), 1_234_567_890, 0);
+    set_times(&root.join("dir/sub"), 1, 5);
+}
+
+fn make_files(root: &Path) {
     let file = |name: &str, contents: &[u8], mode: u32| {
         fs::write(root.join(name), contents).unwrap();
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let xattr = |name: &str, key: &str, value: &[u8]| {
-        rustix::fs::lsetxattr(root.join(name), key, value, XattrFlags::empty()).unwrap();
     };
     for directory in ["dir", "dir/sub", "many", "deep", "odd"] {
         fs::create_dir(root.join(directory)).unwrap();
@@ -32,15 +42,15 @@ fn make_sample(root: &Path) {
     file("dir/setgid", b"#!", 0o2755);
     fs::set_permissions(root.join("dir/sub"), fs::Permissions::from_mode(0o1777)).unwrap();
     for number in 0..700 {
-        file(
-            &format!("many/a file with a name of some length, number {number}"),
-            format!("{number}").as_bytes(),
-            0o644,
-        );
+        let name = format!("many/a file with a name of some length, number {number}");
+        file(&name, format!("{number}").as_bytes(), 0o644);
     }
     for name in ["!first", "-dash", "+plus", "..x", ".hidden", "~", "\u{e4}\u{f6}\u{fc}", "new\nline", "#", "a b"] {
         file(&format!("odd/{name}"), name.as_bytes(), 0o644);
     }
+}
+
+fn make_links_and_nodes(root: &Path) {
     symlink("one", root.join("link")).unwrap();
     symlink("x".repeat(440), root.join("link-440")).unwrap();
     symlink("y".repeat(600), root.join("link-600")).unwrap();
@@ -55,6 +65,9 @@ fn make_sample(root: &Path) {
     node("fifo", FileType::Fifo, 0);
     node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
     node("disk", FileType::BlockDevice, rustix::fs::makedev(259, 70_000));
+}
+
+fn make_long_names(root: &Path) {
     let mut deep = root.join("deep");
     for level in 0..12 {
         deep = deep.join(format!("a directory with a rather long name on level {level}"));
@@ -62,6 +75,21 @@ fn make_sample(root: &Path) {
     }
     fs::write(deep.join("n".repeat(255)), "at the bottom").unwrap();
     fs::write(root.join("l".repeat(255)), "long").unwrap();
+}
+
+fn make_sparse_files(root: &Path) {
+    let sparse = File::create(root.join("sparse")).unwrap();
+    sparse.set_len(5_000_000).unwrap();
+    sparse.write_all_at(&[1; 5000], 100_000).unwrap();
+    sparse.write_all_at(&[2; 70_000], 1_000_000).unwrap();
+    sparse.write_all_at(b"end", 4_999_997).unwrap();
+    File::create(root.join("all-hole")).unwrap().set_len(100_000).unwrap();
+}
+
+fn make_xattrs(root: &Path) {
+    let xattr = |name: &str, key: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(root.join(name), key, value, XattrFlags::empty()).unwrap();
+    };
     xattr("one", "user.one", b"1");
     xattr("one", "user.empty", b"");
     xattr("dir", "user.on-a-directory", &[0, 1, 2, 255]);
@@ -71,21 +99,6 @@ fn make_sample(root: &Path) {
     xattr("large", "user.long", &[b'v'; 2000]);
     xattr("link-440", "trusted.on-a-link", &[b'l'; 100]);
     xattr("block", "security.capability", &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let sparse = File::create(root.join("sparse")).unwrap();
-    sparse.set_len(5_000_000).unwrap();
-    sparse.write_all_at(&[1; 5000], 100_000).unwrap();
-    sparse.write_all_at(&[2; 70_000], 1_000_000).unwrap();
-    sparse.write_all_at(b"end", 4_999_997).unwrap();
-    File::create(root.join("all-hole")).unwrap().set_len(100_000).unwrap();
-    rustix::fs::chown(
-        root.join("page"),
-        Some(rustix::fs::Uid::from_raw(1000)),
-        Some(rustix::fs::Gid::from_raw(70_000)),
-    )
-    .unwrap();
-    set_times(&root.join("block"), 1_234_567_890, 123_456_789);
-    set_times(&root.join("page"), 1_234_567_890, 0);
-    set_times(&root.join("dir/sub"), 1, 5);
 }
 
 fn set_times(path: &Path, seconds: i64, nanoseconds: i64) {
