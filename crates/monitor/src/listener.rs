@@ -35,9 +35,9 @@ impl Listener {
         self.socket.as_fd()
     }
 
-    /// The next daemon, if one waits.
-    pub(crate) fn accept(&self) -> Option<OwnedFd> {
-        accept_with(&self.socket, SocketFlags::CLOEXEC).ok()
+    /// The next daemon. That none waits is an error too.
+    pub(crate) fn accept(&self) -> rustix::io::Result<OwnedFd> {
+        accept_with(&self.socket, SocketFlags::CLOEXEC)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The loop: one thread, one struct, one enum of events.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use linux::signal::{self, SignalSet};
 use monitor_protocol::{
@@ -19,6 +19,8 @@ use crate::{failure, identity};
 
 /// How many daemons may be connected at once.
 const MAX_CONNECTIONS: usize = 16;
+/// How long daemons wait after one could not be accepted: without a free descriptor the next try would fail as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How much is read from a pipe at once: what a pipe holds.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -29,6 +31,8 @@ pub(crate) struct Monitor {
     connections: Vec<Connection>,
     container: Option<Container>,
     scratch: Vec<u8>,
+    /// Daemons are not accepted before this moment.
+    accept_again_at: Option<Instant>,
     /// The host's cgroup hierarchies, looked for while there is time; `None` leaves it to the launch, and to its error.
     cgroup_host: Option<cgroups::Host>,
     /// No container will come any more: the launch has failed, or the daemon said so.
@@ -66,6 +70,7 @@ impl Monitor {
             connections: Vec::new(),
             container: None,
             scratch: vec![0; SCRATCH_BYTES],
+            accept_again_at: None,
             cgroup_host: cgroups::Host::detect().ok(),
             finished: false,
         };
@@ -114,14 +119,16 @@ impl Monitor {
             add(connection.socket(), connection.interest(), Event::Connection(index));
         }
         let Some(container) = &self.container else { return };
-        if let Some(listener) = container.listener().filter(|_| self.connections.len() < MAX_CONNECTIONS) {
+        let accepts = self.connections.len() < MAX_CONNECTIONS && self.accept_again_at.is_none();
+        if let Some(listener) = container.listener().filter(|_| accepts) {
             add(listener.socket(), PollFlags::IN, Event::Accept);
         }
         container.interests(&mut |fd, flags, event| add(fd, flags, Event::Container(event)));
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let deadline = self.container.as_ref().and_then(Container::deadline)?;
+        let of_container = self.container.as_ref().and_then(Container::deadline);
+        let deadline = of_container.into_iter().chain(self.accept_again_at).min()?;
         let left = deadline.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() })
     }
@@ -152,9 +159,11 @@ impl Monitor {
     }
 
     fn accept(&mut self) {
-        let socket = self.container.as_ref().and_then(Container::listener).and_then(|listener| listener.accept());
-        if let Some(socket) = socket {
-            self.welcome(socket);
+        let Some(listener) = self.container.as_ref().and_then(Container::listener) else { return };
+        match listener.accept() {
+            Ok(socket) => self.welcome(socket),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            Err(_) => self.accept_again_at = Some(Instant::now() + ACCEPT_PAUSE),
         }
     }
 
@@ -238,6 +247,7 @@ impl Monitor {
 
     /// The end of a turn: lets the container take its steps, and tells daemons what came of them.
     fn settle(&mut self) {
+        self.accept_again_at = self.accept_again_at.filter(|moment| *moment > Instant::now());
         self.settle_container();
         self.connections.iter_mut().for_each(Connection::flush);
         if let Some(container) = &mut self.container {
