@@ -241,8 +241,20 @@ fn missed_exit(folder: &Path, life: &mut Life) -> Option<Happening> {
             life.phase = Phase::Dead;
             None
         }
-        Phase::Created | Phase::Exited | Phase::Dead => None,
+        Phase::Created | Phase::Exited => unrecorded_run(folder, life),
+        Phase::Dead => None,
     }
+}
+
+/// A whole run between the database's last write and now: the daemon was killed right after it had answered a start.
+fn unrecorded_run(folder: &Path, life: &mut Life) -> Option<Happening> {
+    let exit: ExitRecord = read(&folder.join(EXIT_FILE))?;
+    let started = crate::moment::from_monitor(exit.started_at);
+    if life.started_at.is_some_and(|known| started <= known) {
+        return None;
+    }
+    (life.phase, life.started_at) = (Phase::Starting, Some(started));
+    Some(find_exit(folder, Some(started)))
 }
 
 /// Folders of containers that are not known: what a crash or a failed `--rm` left.
@@ -258,4 +270,42 @@ fn sweep(folder: &Path, known: &HashSet<String>) {
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_protocol::record::{EXIT_FILE, RECORD_VERSION};
+    use monitor_protocol::{Exit, ExitRecord, UnixNanos};
+
+    use super::super::life::{Happening, Life, Phase};
+    use super::missed_exit;
+
+    fn record(started_at: i64) -> ExitRecord {
+        let exit = Exit { code: 33, signal: None, oom_killed: false, at: UnixNanos(started_at + 5) };
+        ExitRecord { version: RECORD_VERSION, exit, started_at: UnixNanos(started_at) }
+    }
+
+    #[test]
+    fn a_run_that_the_database_missed_is_found_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut life = Life::new();
+        assert_eq!(missed_exit(folder.path(), &mut life), None);
+        std::fs::write(folder.path().join(EXIT_FILE), serde_json::to_vec(&record(1_000)).unwrap()).unwrap();
+        let found = missed_exit(folder.path(), &mut life);
+        assert!(matches!(found, Some(Happening::Exited { exit_code: 33, .. })), "{found:?}");
+        life.phase = Phase::Exited;
+        assert_eq!(missed_exit(folder.path(), &mut life), None);
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_has_a_code_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut life = Life::new();
+        life.phase = Phase::Running { pid: 7 };
+        life.started_at = Some(jiff::Timestamp::from_second(10).unwrap());
+        // An earlier run's record.
+        std::fs::write(folder.path().join(EXIT_FILE), serde_json::to_vec(&record(1_000)).unwrap()).unwrap();
+        let found = missed_exit(folder.path(), &mut life);
+        assert!(matches!(found, Some(Happening::Exited { exit_code: 255, .. })), "{found:?}");
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Needs root and the program `conex-runtime` (`./x build`, or `CONEX_PROGRAMS` naming the folder that has it).
 
+#![allow(clippy::unwrap_used, reason = "what helpers of a test cannot do fails the test")]
+
 mod containers;
 mod execs;
 mod files;
