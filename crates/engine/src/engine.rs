@@ -135,7 +135,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let host = Host::probe(&options, snapshotter.backend());
     let monitors = Pool::new(&options.runtime, &options.run)
         .map_err(|error| EngineError::system("cannot start a thread", error))?;
-    let volumes = Volumes::open(&options.root, &contents.volumes)?;
+    let volumes = Volumes::open(&options.root, &contents.volumes);
     let networks = open_networks(&options, &contents)?;
     let inner = Inner {
         id: engine_id(&options.root)?,

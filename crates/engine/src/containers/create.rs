@@ -43,7 +43,7 @@ impl Engine {
             created: Timestamp::now(),
             image_id: *image.id.digest(),
             layers: image.layers.clone(),
-            hostname: hostname(&spec, &id, &self.inner.host.hostname),
+            hostname: self.hostname(&spec, &id)?,
             private_cgroup_namespace: match spec.cgroupns {
                 CgroupnsMode::Default => self.inner.host.cgroup_version == 2 && !spec.privileged,
                 CgroupnsMode::Private => true,
@@ -179,6 +179,17 @@ impl Engine {
         Ok(mounts)
     }
 
+    /// As given, or that of whose network it shares, or its own short id.
+    fn hostname(&self, spec: &ContainerSpec, id: &ContainerId) -> Result<String, EngineError> {
+        let on_host = spec.network == NetworkMode::Host || spec.uts == crate::model::UtsMode::Host;
+        match (&spec.hostname, &spec.network) {
+            (Some(name), _) if !name.is_empty() => Ok(name.clone()),
+            (_, NetworkMode::Container(other)) => Ok(self.inner.index.find(other)?.record().hostname.clone()),
+            _ if on_host => Ok(self.inner.host.hostname.clone()),
+            _ => Ok(id.short().to_owned()),
+        }
+    }
+
     fn reserve_name(&self, wanted: Option<ContainerName>, id: &ContainerId) -> Result<ContainerName, EngineError> {
         if let Some(name) = wanted {
             self.inner.index.reserve_name(&name, id)?;
@@ -310,14 +321,6 @@ fn check_bind_sources(mounts: &[PlannedMount]) -> Result<(), EngineError> {
         }
     }
     Ok(())
-}
-
-fn hostname(spec: &ContainerSpec, id: &ContainerId, host: &str) -> String {
-    match &spec.hostname {
-        Some(name) if !name.is_empty() => name.clone(),
-        _ if spec.network == NetworkMode::Host || spec.uts == crate::model::UtsMode::Host => host.to_owned(),
-        _ => id.short().to_owned(),
-    }
 }
 
 fn make_folder(inner: &Inner, id: &ContainerId, layers: &[oci::DiffId]) -> Result<(), EngineError> {

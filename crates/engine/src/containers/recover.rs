@@ -34,10 +34,15 @@ impl Engine {
     /// Makes every container of the database known, connects to the monitors that live, and heals what was missed.
     pub(crate) async fn restore(&self, contents: Contents) -> Result<(), EngineError> {
         let mut records = Vec::new();
+        let mut known = HashSet::new();
         for (id, spec, life) in &contents.containers {
-            records.push(parse(id, spec, life)?);
+            known.insert(id.clone());
+            match parse(id, spec, life) {
+                Ok(record) => records.push(record),
+                // Reported and left alone with its files: a newer program may read it, and the others must not suffer.
+                Err(error) => tracing::error!("{error}"),
+            }
         }
-        let known: HashSet<String> = records.iter().map(|(record, _)| record.id.to_string()).collect();
         self.restore_execs(&contents.execs);
         let mut restarts = Vec::new();
         for (record, life) in records {
@@ -123,7 +128,7 @@ impl Engine {
                 Ok((connection, _, _)) => {
                     tracing::warn!("container {id} runs without a record and is ended");
                     let kill = Request::Kill { signal: monitor_protocol::Signal(9), scope: KillScope::All };
-                    let _ = connection.request(kill, Vec::new()).await;
+                    let _ = super::actor::limited(connection.request(kill, Vec::new())).await;
                 }
                 Err(_) => drop(std::fs::remove_file(entry.path())),
             }

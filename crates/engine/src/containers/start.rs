@@ -5,8 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use monitor_protocol::{
-    Attach, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated, StdinMode, Stdio,
-    WindowSize,
+    Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
+    StdinMode, Stdio, WindowSize,
 };
 use network::{Attachment, Endpoint, Mac};
 use oci::runtime::LinuxDeviceType;
@@ -14,7 +14,7 @@ use oci::runtime::LinuxDeviceType;
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
 use crate::engine::Inner;
-use crate::model::{ContainerSpec, EngineError, LogCompression, LogDriver, NetworkMode};
+use crate::model::{ContainerSpec, EngineError, LogCompression, LogDelivery, LogDriver, NetworkMode};
 use crate::monitors::Launched;
 use crate::spec::{
     self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, ResolvedDevice, SpecInput, UserMount,
@@ -102,7 +102,14 @@ fn send(
     attaches: Vec<HeldAttach>,
 ) -> Result<Launched, EngineError> {
     let folder = inner.container_dir(&record.id);
-    write_files(inner, record, &folder, network.endpoint.as_ref())?;
+    let files_folder = match &record.spec.network {
+        // Who shares a network shares its names and addresses.
+        NetworkMode::Container(other) => inner.containers_dir().join(other),
+        _ => folder.clone(),
+    };
+    if files_folder == folder {
+        write_files(inner, record, &folder, network.endpoint.as_ref())?;
+    }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
     let devices = resolve_devices(&record.spec)?;
     let block_devices = resolve_block_devices(&record.spec)?;
@@ -113,7 +120,7 @@ fn send(
         hostname: &record.hostname,
         command: record.command.clone(),
         mounts: &mounts,
-        files: container_files(&folder),
+        files: container_files(&files_folder),
         init: record.spec.init.unwrap_or(false).then(|| inner.options.runtime.display().to_string()),
         devices: &devices,
         block_devices: &block_devices,
@@ -206,7 +213,12 @@ fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineErro
             LogCompression::None => Rotated::Plain,
         },
         attrs: crate::logs::attributes(record),
-        delivery: monitor_protocol::Delivery::Blocking,
+        delivery: match config.delivery()? {
+            LogDelivery::Blocking => Delivery::Blocking,
+            LogDelivery::NonBlocking { buffer_bytes } => {
+                Delivery::NonBlocking { buffer_bytes: buffer_bytes.unwrap_or(JsonFile::DEFAULT_BUFFER_BYTES) }
+            }
+        },
     }))
 }
 

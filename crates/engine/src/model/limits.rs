@@ -277,6 +277,19 @@ impl LogConfig {
         }
     }
 
+    /// What happens when the disk is slower than the container (`mode`, `max-buffer-size`).
+    pub fn delivery(&self) -> Result<LogDelivery, EngineError> {
+        let size = self.options.get("max-buffer-size").map(|text| parse_size(text)).transpose()?;
+        match (self.options.get("mode").map(String::as_str), size) {
+            (None | Some("" | "blocking"), None) => Ok(LogDelivery::Blocking),
+            (None | Some("" | "blocking"), Some(_)) => {
+                Err(EngineError::invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'"))
+            }
+            (Some("non-blocking"), size) => Ok(LogDelivery::NonBlocking { buffer_bytes: size }),
+            (Some(mode), _) => Err(EngineError::invalid(format!("logger: logging mode not supported: {mode}"))),
+        }
+    }
+
     fn check_options(&self) -> Result<(), EngineError> {
         let driver = self.driver_name();
         let known: &[&str] = match self.driver {
@@ -299,19 +312,29 @@ impl LogConfig {
             if !known.contains(&key.as_str()) {
                 return Err(EngineError::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
             }
-            // Dropping lines when the disk is slow, and patterns over labels, are not built.
-            if matches!(key.as_str(), "labels-regex" | "env-regex" | "max-buffer-size")
-                || (key == "mode" && value != "blocking")
-            {
+            if matches!(key.as_str(), "labels-regex" | "env-regex") {
                 return Err(EngineError::not_implemented(format!(
                     "HostConfig.LogConfig.Config: log opt '{key}={value}' is not built"
                 )));
             }
         }
+        self.delivery()?;
         self.max_size_bytes()?;
         self.max_files()?;
         self.compression().map(|_| ())
     }
+}
+
+/// What happens when the disk is slower than the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogDelivery {
+    /// The container waits.
+    Blocking,
+    /// Lines are dropped.
+    NonBlocking {
+        /// How much may wait; a default when none.
+        buffer_bytes: Option<u64>,
+    },
 }
 
 /// How rotated log files are kept.
@@ -351,7 +374,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, EngineError> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{LogConfig, RestartPolicy, Ulimit, parse_size};
+    use super::{LogConfig, LogDelivery, RestartPolicy, Ulimit, parse_size};
 
     #[test]
     fn sizes_are_read_in_powers_of_1024() {
@@ -385,6 +408,14 @@ mod tests {
         assert_eq!(with("max-size", "-1").unwrap().max_size_bytes().unwrap(), None);
         assert_eq!(with("bogus", "1").unwrap_err().message(), "unknown log opt 'bogus' for json-file log driver");
         assert!(with("max-file", "0").is_err());
+        assert_eq!(
+            with("mode", "non-blocking").unwrap().delivery().unwrap(),
+            LogDelivery::NonBlocking { buffer_bytes: None }
+        );
+        assert!(
+            with("max-buffer-size", "4m").unwrap_err().message().contains("only supported with 'mode=non-blocking'")
+        );
+        assert!(with("mode", "fast").is_err());
         assert!(LogConfig::new("syslog", BTreeMap::new()).unwrap_err().message().contains("LogConfig.Type"));
     }
 }

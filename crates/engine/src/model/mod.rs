@@ -37,7 +37,9 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{HistoryView, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest};
-pub use limits::{BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDriver, Resources, RestartPolicy, Ulimit};
+pub use limits::{
+    BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
+};
 pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, StatsSample};
 pub use mounts::{
     Access, Bind, BindRecursion, BindSource, CopyUp, MountKind, MountSpec, Propagation, VolumeName, VolumesFrom,

@@ -22,7 +22,7 @@ const REQUEST_QUEUE: usize = 64;
 /// Events that may wait for one container's actor; more are kept in the connection's own list.
 pub(super) const EVENT_QUEUE: usize = 64;
 /// How long a monitor that was found again may take to greet.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
+const HELLO_LIMIT: Duration = Duration::from_secs(60);
 
 /// What arrives unasked.
 #[derive(Debug)]

@@ -20,6 +20,9 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// After a failed start of a monitor, the next attempt waits.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// An id's length.
+const TITLE_LENGTH: usize = 64;
+
 /// The id of the request that launches; later ones count on from it.
 pub(super) const LAUNCH_ID: u64 = 1;
 
@@ -192,6 +195,8 @@ impl Shared {
         let child = Command::new(&self.program)
             .args(["monitor", "--fd", "0"])
             .env_clear()
+            // Room for the title that the monitor gives itself, which ends with the container's id.
+            .env("CONEX_TITLE", "x".repeat(TITLE_LENGTH))
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

@@ -57,23 +57,20 @@ pub(crate) enum Made {
 
 impl Volumes {
     /// All volumes of the database.
-    pub(crate) fn open(root: &Path, records: &[(String, String)]) -> Result<Self, EngineError> {
+    pub(crate) fn open(root: &Path, records: &[(String, String)]) -> Self {
         let volumes = Self { folder: root.join("volumes"), known: RwLock::default() };
         for (name, text) in records {
-            let record: VolumeRecord = serde_json::from_str(text)
-                .map_err(|error| EngineError::system(&format!("cannot read the record of volume {name}"), error))?;
-            if record.version > RECORD_VERSION {
-                return Err(EngineError::new(
-                    crate::model::ErrorKind::System,
-                    format!(
-                        "the record of volume {name} is of version {}, newer than this program knows",
-                        record.version
-                    ),
-                ));
+            match serde_json::from_str::<VolumeRecord>(text) {
+                Ok(record) if record.version <= RECORD_VERSION => drop(volumes.insert(record)),
+                // Its folder stays: a newer program may read the record.
+                Ok(record) => tracing::error!(
+                    "the record of volume {name} is of version {}, newer than this program knows",
+                    record.version
+                ),
+                Err(error) => tracing::error!("cannot read the record of volume {name}: {error}"),
             }
-            volumes.insert(record);
         }
-        Ok(volumes)
+        volumes
     }
 
     /// A volume's folder on the host.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use engine::Engine;
 use engine::model::{
     ContainerName, ContainerQuery, ContainerSpec, CreateRequest, ErrorKind, EventQuery, LogQuery, NetworkMode,
     RemoveOptions, Resources, RestartPolicy, Signal, Status, StopOptions, WaitCondition,
@@ -217,7 +218,7 @@ fn many_containers_run_at_once() {
             let spec = ContainerSpec { auto_remove: true, ..shell("exit 5") };
             let id = world.create(spec).await;
             runs.push(world.engine.wait_container(&id, WaitCondition::Removed).await.unwrap());
-            let engine = world.engine.clone();
+            let engine = Engine::clone(&world.engine);
             tokio::spawn(async move { engine.start_container(&id).await.unwrap() });
         }
         for run in runs {

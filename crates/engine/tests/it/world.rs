@@ -21,10 +21,20 @@ const NEW_NAMESPACES: u64 = 0x0002_0000 | 0x4000_0000;
 
 /// An engine, its folders, and the image `busybox`.
 pub(crate) struct World {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Slot,
     pub(crate) folder: PathBuf,
     name: String,
     _folder: tempfile::TempDir,
+}
+
+/// The engine of a test; empty only while it is opened again.
+pub(crate) struct Slot(Option<Engine>);
+
+impl std::ops::Deref for Slot {
+    type Target = Engine;
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("the engine is open")
+    }
 }
 
 /// Runs a test in namespaces of its own: the thread that runs it, and every thread and process that comes from there.
@@ -50,7 +60,7 @@ impl World {
         // Short: interface names are made from it.
         let name = format!("e{:05}", std::process::id() % 100_000);
         let engine = Engine::open(options(folder.path(), &name)).await.unwrap();
-        let world = World { engine, folder: folder.path().to_owned(), name, _folder: folder };
+        let world = World { engine: Slot(Some(engine)), folder: folder.path().to_owned(), name, _folder: folder };
         world.import().await;
         world
     }
@@ -58,7 +68,19 @@ impl World {
     /// The same engine as after a restart of the daemon.
     pub(crate) async fn reopen(&mut self) {
         self.engine.shutdown().await;
-        self.engine = Engine::open(options(&self.folder, &self.name)).await.unwrap();
+        self.engine.0 = None;
+        for _ in 0..500 {
+            // The old engine's tasks let go of it when they have seen that it closes.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            match Engine::open(options(&self.folder, &self.name)).await {
+                Ok(engine) => {
+                    self.engine.0 = Some(engine);
+                    return;
+                }
+                Err(error) => assert!(error.to_string().contains("another engine"), "{error}"),
+            }
+        }
+        panic!("the old engine does not end");
     }
 
     async fn import(&self) {
