@@ -138,8 +138,8 @@ pub enum Stdio {
 pub enum StdinMode {
     /// `/dev/null`; on a terminal: nobody types.
     Null,
-    /// Open until [`Request::CloseStdin`](crate::Request::CloseStdin); clients come and go. A client that ends its
-    /// input is detached, as Docker does.
+    /// Open until [`Request::CloseStdin`](crate::Request::CloseStdin); clients come and go. One that ends its input stays for
+    /// the output, but leaves a terminal, as Docker has it.
     Open,
     /// Open until the first client that was attached to it ends its input (Docker's `StdinOnce`, and every exec).
     Once,

@@ -377,7 +377,7 @@ pub enum AttachEnd {
     DetachKeys,
     /// It hung up.
     HungUp,
-    /// It ended its input, and nothing keeps an attachment without input open.
+    /// It ended its input on a terminal.
     InputEnded,
     /// The daemon asked for it.
     Requested,

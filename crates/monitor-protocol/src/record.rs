@@ -1,7 +1,7 @@
 //! The files that a monitor leaves in the container's folder for a daemon that was away.
 //!
 //! ```text
-//! <container dir>/monitor.json          MonitorRecord, before the container starts to run
+//! <container dir>/monitor.json          MonitorRecord, soon after the start; not for a container that ends at once
 //!                 exit.json             ExitRecord, before Event::Exited is sent
 //!                 execs/<exec id>.json  ExecRecord, before Event::ExecExited is sent
 //! ```

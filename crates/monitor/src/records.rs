@@ -21,13 +21,10 @@ impl Records {
         Records { dir }
     }
 
-    /// Forgets how an earlier run ended. Before this one begins: an old exit must not be taken for its own.
+    /// Forgets an earlier run, before this one begins: its end must not be taken for this one's.
     pub(crate) fn clear(&self) -> Result<(), PathError> {
-        let path = self.dir.join(EXIT_FILE);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(PathError::new(Operation::Remove, &path, error)),
-            _ => Ok(()),
-        }
+        remove(&self.dir.join(EXIT_FILE))?;
+        remove(&self.dir.join(MONITOR_FILE))
     }
 
     /// Tells who owns the container.
@@ -61,6 +58,13 @@ impl Records {
 fn write(dir: &Path, name: &str, record: &impl Serialize) -> Result<(), PathError> {
     let bytes = serde_json::to_vec(record).expect("records are made of numbers and strings");
     durable::write_volatile(dir, name, &bytes)
+}
+
+fn remove(path: &Path) -> Result<(), PathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(PathError::new(Operation::Remove, path, error)),
+        _ => Ok(()),
+    }
 }
 
 fn make_dir(dir: &Path) -> Result<(), PathError> {
@@ -99,6 +103,7 @@ mod tests {
         let records = Records::new(dir.path().to_owned());
         records.clear().unwrap();
         let exit = Exit { code: 137, signal: Some(monitor_protocol::Signal(9)), oom_killed: true, at: UnixNanos(5) };
+        records.started(std::process::id() as i32, UnixNanos(4)).unwrap();
         records.exited(exit, UnixNanos(4)).unwrap();
         records.exec_exited(&ExecId("x1".to_owned()), exit).unwrap();
         let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
@@ -107,6 +112,6 @@ mod tests {
         let record: ExecRecord = serde_json::from_slice(&read("execs/x1.json")).unwrap();
         assert_eq!((record.id.0.as_str(), record.exit), ("x1", exit));
         records.clear().unwrap();
-        assert!(!dir.path().join("exit.json").exists());
+        assert!(!dir.path().join("exit.json").exists() && !dir.path().join("monitor.json").exists());
     }
 }

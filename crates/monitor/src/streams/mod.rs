@@ -310,12 +310,13 @@ impl Streams {
         }
     }
 
-    /// Docker's rule: the input that may be given once ends with the client's; otherwise the client leaves.
+    /// The input that may be given once ends with the client's. On a terminal, a client that cannot type any more leaves, as with
+    /// Docker; otherwise it stays for the output.
     fn client_input_ended(&mut self, index: usize) {
-        if self.stdin.mode() == StdinMode::Once && !self.terminal {
-            self.stdin.close();
-        } else {
+        if self.terminal {
             self.clients[index].end_with(AttachEnd::InputEnded);
+        } else if self.stdin.mode() == StdinMode::Once {
+            self.stdin.close();
         }
     }
 }

@@ -153,14 +153,30 @@ fn input_that_may_be_given_once_ends_with_the_client() {
 }
 
 #[test]
-fn a_client_without_input_leaves_when_input_stays_open() {
+fn a_client_without_input_stays_for_the_output() {
     let mut rig = rig(StdinMode::Open);
+    let mut client = rig.attach(1, Framing::Raw, DetachKeys::NONE);
+    client.shutdown(Shutdown::Write).unwrap();
+    rig.turn();
+    assert_eq!(rig.streams.take_ended(), []);
+    assert_eq!(rig.input(), "(nothing)");
+    rig.print(b"still here");
+    rig.turn();
+    assert_eq!(receive(&mut client, 10), b"still here");
+    drop(client);
+    rig.turn();
+    assert_eq!(rig.streams.take_ended(), [(AttachId(1), AttachEnd::HungUp)]);
+}
+
+#[test]
+fn a_client_without_input_leaves_a_terminal() {
+    let mut rig = rig(StdinMode::Open);
+    rig.streams.terminal = true;
     let mut client = rig.attach(1, Framing::Raw, DetachKeys::NONE);
     client.shutdown(Shutdown::Write).unwrap();
     rig.turn();
     assert_eq!(rig.streams.take_ended(), [(AttachId(1), AttachEnd::InputEnded)]);
     assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
-    assert_eq!(rig.input(), "(nothing)");
 }
 
 #[test]
