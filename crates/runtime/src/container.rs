@@ -144,6 +144,7 @@ impl Created {
             Ok(()) => Ok(self.running),
             Err(error) => {
                 reap(&self.running.pidfd);
+                let _the_first_error_is_told = self.running.destroy();
                 Err(error)
             }
         }
