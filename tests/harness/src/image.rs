@@ -27,8 +27,10 @@ fn write_root(root: &Path) {
         std::fs::create_dir_all(root.join(folder)).expect("a new folder");
     }
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    std::fs::copy(busybox.expect("Debian's busybox-static is installed"), root.join("bin/busybox")).expect("a copy");
-    let list = Command::new(root.join("bin/busybox")).arg("--list").output().expect("it runs").stdout;
+    let busybox = busybox.expect("Debian's busybox-static is installed");
+    std::fs::copy(busybox, root.join("bin/busybox")).expect("a copy");
+    // Not the copy: another thread's child may still hold it open for writing.
+    let list = Command::new(busybox).arg("--list").output().expect("it runs").stdout;
     for applet in String::from_utf8(list).expect("ASCII").lines().filter(|name| *name != "busybox") {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a new link");
     }
