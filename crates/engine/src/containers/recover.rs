@@ -153,18 +153,18 @@ impl Engine {
 
 /// How a run ended, as its monitor left it written; `started` is when that run began.
 pub(super) fn find_exit(folder: &Path, started: Option<Timestamp>) -> Happening {
+    // A monitor forgets the last run's record before it begins another, so this one is of the last run.
     let exit: Option<ExitRecord> = read(&folder.join(EXIT_FILE));
-    let monitor: Option<MonitorRecord> = read(&folder.join(MONITOR_FILE));
-    match exit.filter(|exit| monitor.as_ref().is_none_or(|monitor| monitor.started_at == exit.started_at)) {
-        Some(exit) if started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started) => {
-            Happening::Exited {
-                exit_code: exit.exit.code,
-                oom_killed: exit.exit.oom_killed,
-                at: crate::moment::from_monitor(exit.exit.at),
-            }
-        }
-        _ => {
-            if let Some(monitor) = monitor {
+    let of_this_run =
+        |exit: &ExitRecord| started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started);
+    match exit.filter(of_this_run) {
+        Some(exit) => Happening::Exited {
+            exit_code: exit.exit.code,
+            oom_killed: exit.exit.oom_killed,
+            at: crate::moment::from_monitor(exit.exit.at),
+        },
+        None => {
+            if let Some(monitor) = read(&folder.join(MONITOR_FILE)) {
                 end_orphan(&monitor);
             }
             Happening::Exited { exit_code: UNSEEN_EXIT_CODE, oom_killed: false, at: Timestamp::now() }
