@@ -93,7 +93,8 @@ fn detach_and_attach_again() {
     again.type_keys("echo $((6*7))\n");
     again.wait_for("42");
     again.type_keys("\u{18}x");
-    assert_eq!(again.exit_code(), 0);
+    again.wait_for("read escape sequence");
+    assert_eq!(again.exit_code(), 1, "docker's attach takes leaving for a failure");
     let mut last = Terminal::start(engine.docker(["attach", "one"]));
     last.type_keys("exit 5\n");
     assert_eq!(last.exit_code(), 5);

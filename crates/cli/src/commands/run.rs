@@ -224,7 +224,19 @@ fn attach(context: &Context, matches: &ArgMatches) -> Outcome {
     let condition = if container.host_config.auto_remove { WaitCondition::Removed } else { WaitCondition::NextExit };
     let stream = joined.attach(client, &container.id)?;
     let wait = client.container_wait(&container.id, condition)?;
-    joined.follow(client, &container.id, stream, wait)
+    match joined.follow(client, &container.id, stream, wait)? {
+        Ended::Exited(code) => Ok(code),
+        // Docker's `attach` takes leaving for a failure, its `run` and `start` do not.
+        Ended::Detached => Err(Failure::usage("read escape sequence")),
+    }
+}
+
+/// How a session ended.
+enum Ended {
+    /// The user left; the process goes on.
+    Detached,
+    /// The process is gone, with this exit code.
+    Exited(u8),
 }
 
 /// How the user is joined to a container.
@@ -241,7 +253,10 @@ impl Joined {
         let stream = self.attach(client, id)?;
         let wait = client.container_wait(id, condition)?;
         client.container_start(id).map_err(|error| start_failure(client, id, &error, removed))?;
-        self.follow(client, id, stream, wait)
+        match self.follow(client, id, stream, wait)? {
+            Ended::Exited(code) => Ok(code),
+            Ended::Detached => Ok(0),
+        }
     }
 
     fn attach(&self, client: &Client, id: &str) -> Result<Hijacked, Failure> {
@@ -251,8 +266,8 @@ impl Joined {
         Ok(client.container_attach(id, &options)?)
     }
 
-    /// Copies until the stream ends, then gives the process's exit code; 0 where the user detached.
-    fn follow(&self, client: &Client, id: &str, stream: Hijacked, wait: Wait) -> Outcome {
+    /// Copies until the stream ends, then asks for the process's exit code.
+    fn follow(&self, client: &Client, id: &str, stream: Hijacked, wait: Wait) -> Result<Ended, Failure> {
         let framing = if self.tty { Framing::Raw } else { Framing::Multiplexed };
         let input = if self.streams.stdin { Input::Forwarded } else { Input::Untouched };
         let signals = Signals::take(self.proxy && !self.tty)?;
@@ -263,9 +278,9 @@ impl Joined {
         drop(raw);
         copied?;
         if self.tty && self.streams.stdin && still_runs(client, id) {
-            return Ok(0);
+            return Ok(Ended::Detached);
         }
-        exit_code(wait)
+        exit_code(wait).map(Ended::Exited)
     }
 }
 
