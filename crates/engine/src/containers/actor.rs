@@ -567,6 +567,7 @@ impl Actor {
         if let Some(endpoint) = self.endpoint.take() {
             self.engine.inner.networks.release(endpoint);
         }
+        super::shared_memory::release(&self.engine.inner, &self.record);
         self.engine.end_execs_of(&self.handle.id);
     }
 

@@ -24,6 +24,7 @@ mod plan;
 mod record;
 mod recover;
 mod remove;
+mod shared_memory;
 mod start;
 mod stats;
 mod top;

@@ -111,6 +111,7 @@ fn send(
         write_files(inner, record, &folder, network.endpoint.as_ref())?;
     }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
+    let shared_memory = super::shared_memory::prepare(inner, record)?;
     let devices = resolve_devices(&record.spec)?;
     let block_devices = resolve_block_devices(&record.spec)?;
     let spec = spec::build(&SpecInput {
@@ -125,6 +126,7 @@ fn send(
         devices: &devices,
         block_devices: &block_devices,
         joined,
+        shared_memory: shared_memory.map(|folder| folder.display().to_string()),
         cgroup_namespace: if record.private_cgroup_namespace {
             CgroupNamespace::Private
         } else {

@@ -49,6 +49,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) block_devices: &'a BlockDevices,
     /// The first processes of containers whose namespaces are joined.
     pub(crate) joined: JoinedNamespaces,
+    /// The folder to bind at /dev/shm, for those who share it.
+    pub(crate) shared_memory: Option<String>,
     /// Whether the cgroup namespace is private.
     pub(crate) cgroup_namespace: CgroupNamespace,
     pub(crate) host: &'a SpecHost,
@@ -337,15 +339,14 @@ fn is_dev_below(user: &str, default: &str) -> bool {
 fn shared_memory(input: &SpecInput<'_>) -> Option<Mount> {
     let target = "/dev/shm";
     match &input.spec.ipc {
-        IpcMode::Private | IpcMode::Shareable => {
+        IpcMode::Private => {
             let bytes = if input.spec.shm_size_bytes == 0 { DEFAULT_SHM_BYTES } else { input.spec.shm_size_bytes };
             let size = format!("size={bytes}");
             Some(defaults::mount(target, "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]))
         }
         IpcMode::Host => Some(bind("/dev/shm", target, &["rbind", "rprivate"])),
-        IpcMode::Container(_) => {
-            let pid = input.joined.ipc?;
-            Some(bind(&format!("/proc/{pid}/root/dev/shm"), target, &["bind", "rprivate"]))
+        IpcMode::Shareable | IpcMode::Container(_) => {
+            input.shared_memory.as_deref().map(|folder| bind(folder, target, &["bind", "rprivate"]))
         }
         IpcMode::None => None,
     }

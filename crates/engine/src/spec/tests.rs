@@ -33,6 +33,7 @@ fn spec_of(spec: &ContainerSpec, mounts: &[UserMount]) -> Spec {
         devices: &[],
         block_devices: &BlockDevices::new(),
         joined: JoinedNamespaces { ipc: Some(5), pid: Some(6), network: Some(7) },
+        shared_memory: Some("/run/shm/x".into()),
         cgroup_namespace: CgroupNamespace::Host,
         host: &host,
     })
@@ -119,7 +120,10 @@ fn namespaces_follow_the_modes() {
         (N::Pid, "/proc/6/ns/pid".to_owned()),
         (N::Ipc, "/proc/5/ns/ipc".to_owned()),
     ];
-    assert_eq!(kinds(&spec_of(&shared, &[])), expected);
+    let spec = spec_of(&shared, &[]);
+    assert_eq!(kinds(&spec), expected);
+    let shm = spec.mounts.iter().find(|mount| mount.destination == "/dev/shm").unwrap();
+    assert_eq!((shm.kind.as_str(), shm.source.as_str()), ("bind", "/run/shm/x"));
     let host = ContainerSpec {
         network: NetworkMode::Host,
         ipc: IpcMode::Host,

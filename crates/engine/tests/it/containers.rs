@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::Engine;
 use engine::model::{
-    ContainerName, ContainerQuery, ContainerSpec, CreateRequest, ErrorKind, EventQuery, LogQuery, NetworkMode,
+    ContainerName, ContainerQuery, ContainerSpec, CreateRequest, ErrorKind, EventQuery, IpcMode, LogQuery, NetworkMode,
     RemoveOptions, Resources, RestartPolicy, Signal, Status, StopOptions, WaitCondition,
 };
 
@@ -239,5 +239,28 @@ fn signals_are_delivered() {
         assert_eq!(world.wait(&id).await, 42);
         let error = world.engine.kill_container(&id, None).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Conflict && error.message().ends_with("is not running"), "{error}");
+    });
+}
+
+#[test]
+fn shared_memory_is_shared_by_who_asks_for_it() {
+    with_world(async |world| {
+        let donor = ContainerSpec {
+            ipc: IpcMode::Shareable,
+            ..shell("echo hi > /dev/shm/word; while true; do sleep 0.05; done")
+        };
+        let donor = world.start(donor).await;
+        let joins = |id: &str| ContainerSpec {
+            ipc: IpcMode::Container(id.to_owned()),
+            ..shell("for i in 1 2 3 4 5 6 7 8 9; do cat /dev/shm/word && exit 0; sleep 0.2; done; exit 1")
+        };
+        let (code, output) = world.run(joins(&donor)).await;
+        assert_eq!((code, output.lines().last()), (0, Some("hi")), "{output}");
+        let private = world.start(shell("sleep 100")).await;
+        let joiner = world.create(joins(&private)).await;
+        let refused = world.engine.start_container(&joiner).await.unwrap_err();
+        assert!(refused.message().contains("non-shareable IPC"), "{refused}");
+        world.engine.kill_container(&donor, None).await.unwrap();
+        assert_eq!(std::fs::read_dir(world.folder.join("run/shm")).unwrap().count(), 0, "the mount is left");
     });
 }
