@@ -101,6 +101,7 @@ pub(super) fn interleaved(world: &mut World, contenders: &[Contender], rounds: u
 
 fn crowds(world: &mut World, contenders: &[Contender], report: &mut Report) -> Result<()> {
     let crowds = [
+        ("floor", CONEX_CROWD, "100 floors at once, total"),
         (CONEX_BRIDGE, CONEX_CROWD, CONEX_CROWD_TOTAL),
         (DOCKER_ON_CONEX, DOCKER_CROWD, DOCKER_CROWD_ON_CONEX),
         (DOCKER_ON_DOCKER, DOCKER_CROWD, DOCKER_CROWD_ON_DOCKER),
