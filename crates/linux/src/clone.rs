@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
 
-use crate::{Errno, Result};
 use crate::raw::check;
+use crate::{Errno, Result};
 
 /// libc's constant is an `int`, which this overflows.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -22,6 +22,8 @@ pub enum Forked {
 pub fn fork() -> Result<Forked> {
     // SAFETY: without CLONE_VM and with no stack the child runs on a copy of this stack, as after fork(2); all pointers are
     // null, so that their order, which differs between architectures, does not matter.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as libc::c_ulong, 0usize, 0usize, 0usize, 0usize) })?;
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone, libc::SIGCHLD as libc::c_ulong, 0usize, 0usize, 0usize, 0usize)
+    })?;
     Ok(Pid::from_raw(pid as i32).map_or(Forked::Child, Forked::Parent))
 }

@@ -8,7 +8,8 @@ pub(crate) const IMAGE_SUMMARY: &str = r#"{"Containers":1,"Created":1700000000,"
 
 pub(crate) const IMAGE_INSPECT: &str = r#"{"Id":"sha256:aa","RepoTags":["alpine:latest"],"RepoDigests":["alpine@sha256:cc"],"Parent":"sha256:bb","Comment":"c","Created":"2026-11-21T10:00:00Z","DockerVersion":"28","Author":"me","Config":{"Cmd":["sh"],"Entrypoint":["e"],"Env":["A=b"],"Labels":{"l":"m"},"OnBuild":["RUN x"],"User":"u","Volumes":{"/v":{}},"WorkingDir":"/w"},"Architecture":"amd64","Variant":"v1","Os":"linux","OsVersion":"1","Size":7,"GraphDriver":{"Data":null,"Name":"erofs"},"RootFS":{"Type":"layers","Layers":["sha256:dd"]},"Metadata":{"LastTagTime":"2026-11-21T10:00:00Z"}}"#;
 
-pub(crate) const HISTORY: &str = r#"{"Comment":"c","Created":1700000000,"CreatedBy":"RUN x","Id":"<missing>","Size":3,"Tags":["alpine:latest"]}"#;
+pub(crate) const HISTORY: &str =
+    r#"{"Comment":"c","Created":1700000000,"CreatedBy":"RUN x","Id":"<missing>","Size":3,"Tags":["alpine:latest"]}"#;
 
 pub(crate) const VOLUME: &str = r#"{"CreatedAt":"2026-11-21T10:00:00Z","Driver":"local","Labels":{"a":"b"},"Mountpoint":"/m","Name":"v","Options":{"o":"p"},"Scope":"local","UsageData":{"RefCount":1,"Size":2}}"#;
 
@@ -24,4 +25,5 @@ pub(crate) const VERSION: &str = r#"{"Platform":{"Name":"Conex"},"Components":[{
 
 pub(crate) const INFO: &str = r#"{"ID":"i","Containers":1,"ContainersRunning":2,"ContainersPaused":3,"ContainersStopped":4,"Images":5,"Driver":"erofs","DriverStatus":[["a","b"]],"Plugins":{"Volume":["local"],"Network":["bridge"],"Authorization":null,"Log":["local"]},"MemoryLimit":true,"SwapLimit":true,"KernelMemoryTCP":true,"CpuCfsPeriod":true,"CpuCfsQuota":true,"CPUShares":true,"CPUSet":true,"PidsLimit":true,"IPv4Forwarding":true,"Debug":true,"NFd":6,"OomKillDisable":true,"NGoroutines":7,"SystemTime":"2026-11-21T10:00:00Z","LoggingDriver":"json-file","CgroupDriver":"cgroupfs","CgroupVersion":"1","NEventsListener":8,"KernelVersion":"6","OperatingSystem":"Debian","OSVersion":"12","OSType":"linux","Architecture":"x86_64","IndexServerAddress":"https://index.docker.io/v1/","RegistryConfig":{"InsecureRegistryCIDRs":["127.0.0.0/8"],"IndexConfigs":{"docker.io":{"Name":"docker.io","Mirrors":[],"Secure":true,"Official":true}},"Mirrors":null},"NCPU":9,"MemTotal":10,"GenericResources":null,"DockerRootDir":"/var/lib/conex","HttpProxy":"h","HttpsProxy":"s","NoProxy":"n","Name":"host","Labels":["a=b"],"ExperimentalBuild":true,"ServerVersion":"28","Runtimes":{"conex":{"path":"/p","runtimeArgs":["x"],"status":{"a":"b"}}},"DefaultRuntime":"conex","Swarm":{"NodeID":"","NodeAddr":"","LocalNodeState":"inactive","ControlAvailable":false,"Error":"","RemoteManagers":null},"LiveRestoreEnabled":true,"Isolation":"default","InitBinary":"i","ContainerdCommit":{"ID":"c"},"RuncCommit":{"ID":"r"},"InitCommit":{"ID":"j"},"SecurityOptions":["name=seccomp"],"DefaultAddressPools":[{"Base":"10.0.0.0/8","Size":24}],"FirewallBackend":{"Driver":"nftables","Info":[["a","b"]]},"CDISpecDirs":["/etc/cdi"],"Warnings":["w"]}"#;
 
-pub(crate) const PROGRESS: &str = r#"{"status":"Loading layer","progressDetail":{"current":1,"total":2},"progress":"[>]","id":"abc"}"#;
+pub(crate) const PROGRESS: &str =
+    r#"{"status":"Loading layer","progressDetail":{"current":1,"total":2},"progress":"[>]","id":"abc"}"#;
