@@ -6,9 +6,9 @@
 //! | `actor` | the task that owns a container |
 //! | `handle`, `index` | what readers hold |
 //! | `create`, `plan`, `validate`, `names` | from a request to a record |
-//! | `start` | the blocking part of a start |
+//! | `start`, `shared_memory` | the blocking part of a start |
 //! | `recover` | taking up what runs |
-//! | `list`, `view`, `top`, `stats`, `files` | what readers get |
+//! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
 //! | `health`, `update`, `remove` | what their names say |
 
 mod actor;
