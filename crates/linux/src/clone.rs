@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
 
+use crate::Result;
 use crate::raw::check;
-use crate::{Errno, Result};
 
 /// libc's constant is an `int`, which this overflows.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -77,10 +77,7 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned> {
     };
     // SAFETY: without CLONE_VM and with no stack the child runs on a copy of this stack, as after fork. `raw` is a valid
     // clone_args of the size given, and `pidfd` lives until the call returns.
-    let pid = match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) }) {
-        Err(Errno::NOSYS) if flags & !CLONE_2_FLAGS == 0 => clone2(flags | raw.exit_signal, &mut pidfd)?,
-        other => other?,
-    };
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) })?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
         Some(pid) => {
@@ -89,15 +86,6 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned> {
             Ok(Cloned::Parent(Child { pid, pidfd }))
         }
     }
-}
-
-/// The flags that the older `clone` takes: it has no room for a cgroup, and takes the time namespace's bit for a signal's.
-const CLONE_2_FLAGS: u64 = 0xffff_ff00;
-
-/// `clone`, where a seccomp filter hides `clone3`, whose arguments it cannot see: Docker's profile does in every container.
-fn clone2(flags: u64, pidfd: &mut libc::c_int) -> Result<i64> {
-    // SAFETY: as for clone3; with CLONE_PIDFD the third argument is where the descriptor goes, the other pointers are null.
-    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut *pidfd, 0, 0) })
 }
 
 /// Ends the calling process at once: no destructor, no exit handler, no flush of buffers shared with the parent.
