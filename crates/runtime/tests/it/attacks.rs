@@ -190,6 +190,14 @@ fn the_console_is_bound_by_descriptor() {
     assert_eq!(core_pattern(), before);
 }
 
+struct StopsOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopsOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// CVE-2021-30465 and CVE-2024-45310: a mount's destination that is swapped for a link while the container is made.
 #[test]
 fn a_swapped_destination_leads_nowhere_outside() {
@@ -200,6 +208,8 @@ fn a_swapped_destination_leads_nowhere_outside() {
     symlink(canary.path(), volume.join("link")).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for the thread.
+        let _stops = StopsOnDrop(&stop);
         scope.spawn(|| {
             use rustix::fs::{CWD, RenameFlags, renameat_with};
             while !stop.load(Ordering::Relaxed) {
@@ -228,7 +238,6 @@ fn a_swapped_destination_leads_nowhere_outside() {
             }
             assert!(is_empty(canary.path()));
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
