@@ -25,6 +25,7 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "python3", package: "python3" },
     Needed { program: "strace", package: "strace" },
     Needed { program: "skopeo", package: "skopeo" },
+    Needed { program: "openssl", package: "openssl" },
 ];
 
 const FOR_VM: &[Needed] = &[Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" }];

@@ -39,7 +39,6 @@ fn usage_error(error: &clap::Error, words: &[String]) -> ExitCode {
     let _ = error.print();
     match error.use_stderr() {
         false => ExitCode::SUCCESS,
-        true if words.iter().any(|word| word == "run") => ExitCode::from(125),
-        true => ExitCode::from(1),
+        true => ExitCode::from(words.iter().map(|word| commands::usage_code(word)).max().unwrap_or(1)),
     }
 }

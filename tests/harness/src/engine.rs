@@ -35,7 +35,11 @@ impl Engine {
 
     /// A new host with a new engine in it that has more arguments.
     pub fn start_with(options: EngineOptions) -> Self {
-        let host = Host::new();
+        Self::start_in(Host::new(), options)
+    }
+
+    /// A new engine in a host that the test has prepared.
+    pub fn start_in(host: Host, options: EngineOptions) -> Self {
         let before = Leftovers::look(&host);
         let mut engine = Self { host, options, daemon: None, before };
         engine.launch();

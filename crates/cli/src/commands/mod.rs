@@ -207,12 +207,34 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Outcome {
     let context = Context::new(matches)?;
     let (name, inner) = matches.subcommand().expect("clap requires one");
     if let Some(entry) = TOP.iter().find(|entry| entry.name == name) {
-        return (entry.run)(&context, inner);
+        return run_entry(entry, &context, inner);
     }
     let (_, _, members) = GROUPS.iter().find(|(group, ..)| *group == name).expect("clap knows these names only");
     let (name, inner) = inner.subcommand().expect("clap requires one");
     let (_, _, entry) = members.iter().find(|(member, ..)| *member == name).expect("clap knows these names only");
-    (entry.run)(&context, inner)
+    run_entry(entry, &context, inner)
+}
+
+fn run_entry(entry: &Entry, context: &Context, matches: &ArgMatches) -> Outcome {
+    if entry.after == After::Verbatim {
+        refuse_unknown_flag(matches).map_err(|message| Failure { message, code: usage_code(entry.name) })?;
+    }
+    (entry.run)(context, matches)
+}
+
+/// Behind the image a dash belongs to the container; before it, it is an option that does not exist: no image is called so.
+fn refuse_unknown_flag(matches: &ArgMatches) -> Result<(), String> {
+    let first = matches.get_many::<String>("operands").and_then(|mut words| words.next());
+    match first.and_then(|word| word.strip_prefix('-')) {
+        None | Some("") => Ok(()),
+        Some(rest) if rest.starts_with('-') => Err(format!("unknown flag: -{rest}")),
+        Some(rest) => Err(format!("unknown shorthand flag: '{}' in -{rest}", rest.chars().next().unwrap_or_default())),
+    }
+}
+
+/// Docker's exit code for a mistake in a command's options.
+pub(crate) fn usage_code(command: &str) -> u8 {
+    if command == "run" { 125 } else { 1 }
 }
 
 /// The operands, which must be at least `min`.
@@ -291,6 +313,14 @@ mod tests {
         assert_eq!(operands(run, 1).unwrap(), ["busybox", "ls", "-l", "--json"]);
         assert!(on(run, "rm") && on(run, "tty") && !on(run, "json"));
         assert_eq!(many(run, "env"), ["A=B"]);
+    }
+
+    #[test]
+    fn an_option_that_does_not_exist_is_no_image() {
+        let refusal = |line: &str| refuse_unknown_flag(parse(line).subcommand().unwrap().1);
+        assert_eq!(refusal("run --no-such busybox"), Err("unknown flag: --no-such".to_owned()));
+        assert_eq!(refusal("run -y busybox"), Err("unknown shorthand flag: 'y' in -y".to_owned()));
+        assert_eq!(refusal("run busybox --no-such -y"), Ok(()));
     }
 
     #[test]

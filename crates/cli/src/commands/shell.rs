@@ -42,7 +42,10 @@ pub(super) const MAN: Entry = Entry {
 fn man(_: &Context, matches: &ArgMatches) -> Outcome {
     let root = tree(Detail::All);
     match operands(matches, 0)?.first() {
-        Some(folder) if folder.contains('/') => clap_mangen::generate_to(root, folder)?,
+        Some(folder) if folder.contains('/') => {
+            let failed = |error: io::Error| Failure::usage(format!("cannot write manual pages to {folder}: {error}"));
+            std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(root, folder)).map_err(failed)?;
+        }
         Some(name) => {
             let missing = || Failure::usage(format!("there is no command {name:?}"));
             let command = root.find_subcommand(name).ok_or_else(missing)?.clone();
