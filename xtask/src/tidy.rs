@@ -16,7 +16,7 @@ use crate::process::{cargo, say, workspace};
 const LAYERS: &[&[&str]] = &[
     &["linux", "durable", "oci"],
     &["cgroups", "seccomp", "archive", "erofs", "dockerfile", "netlink", "tls", "monitor-protocol", "docker-api"],
-    &["nftables", "snapshots", "runtime"],
+    &["nftables", "snapshots", "runtime", "registry"],
     &["network", "images", "monitor"],
     &["engine", "api-client"],
     &["api-server", "cli"],

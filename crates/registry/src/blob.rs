@@ -1,0 +1,186 @@
+//! Blobs on their way here: a stream that takes itself up again where it broke off.
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
+use http::{Method, StatusCode};
+use oci::Digest;
+
+use crate::error::{Asked, Error};
+use crate::exchange::{Request, Response};
+use crate::repository::{Action, Repository};
+use crate::retry::Attempts;
+
+/// A blob that is being read. Its bytes are as many as were announced; whether they are the right ones, their digest says, which the
+/// reader computes.
+#[derive(Debug)]
+pub struct BlobStream {
+    repository: Repository,
+    digest: Digest,
+    size_bytes: u64,
+    position: u64,
+    response: Option<Response>,
+    attempts: Attempts,
+    /// How many times it had to be taken up again.
+    resumed: u32,
+}
+
+impl Repository {
+    /// Starts to read a blob of this size.
+    pub async fn blob(&self, digest: &Digest, size_bytes: u64) -> Result<BlobStream, Error> {
+        let attempts = self.session.client().retry().attempts();
+        let mut stream = BlobStream {
+            repository: self.clone(),
+            digest: *digest,
+            size_bytes,
+            position: 0,
+            response: None,
+            attempts,
+            resumed: 0,
+        };
+        stream.open().await?;
+        Ok(stream)
+    }
+
+    /// Reads a small blob whole, and checks it.
+    pub async fn small_blob(&self, digest: &Digest, size_bytes: u64, limit_bytes: u64) -> Result<Vec<u8>, Error> {
+        let asked = self.blob_request(digest).asked();
+        if size_bytes > limit_bytes {
+            return Err(Error::TooLarge { asked, limit_bytes });
+        }
+        let mut stream = self.blob(digest, size_bytes).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.piece().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        let actual = Digest::of(&bytes);
+        if actual == *digest { Ok(bytes) } else { Err(Error::Digest { asked, expected: *digest, actual }) }
+    }
+
+    fn blob_request(&self, digest: &Digest) -> Request {
+        // What a helpful server would unpack on the way has another digest.
+        Request::new(Method::GET, self.url(&format!("blobs/{digest}"))).header(ACCEPT_ENCODING, "identity")
+    }
+}
+
+impl BlobStream {
+    /// The next piece; nothing at the end.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let failed = match &mut self.response {
+                None => self.open_once().await.err(),
+                Some(response) => match response.piece().await {
+                    Ok(Some(piece)) => return self.take(piece).map(Some),
+                    Ok(None) if self.position == self.size_bytes => return Ok(None),
+                    Ok(None) => Some(self.broken_off()),
+                    Err(error) => Some(error),
+                },
+            };
+            if let Some(error) = failed {
+                self.response = None;
+                self.attempts.pause(error).await?;
+                self.resumed += 1;
+            }
+        }
+    }
+
+    /// How many times it had to be taken up again so far.
+    pub fn resumed(&self) -> u32 {
+        self.resumed
+    }
+
+    fn take(&mut self, piece: Bytes) -> Result<Bytes, Error> {
+        self.position += piece.len() as u64;
+        if self.position > self.size_bytes {
+            self.response = None;
+            return Err(Error::TooLarge { asked: self.asked(), limit_bytes: self.size_bytes });
+        }
+        // What came is kept, so the next failure is a first one again.
+        self.attempts.progress();
+        Ok(piece)
+    }
+
+    fn broken_off(&self) -> Error {
+        let what = format!("the body ended after {} of {} bytes", self.position, self.size_bytes);
+        Error::Broken { asked: self.asked(), source: what.into() }
+    }
+
+    fn asked(&self) -> Asked {
+        self.repository.blob_request(&self.digest).asked()
+    }
+
+    async fn open(&mut self) -> Result<(), Error> {
+        while let Err(error) = self.open_once().await {
+            self.attempts.pause(error).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for what is left.
+    async fn open_once(&mut self) -> Result<(), Error> {
+        let mut request = self.repository.blob_request(&self.digest);
+        if self.position > 0 {
+            request = request.header(RANGE, &format!("bytes={}-", self.position));
+        }
+        let session = &self.repository.session;
+        let mut response = session.request_once(&request, &self.repository.scopes(Action::Pull)).await?;
+        let begins_at = match response.status {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => start_of_range(response.header(CONTENT_RANGE).unwrap_or_default())
+                .ok_or_else(|| self.malformed("it does not say which part it is".to_owned()))?,
+            _ => return Err(response.refusal().await),
+        };
+        let end = response.length().map(|length| begins_at + length);
+        if let Some(end) = end.filter(|end| *end != self.size_bytes) {
+            return Err(self.malformed(format!("the blob has {end} bytes where {} were announced", self.size_bytes)));
+        }
+        if begins_at > self.position {
+            return Err(self.malformed(format!("it begins at {begins_at} instead of {}", self.position)));
+        }
+        self.skip(&mut response, self.position - begins_at).await?;
+        self.response = Some(response);
+        Ok(())
+    }
+
+    /// A server that does not know ranges begins from the beginning: what is here already is read past.
+    async fn skip(&mut self, response: &mut Response, mut bytes: u64) -> Result<(), Error> {
+        while bytes > 0 {
+            let Some(piece) = response.piece().await? else { return Err(self.broken_off()) };
+            match (piece.len() as u64).checked_sub(bytes) {
+                None | Some(0) => bytes = bytes.saturating_sub(piece.len() as u64),
+                // The server's pieces need not end where ours did.
+                Some(_) => {
+                    response.unread(piece.slice(bytes as usize..));
+                    bytes = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, what: String) -> Error {
+        Error::Malformed { asked: self.asked(), what }
+    }
+}
+
+/// The first byte of `bytes 10-19/20`.
+fn start_of_range(header: &str) -> Option<u64> {
+    header.trim().strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_say_where_they_begin() {
+        for (header, expected) in [
+            ("bytes 10-19/20", Some(10)),
+            ("bytes 0-0/*", Some(0)),
+            ("bytes */20", None),
+            ("", None),
+            ("items 1-2/3", None),
+        ] {
+            assert_eq!(start_of_range(header), expected, "{header}");
+        }
+    }
+}
