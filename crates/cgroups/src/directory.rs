@@ -23,7 +23,7 @@ pub enum FileError {
     Write {
         /// Which file.
         path: PathBuf,
-        /// What was to be written.
+        /// What was to be written, or its beginning.
         value: String,
         /// What the kernel said.
         source: io::Error,
@@ -59,6 +59,9 @@ pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
+
+/// How much of a value that was refused an error repeats.
+const MESSAGE_VALUE_MAX: usize = 100;
 
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
@@ -161,7 +164,9 @@ impl Directory {
     }
 
     pub(crate) fn write_error(&self, file: &str, value: &str, errno: Errno) -> FileError {
-        FileError::Write { path: self.path.join(file), value: value.to_owned(), source: errno.into() }
+        // The value is the user's and may be of any length; the message is for the user, too.
+        let value = value.chars().take(MESSAGE_VALUE_MAX).collect();
+        FileError::Write { path: self.path.join(file), value, source: errno.into() }
     }
 
     pub(crate) fn read_error(&self, file: &str, source: io::Error) -> FileError {
