@@ -29,6 +29,16 @@ pub fn limit(resource: u32) -> Result<Limit> {
     Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
 }
 
+/// Reads limit `resource` (`RLIMIT_*`) of process `pid`.
+pub fn limit_of(pid: rustix::process::Pid, resource: u32) -> Result<Limit> {
+    let mut raw = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new: *const libc::rlimit64 = std::ptr::null();
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: `raw` lives over the call; nothing is set from NULL.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, &raw mut raw) })?;
+    Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
+}
+
 /// Sets limit `resource` (`RLIMIT_*`) of process `pid`.
 pub fn set_limit_of(pid: rustix::process::Pid, resource: u32, limit: Limit) -> Result<()> {
     let raw = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };

@@ -67,7 +67,7 @@ fn mount_v2(
         Err(Errno::PERM | Errno::BUSY) => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, host, flags).map_err(failed)?;
-            set(tree.as_fd(), change).map_err(failed)?;
+            set(tree.as_fd(), Reach::Recursive, change).map_err(failed)?;
             tree
         }
         other => other.map_err(failed)?,
@@ -89,7 +89,7 @@ fn mount_v1(place: BorrowedFd<'_>, change: AttributeChange, view: &CgroupView) -
         show_v1(folder.as_fd(), change, hierarchy).map_err(failed(&hierarchy.name))?;
     }
     if change.set & ATTR_READ_ONLY != 0 {
-        set(folder.as_fd(), AttributeChange { set: ATTR_READ_ONLY, clear: 0 }).map_err(failed("tmpfs"))?;
+        set(folder.as_fd(), Reach::One, AttributeChange { set: ATTR_READ_ONLY, clear: 0 }).map_err(failed("tmpfs"))?;
     }
     Ok(folder)
 }
@@ -98,7 +98,7 @@ fn show_v1(folder: BorrowedFd<'_>, change: AttributeChange, hierarchy: &V1View) 
     mkdirat(folder, &hierarchy.name, Mode::from_raw_mode(0o755))?;
     let place = open_new_directory(folder, hierarchy.name.as_ref())?;
     let tree = open_tree(CWD, &hierarchy.path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    set(tree.as_fd(), change)?;
+    set(tree.as_fd(), Reach::One, change)?;
     attach_at(tree.as_fd(), place.as_fd())?;
     if hierarchy.name.contains(',') {
         for controller in hierarchy.name.split(',') {
@@ -108,9 +108,9 @@ fn show_v1(folder: BorrowedFd<'_>, change: AttributeChange, hierarchy: &V1View) 
     Ok(())
 }
 
-fn set(mount: BorrowedFd<'_>, change: AttributeChange) -> linux::Result<()> {
+fn set(mount: BorrowedFd<'_>, reach: Reach, change: AttributeChange) -> linux::Result<()> {
     if change.is_empty() {
         return Ok(());
     }
-    set_attributes(mount, Reach::One, &MountAttr { set: change.set, clear: change.clear, ..MountAttr::default() })
+    set_attributes(mount, reach, &MountAttr { set: change.set, clear: change.clear, ..MountAttr::default() })
 }

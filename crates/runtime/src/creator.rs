@@ -156,7 +156,6 @@ fn create_prepared(
             preserve_fds: request.preserve_fds,
             keyring: request.keyring,
             id: request.id,
-            limits: if prepared.namespaces.other_user_namespace { &[] } else { &prepared.process.rlimits },
         },
         namespaces: prepared.namespaces,
         stdio: request.stdio,
@@ -224,6 +223,8 @@ fn spawn(job: Job<'_>, there: Channel, here: &Channel, v2: Option<&OwnedFd>) -> 
         if let Some(joined) = job.namespaces.joined.iter().find(|joined| joined.kind == namespace::PID) {
             return_to.push((namespaces::current("pid")?, namespace::PID));
             joined.join()?;
+            // Those who are in there can see init at once.
+            credentials::set_not_dumpable().context(Stage::Namespaces, || "prctl")?;
         }
         if flags & namespace::TIME != 0 {
             return_to.push((namespaces::current("time")?, namespace::TIME));
@@ -334,7 +335,7 @@ impl Creator<'_> {
 
     /// What a process in another user namespace has no right to do for itself.
     fn set_from_outside(&self) -> Result<()> {
-        properties::set_limits_of(self.child.pid, &self.process.rlimits)?;
+        properties::allow_limits_of(self.child.pid, &self.process.rlimits)?;
         if let Some(score) = self.process.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", self.child.pid.as_raw_nonzero());
             match std::fs::write(&path, score.to_string()) {

@@ -12,9 +12,8 @@ use crate::channel::{Channel, Message};
 use crate::container::{Running, cgroup_error, reap};
 use crate::creator::{close_in_child, own_capabilities, reap_by_pid};
 use crate::error::{Context, Error, Kind, Result, Stage};
-use crate::finish::{self, CapabilityPlan, ProcessPlan, become_process, reset_signals, set_stdio};
+use crate::finish::{self, CapabilityPlan, ProcessPlan, become_process, keep_only, reset_signals, set_stdio};
 use crate::init::new_terminal;
-use crate::namespaces;
 use crate::properties;
 use crate::request::{ExecRequest, SeccompFilter, Stdio};
 use crate::root::Root;
@@ -38,8 +37,13 @@ struct ExecJob<'a> {
     process: ProcessPlan<'a>,
     stdio: Stdio,
     entry: Option<cgroups::Entry>,
-    /// Namespaces to join, without the pid namespace where the creator has done that.
-    kinds: u64,
+}
+
+impl ExecJob<'_> {
+    /// The namespaces to join.
+    fn kinds(&self) -> u64 {
+        self.container.membership.namespaces
+    }
 }
 
 /// Starts a process in a container. Returns when its program runs.
@@ -55,8 +59,7 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
         crate::labels::require_selinux()?;
     }
     let mut warnings = Vec::new();
-    let kinds = container.membership.namespaces;
-    let other_user = kinds & namespace::USER != 0;
+    let other_user = container.membership.namespaces & namespace::USER != 0;
     let grantable = if other_user { u64::MAX } else { own_capabilities()? };
     let entry = entry_of(container, request.sub_cgroup)?;
     let v2 = match entry.as_ref().and_then(|entry| entry.v2.as_ref()) {
@@ -66,7 +69,7 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
         None => None,
     };
     let filter: Option<SeccompFilter> = request.seccomp;
-    let mut job = ExecJob {
+    let job = ExecJob {
         container,
         process: ProcessPlan {
             process,
@@ -76,28 +79,11 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
             preserve_fds: request.preserve_fds,
             keyring: request.keyring,
             id: &container.membership.id,
-            limits: if other_user { &[] } else { &process.rlimits },
         },
         stdio: request.stdio,
         entry,
-        kinds,
     };
-    // The pid namespace of children is the creator's to set for a moment: that saves a process. Not so with a user namespace, from
-    // which alone comes the right to join.
-    let returns_to = if kinds & namespace::PID != 0 && !other_user {
-        let own = namespaces::current("pid")?;
-        join(container, namespace::PID)?;
-        job.kinds &= !namespace::PID;
-        Some(own)
-    } else {
-        None
-    };
-    let spawned = spawn(job, v2.as_ref());
-    if let Some(own) = returns_to {
-        namespace::join(own.as_fd(), namespace::PID)
-            .context(Stage::Namespaces, || "cannot return to the own pid namespace")?;
-    }
-    let (child, channel) = spawned?;
+    let (child, channel) = spawn(job, v2.as_ref())?;
     serve(child, &channel, warnings)
 }
 
@@ -173,24 +159,24 @@ fn run(job: ExecJob<'_>, channel: Channel) -> ! {
 fn enter(job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
     // What it owns is closed by number before the program runs, and so must not be closed again when that fails.
     let mut job = ManuallyDrop::new(job);
-    match join_container(&mut job) {
+    if let Err(error) = join_container(&mut job) {
+        return (error, channel);
+    }
+    let channel = match go_on_as_member(&mut job, channel) {
+        Ok(channel) => channel,
+        Err(failed) => return failed,
+    };
+    match set_up(&mut job, &channel) {
         Err(error) => (error, channel),
-        Ok(Cloned::Parent(child)) => {
-            let told = channel.send(&Message::InitIs(child.pid.as_raw_nonzero().get(), child.pidfd));
-            exit_now(i32::from(told.is_err()))
+        Ok(terminal) => {
+            let terminal = ManuallyDrop::new(terminal);
+            become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok))
         }
-        Ok(Cloned::Child) => match set_up(&mut job, &channel) {
-            Err(error) => (error, channel),
-            Ok(terminal) => {
-                let terminal = ManuallyDrop::new(terminal);
-                become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok))
-            }
-        },
     }
 }
 
-/// Joins cgroup and namespaces. With a pid namespace among them, its member is a child of this process.
-fn join_container(job: &mut ExecJob<'_>) -> Result<Cloned> {
+/// Joins cgroup and namespaces; a pid namespace is for the children of this process.
+fn join_container(job: &mut ExecJob<'_>) -> Result<()> {
     let process = job.process.process;
     let affinity = process.exec_cpu_affinity.as_ref();
     properties::set_cpus(affinity.map_or("", |affinity| affinity.initial.as_str()))?;
@@ -199,21 +185,42 @@ fn join_container(job: &mut ExecJob<'_>) -> Result<Cloned> {
     }
     properties::set_cpus(affinity.map_or("", |affinity| affinity.last.as_str()))?;
     set_from_outside(job)?;
-    let root = if job.kinds & namespace::MOUNT == 0 { Some(root_of(job.container)?) } else { None };
-    join(job.container, job.kinds)?;
+    let root = if job.kinds() & namespace::MOUNT == 0 { Some(root_of(job.container)?) } else { None };
+    join(job.container, job.kinds())?;
     if let Some(root) = root {
         // There is no mount namespace to join that would bring the root along.
         let entered = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
         entered.context(Stage::Rootfs, || "cannot enter the container's root")?;
     }
-    if job.kinds & namespace::USER != 0 {
+    if job.kinds() & namespace::USER != 0 {
         become_root()?;
     }
-    if job.kinds & (namespace::PID | namespace::TIME) == 0 {
-        return Ok(Cloned::Child);
+    Ok(())
+}
+
+/// Goes on in a new process, which is the first that the container can see: whoever may trace in there can look at it from its first
+/// moment (CVE-2016-9962), and so its root is the container's and none of its descriptors is the host's by then. That is worth a process.
+fn go_on_as_member(job: &mut ExecJob<'_>, channel: Channel) -> std::result::Result<Channel, (Error, Channel)> {
+    if job.kinds() & (namespace::PID | namespace::TIME) == 0 {
+        return Ok(channel);
     }
+    if matches!(job.stdio, Stdio::Fds(_)) {
+        // Closed with the others below, by number, and so not to be dropped.
+        let stdio = ManuallyDrop::new(std::mem::replace(&mut job.stdio, Stdio::Inherit));
+        if let Err(error) = set_stdio(&stdio, None) {
+            return Err((error, channel));
+        }
+    }
+    let channel = keep_only(channel, job.process.preserve_fds)?;
     let args = CloneArgs { namespaces: 0, cgroup: None, parent: Parentage::CallersParent };
-    clone3(&args).context(Stage::Namespaces, || "cannot create a process in the container")
+    match clone3(&args) {
+        Ok(Cloned::Child) => Ok(channel),
+        Ok(Cloned::Parent(child)) => {
+            let told = channel.send(&Message::InitIs(child.pid.as_raw_nonzero().get(), child.pidfd));
+            exit_now(i32::from(told.is_err()))
+        }
+        Err(errno) => Err((Error::os(Stage::Namespaces, "cannot create a process in the container", errno), channel)),
+    }
 }
 
 /// The root directory of a container's first process, as the kernel knows it.
@@ -230,8 +237,8 @@ fn set_from_outside(job: &ExecJob<'_>) -> Result<()> {
         std::fs::write("/proc/self/oom_score_adj", score.to_string())
             .context(Stage::Properties, || format!("cannot set oom_score_adj to {score}"))?;
     }
-    if job.kinds & namespace::USER != 0 {
-        properties::set_limits(&process.rlimits)?;
+    if job.kinds() & namespace::USER != 0 {
+        properties::allow_limits_of(rustix::process::getpid(), &process.rlimits)?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 //!
 //! The order matters. The working directory is entered while the process is still root, because root's right to enter it is what
 //! Docker's users rely on. Bounding capabilities go while CAP_SETPCAP is there, the user changes with the others kept, and what must be
-//! kept of them is set last. A filter without no_new_privs needs CAP_SYS_ADMIN and so comes before that; with it, it comes after
-//! everything, so that it need not allow what the runtime does.
+//! kept of them is set last. Limits come when nothing more is opened. A filter without no_new_privs needs CAP_SYS_ADMIN and so comes
+//! before the capabilities go; with it, it comes after everything, so that it need not allow what the runtime does.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::path::Path;
 use linux::credentials::{self, Capabilities};
 use linux::exec::{CStringList, execve};
 use linux::{Errno, fds, seccomp, signal};
-use oci::runtime::{PosixRlimit, Process};
+use oci::runtime::Process;
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, stat};
 
 use crate::capability_names::capability_mask;
@@ -25,6 +25,7 @@ use crate::root::{Root, is_char_device};
 use crate::users::{self, Credentials};
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// What a process gets for `PATH` when its environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_UMASK: u32 = 0o022;
@@ -40,8 +41,6 @@ pub(crate) struct ProcessPlan<'a> {
     pub(crate) keyring: Keyring,
     /// Names the session keyring.
     pub(crate) id: &'a str,
-    /// The limits that the process sets itself; empty where somebody outside its user namespace did.
-    pub(crate) limits: &'a [PosixRlimit],
 }
 
 /// The five sets as masks.
@@ -156,7 +155,7 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
     let environment = environment_of(process, root, credentials.uid);
     own_stdio(credentials.uid, terminal.is_some())?;
     let entered = enter_working_directory(root, &process.cwd);
-    properties::set_limits(plan.limits)?;
+    properties::set_limits_for_user(&process.rlimits)?;
     drop_bounding(plan.capabilities.bounding)?;
     become_user(&credentials, process.user.umask)?;
     if let Err((errno, error)) = entered {
@@ -384,7 +383,7 @@ fn exec_error(path: &CString, errno: Errno) -> Error {
 }
 
 /// Closes every descriptor but the standard streams, those to preserve, and the channel, which moves behind them.
-fn keep_only(channel: Channel, preserve: u32) -> std::result::Result<Channel, (Error, Channel)> {
+pub(crate) fn keep_only(channel: Channel, preserve: u32) -> std::result::Result<Channel, (Error, Channel)> {
     let first_free = 3 + i32::try_from(preserve).unwrap_or(0);
     let moved = match rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), first_free) {
         Ok(moved) => moved,
@@ -403,10 +402,11 @@ fn keep_only(channel: Channel, preserve: u32) -> std::result::Result<Channel, (E
 
 fn drop_privileges(plan: &ProcessPlan<'_>, prepared: &Prepared, channel: &Channel) -> Result<()> {
     let privileged_filter = plan.seccomp.is_some() && !plan.process.no_new_privileges;
+    if prepared.uid != 0 && (privileged_filter || !plan.process.rlimits.is_empty()) {
+        raise_again()?;
+    }
+    properties::set_other_limits(&plan.process.rlimits)?;
     if privileged_filter {
-        if prepared.uid != 0 {
-            raise_for_filter()?;
-        }
         load_filter(plan, channel)?;
     }
     let sets = plan.capabilities;
@@ -422,11 +422,11 @@ fn drop_privileges(plan: &ProcessPlan<'_>, prepared: &Prepared, channel: &Channe
     Ok(())
 }
 
-/// Leaving user 0 emptied the effective set; the permitted one was kept.
-fn raise_for_filter() -> Result<()> {
-    let failed = || "unable to raise CAP_SYS_ADMIN for the seccomp filter";
+/// Leaving user 0 emptied the effective set; the permitted one was kept. A filter needs one of them, raising a limit another.
+fn raise_again() -> Result<()> {
+    let failed = || "unable to raise CAP_SYS_ADMIN and CAP_SYS_RESOURCE for filter and limits";
     let mut now = credentials::capabilities().context(Stage::Capabilities, failed)?;
-    now.effective |= now.permitted & CAP_SYS_ADMIN;
+    now.effective |= now.permitted & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE);
     credentials::set_capabilities(&now).context(Stage::Capabilities, failed)
 }
 

@@ -110,6 +110,10 @@ fn prepare_for_init(job: &mut Job<'_>, channel: &Channel) -> Result<Cloned> {
         new_time_namespace(job.linux)?;
         new &= !namespace::TIME;
     }
+    if joined.iter().any(|joined| joined.kind == namespace::PID) {
+        // Those who are in there can see init at once.
+        credentials::set_not_dumpable().context(Stage::Namespaces, || "prctl")?;
+    }
     let args = CloneArgs { namespaces: new & !namespace::CGROUP, cgroup: None, parent: Parentage::CallersParent };
     clone3(&args).context(Stage::Namespaces, || "cannot create the container's init")
 }

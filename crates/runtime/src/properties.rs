@@ -1,6 +1,6 @@
 //! Properties of a process that are set with one call each: limits, scheduling, memory policy, execution domain.
 
-use linux::resource::{Limit, set_limit, set_limit_of};
+use linux::resource::{Limit, limit_of, set_limit, set_limit_of};
 use linux::scheduler::{SchedulerAttributes, set_affinity, set_io_priority, set_scheduler};
 use oci::runtime::{
     IoPriority, IoPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, MemoryPolicyFlag,
@@ -57,18 +57,30 @@ fn number_of(kind: RlimitType) -> u32 {
     }
 }
 
-/// Sets the resource limits of this process.
-pub(crate) fn set_limits(limits: &[PosixRlimit]) -> Result<()> {
-    each_limit(limits, set_limit)
+/// Sets the limit of processes, which the kernel looks at when the user changes.
+pub(crate) fn set_limits_for_user(limits: &[PosixRlimit]) -> Result<()> {
+    each_limit(limits.iter().filter(|limit| limit.kind == RlimitType::Nproc), set_limit)
 }
 
-/// Sets the resource limits of a process in another user namespace, which could not raise them itself.
-pub(crate) fn set_limits_of(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
-    each_limit(limits, |number, limit| set_limit_of(pid, number, limit))
+/// Sets the other limits. They bind the runtime too, which may need more descriptors or memory than the program gets: to be called
+/// when nothing more is opened.
+pub(crate) fn set_other_limits(limits: &[PosixRlimit]) -> Result<()> {
+    each_limit(limits.iter().filter(|limit| limit.kind != RlimitType::Nproc), set_limit)
 }
 
-fn each_limit(limits: &[PosixRlimit], set: impl Fn(u32, Limit) -> linux::Result<()>) -> Result<()> {
-    limits.iter().try_for_each(|limit| {
+/// Lets a process set these limits itself once it is in a user namespace, from which it cannot raise any.
+pub(crate) fn allow_limits_of(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
+    each_limit(limits.iter(), |number, wanted| match limit_of(pid, number)? {
+        now if now.hard >= wanted.hard => Ok(()),
+        now => set_limit_of(pid, number, Limit { hard: wanted.hard, ..now }),
+    })
+}
+
+fn each_limit<'a>(
+    mut limits: impl Iterator<Item = &'a PosixRlimit>,
+    set: impl Fn(u32, Limit) -> linux::Result<()>,
+) -> Result<()> {
+    limits.try_for_each(|limit| {
         set(number_of(limit.kind), Limit { soft: limit.soft, hard: limit.hard }).context(Stage::Properties, || {
             format!("error setting rlimit {:?} to {}:{}", limit.kind, limit.soft, limit.hard)
         })

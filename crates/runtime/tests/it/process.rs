@@ -89,6 +89,35 @@ fn limits_umask_and_score_are_set() {
     assert_eq!(Bundle::new().output("umask"), "0022");
 }
 
+/// The runtime itself needs more descriptors than that until the very end.
+#[test]
+fn limits_below_what_the_runtime_needs_are_set() {
+    use crate::namespaces::{open_to_all, with_user_namespace};
+    type Change = fn(&mut serde_json::Value);
+    let table: [Change; 4] = [
+        |_| {},
+        |spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }),
+        |spec| spec["process"]["noNewPrivileges"] = json!(true),
+        with_user_namespace,
+    ];
+    for change in table {
+        let bundle = Bundle::new().edit(change).edit(|spec| {
+            let limit = |kind, number| json!({ "type": kind, "soft": number, "hard": number });
+            spec["process"]["rlimits"] = json!([limit("RLIMIT_NOFILE", 4), limit("RLIMIT_AS", 8 << 20)]);
+            spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        });
+        open_to_all(&bundle);
+        let mut bundle = bundle.script("ulimit -n; ulimit -v; sleep 60");
+        let started = bundle.start().unwrap();
+        let process = bundle.spec.process.clone().unwrap();
+        let mut shell = crate::harness::process("ulimit -n; ulimit -v");
+        shell.rlimits = process.rlimits;
+        assert_eq!(started.exec(&shell).unwrap().output, "4\n8192\n");
+        started.running.signal(9).unwrap();
+        assert_eq!(started.finish().output, "4\n8192\n");
+    }
+}
+
 #[test]
 fn signals_are_as_a_fresh_program_expects() {
     // The test runner (and Rust itself) ignores SIGPIPE, a monitor blocks SIGCHLD.
