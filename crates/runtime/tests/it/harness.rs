@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci::runtime::{Process, Spec};
@@ -17,6 +18,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+static SWEEP: Once = Once::new();
+
+/// Names and cgroups of the tests' containers begin with this; the process id of the test follows.
+const ID_PREFIX: &str = "conex-runtime-test-";
 
 /// A bundle in a temporary directory.
 pub struct Bundle {
@@ -137,12 +142,13 @@ pub fn pipes() -> (File, Stdio) {
 impl Bundle {
     /// A root with busybox, and Docker's mounts and namespaces.
     pub fn new() -> Bundle {
+        SWEEP.call_once(sweep_cgroups);
         isolate();
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("rootfs");
         make_root(&root);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("conex-runtime-test-{}-{number}", std::process::id());
+        let id = format!("{ID_PREFIX}{}-{number}", std::process::id());
         let spec = serde_json::from_value(spec_json(&id)).unwrap();
         Bundle {
             rootfs: Rootfs::Directory { path: root },
@@ -251,6 +257,64 @@ pub fn in_own_process(test: impl FnOnce() + std::panic::UnwindSafe) {
         }
         linux::clone::Cloned::Parent(child) => assert_eq!(exit_code(&child.pidfd), 0),
     }
+}
+
+/// A process that exchanges two names without a pause until this is dropped: the neighbour that wins a race.
+///
+/// It is a process and not a thread, because the runtime copies its caller, and with it whatever lock another thread holds.
+pub struct Swapper {
+    process: linux::clone::Child,
+}
+
+impl Swapper {
+    /// Starts to exchange `one` and `other`.
+    pub fn start(one: &Path, other: &Path) -> Swapper {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match linux::clone::clone3(&linux::clone::CloneArgs::default()).unwrap() {
+            linux::clone::Cloned::Child => {
+                linux::credentials::set_parent_death_signal(9).unwrap();
+                loop {
+                    let _missing_for_a_moment = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+                }
+            }
+            linux::clone::Cloned::Parent(process) => Swapper { process },
+        }
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        use std::os::fd::AsFd;
+        linux::signal::send_to_pidfd(self.process.pidfd.as_fd(), 9).unwrap();
+        exit_code(&self.process.pidfd);
+    }
+}
+
+/// Removes the cgroups of tests that were killed, with what still runs in them.
+fn sweep_cgroups() {
+    let folders = |path: &Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let top = Path::new("/sys/fs/cgroup");
+    for hierarchy in folders(top).iter().map(PathBuf::as_path).chain([top]) {
+        for cgroup in folders(hierarchy).iter().filter(|cgroup| is_orphan(cgroup)) {
+            let members = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            for pid in members.lines().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+                let _it_has_ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            folders(cgroup).iter().for_each(|below| drop(std::fs::remove_dir(below)));
+            // Where processes take their time to end, the next test that starts removes it.
+            let _still_in_use = std::fs::remove_dir(cgroup);
+        }
+    }
+}
+
+/// Whether this is the cgroup of a test whose process is no more.
+fn is_orphan(cgroup: &Path) -> bool {
+    let name = cgroup.file_name().unwrap_or_default().to_string_lossy();
+    let pid = name.strip_prefix(ID_PREFIX).and_then(|rest| rest.split('-').next());
+    pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 /// Gives this thread a mount namespace of its own, of which nothing comes out.

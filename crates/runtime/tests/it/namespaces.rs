@@ -31,7 +31,7 @@ fn drop_kind(spec: &mut Value, kind: &str) {
     spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
 }
 
-fn join(spec: &mut Value, kind: &str, path: &str) {
+pub(crate) fn join(spec: &mut Value, kind: &str, path: &str) {
     drop_kind(spec, kind);
     spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": kind, "path": path }));
 }
@@ -71,14 +71,14 @@ fn a_namespace_of_the_wrong_kind_is_refused() {
     assert!(error.message.contains("is a namespace of kind net, not ipc"), "{}", error.message);
 }
 
-fn with_user_namespace(spec: &mut Value) {
+pub(crate) fn with_user_namespace(spec: &mut Value) {
     spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
     for mappings in ["uidMappings", "gidMappings"] {
         spec["linux"][mappings] = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
     }
 }
 
-fn open_to_all(bundle: &Bundle) {
+pub(crate) fn open_to_all(bundle: &Bundle) {
     // The user that root is mapped to walks down to the root.
     std::fs::set_permissions(bundle.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
