@@ -209,9 +209,9 @@ fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network
             Some(text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?)
         }
     };
-    // Too many rather than too few: an address that is kept for a container that has ended is released when that is noticed.
-    let endpoints = Containers::recorded_endpoints(contents);
-    network::Networks::open(&wanted, &endpoints).map_err(|error| EngineError::system("cannot open the networks", error))
+    // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.
+    let places = Containers::recorded_places(contents);
+    network::Networks::open(&wanted, &places).map_err(|error| EngineError::system("cannot open the networks", error))
 }
 
 /// A stable id of the root, made once.

@@ -35,6 +35,9 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// Room for the answers to a large transaction: each takes under a kilobyte of the kernel's accounting.
 const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 
+/// What every socket may send at once; beyond it the buffer is made larger first.
+const SEND_BYTES: usize = 96 * 1024;
+
 /// A dump that changes under the reader is asked for again, this often.
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -251,6 +254,12 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.len() > SEND_BYTES {
+            // A transaction is one message, and the kernel takes none that its buffer has no room for. Doubled for its accounting.
+            let room = bytes.len() * 2;
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, room)
+                .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, room))?;
+        }
         rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, bytes, SendFlags::empty())).map(drop)
     }
 

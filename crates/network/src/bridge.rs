@@ -44,6 +44,7 @@ pub(crate) fn ensure(
         None => create(socket, names, mtu)?,
     };
     protect(names.bridge(), warnings);
+    admit_loopback(names.bridge(), warnings);
     if existing.is_some_and(|link| link.mtu != mtu) {
         let change = Change { mtu: Some(mtu), ..Change::default() };
         socket.execute(&mut [link::change(Target::Index(index), &change)])?;
@@ -90,6 +91,14 @@ fn create(socket: &mut Socket, names: &Names, mtu: u32) -> Result<u32, OpenError
     socket.execute(&mut [link::create_bridge(&bridge), link::change(Target::Name(names.bridge()), &name)])?;
     let made = socket.link_by_name(names.bridge())?;
     Ok(made.ok_or_else(|| OpenError::Vanished { interface: names.bridge().to_owned() })?.index)
+}
+
+/// Lets answers of containers through to who called a published port at the host's loopback. The rules keep everything else from
+/// there out.
+fn admit_loopback(interface: &str, warnings: &mut Vec<Warning>) {
+    if let Err(error) = settings::set(&format!("ipv4/conf/{interface}/route_localnet"), "1") {
+        warnings.push(Warning::Setting(error.to_string()));
+    }
 }
 
 /// No IPv6 on a bridge without an IPv6 subnet: containers could speak to the host's link-local address, and offer it routes.

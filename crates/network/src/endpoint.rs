@@ -6,21 +6,39 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
+use crate::ports::Published;
 
-/// Where a container sits in the default bridge network. The engine records it, gives it back at its next start in
+/// The default bridge among the networks of [`Endpoint::network`].
+pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// Where a container sits in a network. The engine records it, gives it back at its next start in
 /// [`crate::Networks::open`], and to [`crate::Networks::release`] when the container has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// The network: [`DEFAULT_NETWORK`], or the id of one that a user made.
+    pub network: String,
+    /// The interface in the container, such as `eth0`.
+    pub interface: String,
     /// The container's address.
     pub address: Ipv4Addr,
     /// The prefix length of the network.
     pub prefix: u8,
-    /// The bridge's address, the container's default route.
-    pub gateway: Ipv4Addr,
-    /// The hardware address of the container's `eth0`.
+    /// The bridge's address, by which the container reaches what is outside; `None` where it reaches nothing.
+    pub gateway: Option<Ipv4Addr>,
+    /// The hardware address of the container's interface.
     pub mac: Mac,
     /// The host's end of the pair, a port of the bridge.
     pub host_interface: String,
+}
+
+/// What of the networks a container has while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// Where it sits.
+    pub endpoints: Vec<Endpoint>,
+    /// Its ports on the host.
+    pub ports: Vec<Published>,
 }
 
 /// A network namespace that a container can start in.

@@ -26,12 +26,13 @@ mod mode;
 mod names;
 mod networks;
 mod pools;
+mod ports;
 mod settings;
 mod supply;
 mod watch;
 
 pub use address::{Mac, MacError, Subnet, SubnetError};
-pub use endpoint::{Endpoint, InterfaceStatistics, Sandbox};
+pub use endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, hostname_file, hosts_file, read_host_resolv_conf, resolv_conf,
 };
@@ -40,7 +41,8 @@ pub use maker::MakeError;
 pub use mode::Mode;
 pub use names::Names;
 pub use networks::{
-    Attachment, Bridge, CloseError, Networks, OpenError, Options, Remaining, StatisticsError, TakeError, Warning,
-    namespace_of,
+    Attachment, Bridge, CloseError, Networks, OpenError, Options, PublishError, Remaining, StatisticsError, TakeError,
+    Warning, namespace_of,
 };
+pub use ports::{ANY_IPV4, PortError, PortRequest, Published, Transport};
 pub use supply::SupplyError;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink::address::LinkAddress;
-use netlink::link::{self, Change, NewVeth, Power, Target};
+use netlink::link::{self, Change, NewVeth, PortOptions, Power, Switch, Target};
 use netlink::namespace::{self, NamespaceError};
 use netlink::route::Route;
 use netlink::{Errno, Family, OpenError as SocketError, RequestError, Socket};
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::address::{Mac, Subnet};
 use crate::bridge::{Ready, gone};
-use crate::endpoint::{Endpoint, Sandbox};
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Sandbox};
 use crate::names::Names;
 use crate::settings;
 
@@ -105,7 +105,15 @@ impl Maker {
             Route::default_by(self.gateway.into(), eth0).add(),
         ])?;
         apply_container_settings();
-        let endpoint = Endpoint { address, prefix: self.subnet.prefix(), gateway: self.gateway, mac, host_interface };
+        let endpoint = Endpoint {
+            network: DEFAULT_NETWORK.to_owned(),
+            interface: CONTAINER_INTERFACE.to_owned(),
+            address,
+            prefix: self.subnet.prefix(),
+            gateway: Some(self.gateway),
+            mac,
+            host_interface,
+        };
         Ok(Sandbox { namespace, endpoint: Some(endpoint) })
     }
 
@@ -164,6 +172,20 @@ impl Maker {
             endpoint.mac = mac;
         }
         Ok(())
+    }
+
+    /// Lets a container reach its own published port. Where bridged packets pass the rules (br_netfilter) a translated one is
+    /// bridged on instead of routed, and a bridge sends nothing back out of the port that it came from unless told to.
+    pub(crate) fn let_turn_back(&self, host_interface: &str) {
+        if settings::get("bridge/bridge-nf-call-iptables").as_deref() != Some("1") {
+            return;
+        }
+        let mut socket = self.host_socket();
+        if let Ok(Some(port)) = socket.link_by_name(host_interface) {
+            let options = PortOptions { hairpin: Some(Switch::On), isolated: None };
+            // Best effort: all others reach the port all the same.
+            let _ = socket.execute(&mut [link::change_port(port.index, &options)]);
+        }
     }
 
     /// Deletes the pairs of these endpoints, and returns those that could not be deleted.

@@ -1,8 +1,10 @@
 //! The front door: one engine's networks.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink::link::Link;
 use netlink::namespace::{self, NamespaceError};
@@ -12,11 +14,12 @@ use thiserror::Error;
 use crate::address::{Mac, Subnet};
 use crate::allocator::Addresses;
 use crate::bridge;
-use crate::endpoint::{Endpoint, InterfaceStatistics, Sandbox};
-use crate::firewall::{self, FirewallError, Plan};
+use crate::endpoint::{Endpoint, InterfaceStatistics, Place, Sandbox};
+use crate::firewall::{Firewall, FirewallError, Plan, Segment};
 use crate::forwarding::{self, Enabled, Forwarding};
 use crate::maker::{MakeError, Maker};
 use crate::names::Names;
+use crate::ports::{self, HostPorts, PortError, PortRequest, Published};
 use crate::supply::{Supply, SupplyError};
 use crate::watch::Watch;
 
@@ -157,6 +160,17 @@ pub enum TakeError {
     },
 }
 
+/// Why ports cannot be published.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    /// There is no such free port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The kernel refused the rules.
+    #[error("cannot publish ports: {0}")]
+    Firewall(#[from] FirewallError),
+}
+
 /// Why an interface's statistics cannot be read.
 #[derive(Debug, Error)]
 pub enum StatisticsError {
@@ -194,35 +208,68 @@ pub enum Remaining {
     Nothing,
 }
 
-/// One engine's networks: its bridge, its firewall table, its supply of ready namespaces.
+/// One engine's networks: its bridge, its firewall table, its supply of ready namespaces, its published ports.
 #[derive(Debug)]
 pub struct Networks {
     run: PathBuf,
-    plan: Plan,
+    names: Names,
     bridge: Bridge,
     warnings: Vec<Warning>,
     supply: Supply,
+    firewall: Arc<Firewall>,
     watch: Option<Watch>,
+    ports: Mutex<HostPorts>,
 }
 
 impl Networks {
-    /// Makes, or takes over, what the engine needs. `running` are the endpoints of containers that live on from before: their
-    /// addresses stay taken, every other port of the bridge is a dead engine's and is removed.
-    pub fn open(options: &Options, running: &[Endpoint]) -> Result<Self, OpenError> {
+    /// Makes, or takes over, what the engine needs. `running` is what containers that live on from before have: their addresses
+    /// and ports stay theirs, every other port of the bridge is a dead engine's and is removed.
+    pub fn open(options: &Options, running: &[Place]) -> Result<Self, OpenError> {
+        let endpoints: Vec<Endpoint> = running.iter().flat_map(|place| place.endpoints.iter().cloned()).collect();
+        let published: Vec<Published> = running.iter().flat_map(|place| place.ports.iter().copied()).collect();
         let names = Names::of(&options.name);
         let host = namespace::current()?;
         let mut socket = Socket::open(Family::Route)?;
         let mut warnings = Vec::new();
         let before = interfaces(&mut socket)?;
-        let ready = bridge::ensure(&mut socket, &names, options, running, &mut warnings)?;
+        let ready = bridge::ensure(&mut socket, &names, options, &endpoints, &mut warnings)?;
         let kept_apart = forward(&options.run, before, &mut warnings);
-        let plan = Plan { names: names.clone(), subnet: ready.view.subnet, kept_apart };
-        let watch = install_rules(&plan, &mut warnings);
+        let segments = vec![segment_of(&ready.view)];
+        let firewall = Firewall::new(Plan { names: names.clone(), segments, kept_apart, ports: BTreeMap::new() });
+        let firewall = Arc::new(firewall.with_ports(&published));
+        let watch = install_rules(&firewall, &mut warnings);
         let mut addresses = Addresses::new(ready.view.subnet, ready.view.gateway);
-        running.iter().for_each(|endpoint| addresses.reserve(endpoint.address));
-        let maker = Maker::new(host, socket, names, &ready);
-        let supply = Supply::start(maker, addresses, options.ready).map_err(OpenError::Thread)?;
-        Ok(Self { run: options.run.clone(), plan, bridge: ready.view, warnings, supply, watch })
+        endpoints.iter().for_each(|endpoint| addresses.reserve(endpoint.address));
+        let maker = Maker::new(host, socket, names.clone(), &ready);
+        let supply =
+            Supply::start(maker, Arc::clone(&firewall), addresses, options.ready).map_err(OpenError::Thread)?;
+        let mut ports = HostPorts::new(ports::ephemeral_range());
+        published.iter().for_each(|one| ports.reserve(one));
+        let run = options.run.clone();
+        Ok(Self { run, names, bridge: ready.view, warnings, supply, firewall, watch, ports: Mutex::new(ports) })
+    }
+
+    /// Publishes ports for the container at `target`, all or none. From the answer on, what comes to them goes there.
+    pub fn publish(&self, requests: &[PortRequest], target: &Endpoint) -> Result<Vec<Published>, PublishError> {
+        let mut ports = lock(&self.ports);
+        let published = ports.allocate(requests, target.address.into(), &ports::probe)?;
+        if let Err(error) = self.firewall.publish(&published) {
+            ports.release(&published);
+            return Err(error.into());
+        }
+        drop(ports);
+        self.supply.maker().let_turn_back(&target.host_interface);
+        Ok(published)
+    }
+
+    /// Gives ports back. They are free from now on; the rules follow behind.
+    pub fn unpublish(&self, published: &[Published]) {
+        if published.is_empty() {
+            return;
+        }
+        self.firewall.forget(published);
+        lock(&self.ports).release(published);
+        self.supply.sweep();
     }
 
     /// What does not work as it should on this host.
@@ -282,10 +329,10 @@ impl Networks {
         }
         let left = {
             let mut socket = self.supply.maker().host_socket();
-            bridge::remove(&mut socket, &self.plan.names)?;
+            bridge::remove(&mut socket, &self.names)?;
             interfaces(&mut socket)?.present
         };
-        firewall::remove(&self.plan)?;
+        self.firewall.remove()?;
         forwarding::restore(&self.run, &left).map_err(|error| CloseError::Forwarding(error.to_string()))
     }
 }
@@ -298,6 +345,21 @@ fn interfaces(socket: &mut Socket) -> Result<Forwarding, RequestError> {
         kept_apart: links.iter().filter(leads_out).map(|link| link.name.clone()).collect(),
         present: links.into_iter().map(|link| link.name).collect(),
     })
+}
+
+fn segment_of(bridge: &Bridge) -> Segment {
+    Segment {
+        interface: bridge.interface.clone(),
+        subnet: bridge.subnet,
+        talk: true,
+        internal: false,
+        masquerade: true,
+    }
+}
+
+/// Locks; a panic elsewhere leaves the register of ports whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Switches forwarding on and returns the interfaces to keep apart because of it.
@@ -316,11 +378,13 @@ fn forward(run: &Path, now: Forwarding, warnings: &mut Vec<Warning>) -> Vec<Stri
 }
 
 /// Installs the rules and has them watched, where there is something to watch.
-fn install_rules(plan: &Plan, warnings: &mut Vec<Warning>) -> Option<Watch> {
-    match firewall::install(plan) {
+fn install_rules(firewall: &Arc<Firewall>, warnings: &mut Vec<Warning>) -> Option<Watch> {
+    match firewall.install() {
         Ok(unhelped) => {
             warnings.extend(unhelped.into_iter().map(Warning::ForeignDrop));
-            Watch::start(plan.clone()).map_err(|error| warnings.push(Warning::Unwatched(error.to_string()))).ok()
+            Watch::start(Arc::clone(firewall))
+                .map_err(|error| warnings.push(Warning::Unwatched(error.to_string())))
+                .ok()
         }
         Err(error) => {
             warnings.push(Warning::NoFirewall(error.to_string()));

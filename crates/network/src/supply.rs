@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::allocator::Addresses;
 use crate::endpoint::{Endpoint, Sandbox};
+use crate::firewall::Firewall;
 use crate::maker::{MakeError, Maker};
 use crate::networks::Attachment;
 
@@ -45,6 +46,7 @@ pub(crate) struct Supply {
 #[derive(Debug)]
 struct Shared {
     maker: Maker,
+    firewall: Arc<Firewall>,
     /// Held while a namespace is made: the kernel makes one at a time anyway.
     making: Mutex<()>,
     state: Mutex<State>,
@@ -57,6 +59,8 @@ struct State {
     bridged: VecDeque<Sandbox>,
     isolated: VecDeque<Sandbox>,
     dead: Vec<Endpoint>,
+    /// Whether rules are left over in the kernel.
+    unswept: bool,
     /// How many more are being unplugged just now.
     unplugging: usize,
     addresses: Addresses,
@@ -77,22 +81,30 @@ enum Phase {
 enum Task {
     Make(Attachment),
     Unplug(Vec<Endpoint>),
+    Sweep,
     End,
 }
 
 impl Supply {
     /// Starts the thread, which keeps `target` namespaces of each kind ready.
-    pub(crate) fn start(maker: Maker, addresses: Addresses, target: usize) -> Result<Self, std::io::Error> {
+    pub(crate) fn start(
+        maker: Maker,
+        firewall: Arc<Firewall>,
+        addresses: Addresses,
+        target: usize,
+    ) -> Result<Self, std::io::Error> {
         let state = State {
             bridged: VecDeque::new(),
             isolated: VecDeque::new(),
             dead: Vec::new(),
+            unswept: false,
             unplugging: 0,
             addresses,
             phase: Phase::Supplying,
         };
         let shared = Arc::new(Shared {
             maker,
+            firewall,
             making: Mutex::new(()),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -129,10 +141,16 @@ impl Supply {
         self.shared.changed.notify_all();
     }
 
+    /// Has rules that nobody needs any more taken away.
+    pub(crate) fn sweep(&self) {
+        lock(&self.shared.state).unswept = true;
+        self.shared.changed.notify_all();
+    }
+
     /// Waits until the supply is full and nothing is left to be unplugged. For tests and for measurements.
     pub(crate) fn settle(&self) {
         let mut state = lock(&self.shared.state);
-        while state.has_dead() || (state.phase == Phase::Supplying && !self.shared.is_full(&state)) {
+        while state.has_dead() || state.unswept || (state.phase == Phase::Supplying && !self.shared.is_full(&state)) {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -183,6 +201,7 @@ impl Shared {
             match self.next_task() {
                 Task::End => return,
                 Task::Unplug(dead) => self.unplug(dead),
+                Task::Sweep => self.sweep(),
                 Task::Make(attachment) => self.make_ahead(attachment),
             }
         }
@@ -194,6 +213,9 @@ impl Shared {
             let wanted = self.wanted(&state);
             if !state.dead.is_empty() && (wanted.is_none() || state.dead.len() >= DEAD_LIMIT) {
                 return Task::Unplug(state.collect_dead());
+            }
+            if state.unswept && (wanted.is_none() || state.phase == Phase::Closing) {
+                return Task::Sweep;
             }
             if state.phase == Phase::Closing {
                 return Task::End;
@@ -275,6 +297,13 @@ impl Shared {
                 state = lock(&self.state);
             }
         }
+    }
+
+    fn sweep(&self) {
+        // What cannot be removed now is removed with the next change.
+        let _ = self.firewall.sweep();
+        lock(&self.state).unswept = false;
+        self.changed.notify_all();
     }
 
     fn unplug(&self, dead: Vec<Endpoint>) {

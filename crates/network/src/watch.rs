@@ -2,7 +2,7 @@
 //! a drop in front of them, and every container would be cut off, or open to its neighbours.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use netlink::{Errno, Family, Group, OpenError as SocketError, Socket};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use thiserror::Error;
 
-use crate::firewall::{self, Plan};
+use crate::firewall::Firewall;
 
 /// Changes come in bursts; rules are looked at when nothing has happened for this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -42,13 +42,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts the thread.
-    pub(crate) fn start(plan: Plan) -> Result<Self, WatchError> {
+    pub(crate) fn start(firewall: Arc<Firewall>) -> Result<Self, WatchError> {
         let events = Socket::subscribe(Family::Netfilter, Group::Rules)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stopped = stop.try_clone()?;
         let worker = thread::Builder::new()
             .name("network-rules".to_owned())
-            .spawn(move || Worker { plan, events, stopped, repairs: 0 }.run())?;
+            .spawn(move || Worker { firewall, events, stopped, repairs: 0 }.run())?;
         Ok(Self { stop, worker: Mutex::new(Some(worker)) })
     }
 
@@ -70,7 +70,7 @@ impl Drop for Watch {
 }
 
 struct Worker {
-    plan: Plan,
+    firewall: Arc<Firewall>,
     events: Socket,
     stopped: OwnedFd,
     repairs: u32,
@@ -106,7 +106,7 @@ impl Worker {
 
     /// Puts the rules back if they are not there. Its own changes wake it again, and then all is well.
     fn repair(&mut self) {
-        if firewall::is_installed(&self.plan).unwrap_or(true) {
+        if self.firewall.is_complete().unwrap_or(true) {
             self.repairs = 0;
             return;
         }
@@ -115,7 +115,7 @@ impl Worker {
             self.pause();
         }
         // A failure is tried again at the next change; there is nobody here to tell.
-        let _ = firewall::install(&self.plan);
+        let _ = self.firewall.install();
     }
 
     fn pause(&self) {

@@ -150,15 +150,51 @@ pub(crate) fn target_bytes(address: Ipv4Addr, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// The elements of a set or map as pairs of key and, for maps, value.
-pub(crate) fn elements(keyed: &Keyed) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+/// An element as the kernel takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KernelElement {
+    pub(crate) key: Vec<u8>,
+    /// Of maps only.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) edge: Edge,
+}
+
+/// Which edge of an interval an element is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// The first value, or the only one.
+    Start,
+    /// The first value behind the interval.
+    End,
+}
+
+impl KernelElement {
+    pub(crate) fn plain(key: Vec<u8>) -> Self {
+        Self { key, value: None, edge: Edge::Start }
+    }
+}
+
+/// The elements of a set or map.
+pub(crate) fn elements(keyed: &Keyed) -> Vec<KernelElement> {
     match keyed {
-        Keyed::Set(elements) => elements.iter().map(|element| (key_bytes(element), None)).collect(),
+        Keyed::Set(elements) => elements.iter().map(|element| KernelElement::plain(key_bytes(element))).collect(),
+        Keyed::Subnets(subnets) => subnets.iter().flat_map(|(first, prefix)| interval(*first, *prefix)).collect(),
         Keyed::Targets(targets) => targets
             .iter()
-            .map(|(element, address, port)| (key_bytes(element), Some(target_bytes(*address, *port))))
+            .map(|(element, address, port)| KernelElement {
+                value: Some(target_bytes(*address, *port)),
+                ..KernelElement::plain(key_bytes(element))
+            })
             .collect(),
     }
+}
+
+/// A subnet as the kernel keeps intervals: where it starts, and where it has ended, unless that is beyond the last address.
+fn interval(first: Ipv4Addr, prefix: u8) -> impl Iterator<Item = KernelElement> {
+    let behind = (u64::from(first.to_bits()) + (1 << (32 - u32::from(prefix.min(32))))).try_into().ok();
+    let end = behind
+        .map(|behind: u32| KernelElement { edge: Edge::End, ..KernelElement::plain(behind.to_be_bytes().to_vec()) });
+    std::iter::once(KernelElement::plain(first.octets().to_vec())).chain(end)
 }
 
 /// An interface name as the kernel compares it: zeros to the end.

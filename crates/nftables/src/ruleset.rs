@@ -272,6 +272,8 @@ pub struct Set {
 pub enum Keyed {
     /// A set.
     Set(Vec<Element>),
+    /// A set of whole subnets, each by its first address and prefix length. They must not overlap.
+    Subnets(Vec<(Ipv4Addr, u8)>),
     /// A map to address and port, for [`Nat::Map`].
     Targets(Vec<(Element, Ipv4Addr, u16)>),
 }

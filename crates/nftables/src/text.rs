@@ -32,6 +32,10 @@ impl Display for Set {
         let element = |data: &Vec<Data>| joined(data, " . ", Data::to_string);
         let (kind, value, elements) = match &self.elements {
             Keyed::Set(elements) => ("set", "", elements.iter().map(element).collect::<Vec<_>>()),
+            Keyed::Subnets(subnets) => {
+                let subnet = |(first, prefix): &(_, u8)| format!("{first}/{prefix}");
+                ("set", "", subnets.iter().map(subnet).collect())
+            }
             Keyed::Targets(targets) => {
                 let target =
                     |(key, address, port): &(Vec<Data>, _, _)| format!("{} : {address} . {port}", element(key));
@@ -40,6 +44,9 @@ impl Display for Set {
         };
         writeln!(f, "\t{kind} {} {{", self.name)?;
         writeln!(f, "\t\ttype {key}{value}")?;
+        if matches!(self.elements, Keyed::Subnets(_)) {
+            writeln!(f, "\t\tflags interval")?;
+        }
         if !elements.is_empty() {
             writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
         }

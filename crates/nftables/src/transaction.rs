@@ -5,7 +5,8 @@ use netlink::{Family as SocketFamily, OpenError, RequestError, Socket};
 use thiserror::Error;
 
 use crate::encode::{
-    TARGET_TYPE, UNNAMED_SET, comment_bytes, elements, expressions, interface_bytes, key_type, unnamed_sets,
+    Edge, KernelElement, TARGET_TYPE, UNNAMED_SET, comment_bytes, elements, expressions, interface_bytes, key_type,
+    unnamed_sets,
 };
 use crate::ruleset::{Base, Chain, ChainKind, Family, Field, Hook, Keyed, Policy, Rule, Set, Table};
 
@@ -24,7 +25,9 @@ const DELETE_ELEMENTS: u16 = 14;
 
 const SET_ANONYMOUS: u32 = 1;
 const SET_CONSTANT: u32 = 2;
+const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+const ELEMENT_INTERVAL_END: u32 = 1;
 
 /// Why a change was not made.
 #[derive(Debug, Error)]
@@ -113,7 +116,11 @@ impl Transaction {
         let (key_number, key_bytes) = key_type(&set.key);
         let mut request = self.request(NEW_SET, CREATE, table.family, format!("create set {}", set.name));
         request.text(1, &table.name).text(2, &set.name);
-        let flags = if matches!(set.elements, Keyed::Targets(_)) { SET_MAP } else { 0 };
+        let flags = match set.elements {
+            Keyed::Set(_) => 0,
+            Keyed::Subnets(_) => SET_INTERVAL,
+            Keyed::Targets(_) => SET_MAP,
+        };
         request.network_number(3, flags).network_number(4, key_number).network_number(5, key_bytes);
         if matches!(set.elements, Keyed::Targets(_)) {
             request.network_number(6, TARGET_TYPE.0).network_number(7, TARGET_TYPE.1);
@@ -149,7 +156,7 @@ impl Transaction {
         family: Family,
         table: &str,
         set: &str,
-        elements: &[(Vec<u8>, Option<Vec<u8>>)],
+        elements: &[KernelElement],
     ) {
         // One message each for as many as its length field, of 16 bits, has room for.
         const ELEMENTS_PER_MESSAGE: usize = 512;
@@ -208,7 +215,7 @@ impl Transaction {
         request.text(1, table).text(2, UNNAMED_SET).network_number(4, number);
         request.nest(3, |list| {
             for name in names {
-                describe_element(list, &(interface_bytes(name), None));
+                describe_element(list, &KernelElement::plain(interface_bytes(name)));
             }
         });
         self.push(request);
@@ -260,15 +267,18 @@ fn describe_byte_order(request: &mut Request, key: &[Field]) {
     }
 }
 
-fn describe_element(list: &mut Request, (key, value): &(Vec<u8>, Option<Vec<u8>>)) {
+fn describe_element(list: &mut Request, described: &KernelElement) {
     list.nest(1, |element| {
         element.nest(1, |data| {
-            data.attribute(1, key);
+            data.attribute(1, &described.key);
         });
-        if let Some(value) = value {
+        if let Some(value) = &described.value {
             element.nest(2, |data| {
                 data.attribute(1, value);
             });
+        }
+        if described.edge == Edge::End {
+            element.network_number(3, ELEMENT_INTERVAL_END);
         }
     });
 }

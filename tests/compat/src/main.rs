@@ -9,6 +9,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod network;
+mod ports;
 mod run;
 mod security;
 mod streams;

@@ -1,9 +1,10 @@
 //! `GET /containers/{id}/json`.
 
 use docker_api::container::{
-    DriverData, Health, HealthcheckResult, Inspect, MountPoint as WireMount, NetworkSettings, PortMap, State,
+    DriverData, Health, HealthcheckResult, Inspect, MountPoint as WireMount, NetworkSettings, PortBinding, PortMap,
+    State,
 };
-use engine::model::{ContainerSizes, ContainerState, ContainerView, MountPoint, NetworkMode, Status};
+use engine::model::{ContainerSizes, ContainerState, ContainerView, HostPort, MountPoint, NetworkMode, Status};
 
 use super::time::shown;
 use super::{endpoint, host, null_if_empty};
@@ -125,11 +126,17 @@ fn network_settings(view: &ContainerView) -> NetworkSettings {
     settings
 }
 
-/// Ports of a running container: exposed ones without a binding are `null`.
+/// Ports of a running container: those that are exposed and not published are `null`.
 fn ports(view: &ContainerView) -> PortMap {
     let has_own_ports = matches!(view.spec.network, NetworkMode::Bridge | NetworkMode::Named(_));
     if !view.state.is_running() || !has_own_ports {
         return PortMap::new();
     }
-    view.spec.exposed_ports.iter().map(|port| (port.to_string(), None)).collect()
+    let mut all: PortMap = view.spec.exposed_ports.iter().map(|port| (port.to_string(), None)).collect();
+    for (port, places) in &view.networks.ports {
+        let binding =
+            |place: &HostPort| PortBinding { host_ip: place.address.to_string(), host_port: place.number.to_string() };
+        all.insert(port.to_string(), Some(places.iter().map(binding).collect()));
+    }
+    all
 }

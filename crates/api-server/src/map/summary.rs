@@ -1,7 +1,7 @@
 //! `GET /containers/json`.
 
 use docker_api::container::{Port as WirePort, Summary, SummaryHostConfig, SummaryNetworkSettings};
-use engine::model::{ContainerSizes, ContainerView, NetworkMode};
+use engine::model::{ContainerSizes, ContainerView, NetworkMode, Port};
 use jiff::Timestamp;
 
 use super::{endpoint, inspect, status};
@@ -44,12 +44,21 @@ fn ports(view: &ContainerView) -> Vec<WirePort> {
     if !view.state.is_running() || !has_own_ports {
         return Vec::new();
     }
-    let show = |port: &engine::model::Port| WirePort {
+    let show = |port: &Port| WirePort {
         private_port: port.number,
         r#type: port.protocol.as_str().to_owned(),
         ..WirePort::default()
     };
-    view.spec.exposed_ports.iter().map(show).collect()
+    let published = &view.networks.ports;
+    let exposed = view.spec.exposed_ports.iter().filter(|port| !published.contains_key(port)).map(show);
+    let published = published.iter().flat_map(|(port, places)| {
+        places.iter().map(move |place| WirePort {
+            ip: place.address.to_string(),
+            public_port: place.number,
+            ..show(port)
+        })
+    });
+    exposed.chain(published).collect()
 }
 
 #[cfg(test)]

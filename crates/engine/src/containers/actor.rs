@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monitor_protocol::{Event as MonitorEvent, FailureKind, KillScope, Request, Response, Target};
-use network::Endpoint;
+use network::Place;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Sleep;
 
 use super::handle::{Handle, Live};
 use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
+use super::relay::Relays;
 use super::start::{self, HeldAttach};
 use super::{health, remove, view};
 use crate::engine::{Engine, blocking};
@@ -106,7 +107,8 @@ pub(super) struct Actor {
     pub(super) handle: Arc<Handle>,
     pub(super) record: ContainerRecord,
     pub(super) life: Life,
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) place: Place,
+    relays: Relays,
     pub(super) health: Option<Health>,
     connection: Option<Connection>,
     incoming: Option<mpsc::Receiver<Incoming>>,
@@ -140,14 +142,15 @@ enum Next {
 }
 
 impl Actor {
-    pub(super) fn new(engine: Engine, handle: Arc<Handle>, life: Life, endpoint: Option<Endpoint>) -> Self {
+    pub(super) fn new(engine: Engine, handle: Arc<Handle>, life: Life, place: Place) -> Self {
         let record = ContainerRecord::clone(&handle.record());
         Self {
             engine,
             handle,
             record,
             life,
-            endpoint,
+            place,
+            relays: Relays::default(),
             health: None,
             connection: None,
             incoming: None,
@@ -166,6 +169,10 @@ impl Actor {
         }
         self.connection = Some(recovered.connection);
         self.incoming = Some(recovered.incoming);
+        match Relays::open(&self.place.ports) {
+            Ok(relays) => self.relays = relays,
+            Err(error) => tracing::warn!("container {}: cannot publish ports again: {error}", self.handle.id),
+        }
         self.watch_health();
         self.publish();
     }
@@ -173,6 +180,10 @@ impl Actor {
     /// Before the loop: lets a happening happen that the daemon missed, and removes a `--rm` container that has ended. Returns
     /// whether the container is still there.
     pub(super) async fn catch_up(&mut self, missed: Option<Happening>) -> Remains {
+        if missed.is_none() && self.life.pid().is_none() {
+            // A start that was cut short had been given these.
+            self.give_back_place();
+        }
         let next = match missed {
             Some(happening) => self.ended(happening).await,
             None if self.record.spec.auto_remove && self.life.phase == Phase::Exited => self.auto_remove().await,
@@ -358,11 +369,14 @@ impl Actor {
         let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
         let attaches = std::mem::take(&mut self.held);
         let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
-        self.endpoint = started.endpoint;
+        (self.place, self.relays) = (started.place, started.relays);
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
-        match tokio::time::timeout(LAUNCH_LIMIT, answer.get()).await {
+        // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
+        let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
+        recorded.map_err(other)?;
+        match answer {
             Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
             Ok(Ok(_)) => Err(other(EngineError::unavailable("the container's monitor gave a wrong answer"))),
             Ok(Err(error)) => Err(launch_failure(error)),
@@ -372,6 +386,15 @@ impl Actor {
                 Err(other(EngineError::unavailable("the container did not start in time")))
             }
         }
+    }
+
+    async fn record_place(&self) -> Result<(), EngineError> {
+        let Some(life) = life_text(&self.life, &self.place).filter(|_| !self.place.endpoints.is_empty()) else {
+            return Ok(());
+        };
+        let change = Change::PutLife { id: self.handle.id.to_string(), life };
+        let written = self.engine.inner.store.write(vec![change], Durability::Daemon).await;
+        written.map_err(|error| EngineError::system("cannot store the container's state", error))
     }
 
     /// The monitor of the last run may still be giving back its cgroup and mounts.
@@ -512,6 +535,7 @@ impl Actor {
         if self.life.pid().is_none() && actions.contains(&Action::LetGo) {
             self.handle.publish_live(None);
             self.probe = None;
+            self.free_ports();
         }
         self.publish();
         for action in &actions {
@@ -564,11 +588,22 @@ impl Actor {
             self.tell_network("disconnect");
             self.tell_volumes("unmount");
         }
-        if let Some(endpoint) = self.endpoint.take() {
-            self.engine.inner.networks.release(endpoint);
-        }
+        self.give_back_place();
         super::shared_memory::release(&self.engine.inner, &self.record);
         self.engine.end_execs_of(&self.handle.id);
+    }
+
+    fn give_back_place(&mut self) {
+        self.free_ports();
+        for endpoint in std::mem::take(&mut self.place).endpoints {
+            self.engine.inner.networks.release(endpoint);
+        }
+    }
+
+    /// Gives the ports on the host back, before anybody hears that it has ended: the next container may want the same.
+    fn free_ports(&mut self) {
+        self.relays = Relays::default();
+        self.engine.inner.networks.unpublish(&std::mem::take(&mut self.place.ports));
     }
 
     /// Publishes the view that belongs to this state.
@@ -577,19 +612,19 @@ impl Actor {
             &self.engine.inner,
             &self.record,
             &self.life,
-            self.endpoint.as_ref(),
+            &self.place,
             self.health.clone(),
         ));
     }
 
     fn persist(&self) {
-        if let Some(life) = life_text(&self.life, self.endpoint.as_ref()) {
+        if let Some(life) = life_text(&self.life, &self.place) {
             self.engine.inner.store.write_behind(Change::PutLife { id: self.handle.id.to_string(), life });
         }
     }
 
     async fn write_record(&self, durability: Durability) -> Result<(), EngineError> {
-        let change = put_container(&self.record, &self.life, self.endpoint.as_ref())?;
+        let change = put_container(&self.record, &self.life, &self.place)?;
         let written = self.engine.inner.store.write(vec![change], durability).await;
         written.map_err(|error| EngineError::system("cannot store the container", error))
     }
@@ -720,22 +755,17 @@ pub(crate) fn comes_back(policy: RestartPolicy) -> bool {
     policy != RestartPolicy::No
 }
 
-fn life_text(life: &Life, endpoint: Option<&Endpoint>) -> Option<String> {
-    let record = LifeRecord { version: RECORD_VERSION, life: life.clone(), endpoint: endpoint.cloned() };
+fn life_text(life: &Life, place: &Place) -> Option<String> {
+    let record = LifeRecord { version: RECORD_VERSION, life: life.clone(), place: place.clone() };
     serde_json::to_string(&record)
         .inspect_err(|error| tracing::error!("cannot write a container's state: {error}"))
         .ok()
 }
 
 /// The change that stores a container whole.
-pub(super) fn put_container(
-    record: &ContainerRecord,
-    life: &Life,
-    endpoint: Option<&Endpoint>,
-) -> Result<Change, EngineError> {
+pub(super) fn put_container(record: &ContainerRecord, life: &Life, place: &Place) -> Result<Change, EngineError> {
     let spec = serde_json::to_string(record)
         .map_err(|error| EngineError::system("cannot write the container's record", error))?;
-    let life =
-        life_text(life, endpoint).ok_or_else(|| EngineError::unavailable("cannot write the container's state"))?;
+    let life = life_text(life, place).ok_or_else(|| EngineError::unavailable("cannot write the container's state"))?;
     Ok(Change::PutContainer { id: record.id.to_string(), spec, life })
 }

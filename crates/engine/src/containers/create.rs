@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use images::Image;
 use jiff::Timestamp;
+use network::Place;
 use oci::ContainerId;
 
 use super::actor::{Actor, put_container};
@@ -91,10 +92,10 @@ impl Engine {
             return Err(error);
         }
         let life = Life::new();
-        let first = view::of(&self.inner, &record, &life, None, None);
+        let first = view::of(&self.inner, &record, &life, &Place::default(), None);
         let (handle, queue) = Handle::new(record.clone(), first, Progress::default());
         self.inner.index.insert(Arc::clone(&handle));
-        tokio::spawn(Actor::new(self.clone(), handle, life, None).run(queue));
+        tokio::spawn(Actor::new(self.clone(), handle, life, Place::default()).run(queue));
         self.tell_container(&record, "create", &[]);
         Ok(record.id)
     }
@@ -105,7 +106,7 @@ impl Engine {
         blocking(move || make_folder(&inner, &id, &layers)).await?;
         // A `--rm` container need not survive the machine's crash: it would be removed then anyway.
         let durability = if record.spec.auto_remove { Durability::Daemon } else { Durability::Machine };
-        let change = put_container(record, &Life::new(), None)?;
+        let change = put_container(record, &Life::new(), &Place::default())?;
         let written = self.inner.store.write(vec![change], durability).await;
         written.map_err(|error| EngineError::system("cannot store the container", error))
     }

@@ -6,7 +6,8 @@
 //! | `actor` | the task that owns a container |
 //! | `handle`, `index` | what readers hold |
 //! | `create`, `plan`, `validate`, `names` | from a request to a record |
-//! | `start`, `shared_memory` | the blocking part of a start |
+//! | `start`, `ports`, `shared_memory` | the blocking part of a start |
+//! | `relay` | ports of IPv6 addresses for containers without |
 //! | `recover` | taking up what runs |
 //! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
 //! | `health`, `update`, `remove` | what their names say |
@@ -21,8 +22,10 @@ mod life;
 mod list;
 mod names;
 mod plan;
+mod ports;
 mod record;
 mod recover;
+mod relay;
 mod remove;
 mod shared_memory;
 mod start;

@@ -36,6 +36,7 @@ pub(crate) struct ContainerRecord {
 pub(crate) struct LifeRecord {
     pub(crate) version: u32,
     pub(crate) life: Life,
-    /// Its place on the bridge, while it runs.
-    pub(crate) endpoint: Option<network::Endpoint>,
+    /// What it has of the networks, while it runs.
+    #[serde(default)]
+    pub(crate) place: network::Place,
 }

@@ -23,10 +23,10 @@ use crate::store::Contents;
 const UNSEEN_EXIT_CODE: i32 = 255;
 
 impl Containers {
-    /// The places in the network of containers that ran when the database was last written.
-    pub(crate) fn recorded_endpoints(contents: &Contents) -> Vec<network::Endpoint> {
+    /// What containers had of the networks that ran when the database was last written.
+    pub(crate) fn recorded_places(contents: &Contents) -> Vec<network::Place> {
         let lives = contents.containers.iter().filter_map(|(_, _, life)| serde_json::from_str::<LifeRecord>(life).ok());
-        lives.filter_map(|record| record.endpoint).collect()
+        lives.map(|record| record.place).collect()
     }
 }
 
@@ -76,12 +76,12 @@ impl Engine {
             Some((_, hello)) => take_over(&mut life, hello),
             None => missed_exit(&self.inner.container_dir(&record.id), &mut life),
         };
-        let first = view::of(&self.inner, &record, &life, stored.endpoint.as_ref(), None);
+        let first = view::of(&self.inner, &record, &life, &stored.place, None);
         let running = life.pid().is_some();
         let progress = Progress { active: running, running, exit_code: life.exit_code, ..Progress::default() };
         let (handle, queue) = Handle::new(record, first, progress);
         self.inner.index.insert(Arc::clone(&handle));
-        let mut actor = Actor::new(self.clone(), Arc::clone(&handle), life, stored.endpoint);
+        let mut actor = Actor::new(self.clone(), Arc::clone(&handle), life, stored.place);
         if let Some((recovered, hello)) = found {
             self.take_over_execs(&handle, &hello.container.map(|container| container.execs).unwrap_or_default());
             actor.recover(recovered);

@@ -8,11 +8,12 @@ use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
     StdinMode, Stdio, WindowSize,
 };
-use network::{Attachment, Endpoint, Mac};
+use network::{Attachment, Mac, Place};
 use oci::runtime::LinuxDeviceType;
 
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
+use super::relay::Relays;
 use crate::engine::Inner;
 use crate::model::{ContainerSpec, EngineError, LogCompression, LogDelivery, LogDriver, NetworkMode};
 use crate::monitors::Launched;
@@ -32,7 +33,8 @@ pub(crate) struct HeldAttach {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) launched: Launched,
-    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) place: Place,
+    pub(super) relays: Relays,
 }
 
 /// Does everything that a start needs before the monitor answers. What was taken is given back on failure.
@@ -43,21 +45,46 @@ pub(crate) fn launch(
     attaches: Vec<HeldAttach>,
 ) -> Result<Started, EngineError> {
     let network = take_network(inner, record, joined)?;
-    let endpoint = network.endpoint.clone();
-    let given_back = endpoint.clone();
-    let launched = send(inner, record, joined, network, attaches).inspect_err(|_| {
-        if let Some(endpoint) = given_back {
-            inner.networks.release(endpoint);
+    let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
+    let launched = publish(inner, record, &mut place)
+        .and_then(|relays| Ok((relays, send(inner, record, joined, network, attaches)?)));
+    match launched {
+        Ok((relays, launched)) => Ok(Started { launched, place, relays }),
+        Err(error) => {
+            give_back(inner, place);
+            Err(error)
         }
-    })?;
-    Ok(Started { launched, endpoint })
+    }
+}
+
+fn give_back(inner: &Inner, place: Place) {
+    inner.networks.unpublish(&place.ports);
+    place.endpoints.into_iter().for_each(|endpoint| inner.networks.release(endpoint));
+}
+
+/// Publishes the container's ports: they lead to it from now on.
+fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Relays, EngineError> {
+    let Some(endpoint) = place.endpoints.first() else { return Ok(Relays::default()) };
+    let requests = super::ports::requests(&record.spec);
+    if requests.is_empty() {
+        return Ok(Relays::default());
+    }
+    let wrong = |error: &dyn std::fmt::Display| {
+        let message = format!(
+            "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({}): {error}",
+            record.name, record.id
+        );
+        EngineError::new(crate::model::ErrorKind::System, message)
+    };
+    place.ports = inner.networks.publish(&requests, endpoint).map_err(|error| wrong(&error))?;
+    Relays::open(&place.ports).map_err(|error| wrong(&error))
 }
 
 /// A network namespace (none for the host's) and the container's place in it.
 #[derive(Debug)]
 struct TakenNetwork {
     namespace: Option<OwnedFd>,
-    endpoint: Option<Endpoint>,
+    endpoints: Vec<network::Endpoint>,
 }
 
 fn take_network(
@@ -67,12 +94,12 @@ fn take_network(
 ) -> Result<TakenNetwork, EngineError> {
     let spec = &record.spec;
     let taken = match (&spec.network, spec.network_disabled) {
-        (NetworkMode::Host, _) => return Ok(TakenNetwork { namespace: None, endpoint: None }),
+        (NetworkMode::Host, _) => return Ok(TakenNetwork { namespace: None, endpoints: Vec::new() }),
         (NetworkMode::Container(_), _) => {
             let pid = joined.network.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
             let namespace = network::namespace_of(pid)
                 .map_err(|error| EngineError::system("cannot join the other container's network", error))?;
-            return Ok(TakenNetwork { namespace: Some(namespace), endpoint: None });
+            return Ok(TakenNetwork { namespace: Some(namespace), endpoints: Vec::new() });
         }
         (NetworkMode::None, _) | (_, true) => inner.networks.take(Attachment::None),
         (NetworkMode::Bridge | NetworkMode::Named(_), _) => match mac_address(spec)? {
@@ -81,7 +108,7 @@ fn take_network(
         },
     };
     let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
-    Ok(TakenNetwork { namespace: Some(sandbox.namespace), endpoint: sandbox.endpoint })
+    Ok(TakenNetwork { namespace: Some(sandbox.namespace), endpoints: sandbox.endpoint.into_iter().collect() })
 }
 
 /// `--mac-address`, given for the container or for its one endpoint.
@@ -108,7 +135,7 @@ fn send(
         _ => folder.clone(),
     };
     if files_folder == folder {
-        write_files(inner, record, &folder, network.endpoint.as_ref())?;
+        write_files(inner, record, &folder, network.endpoints.first())?;
     }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
     let shared_memory = super::shared_memory::prepare(inner, record)?;
@@ -234,7 +261,7 @@ fn write_files(
     inner: &Inner,
     record: &ContainerRecord,
     folder: &Path,
-    endpoint: Option<&Endpoint>,
+    endpoint: Option<&network::Endpoint>,
 ) -> Result<(), EngineError> {
     let write = |name: &str, text: String| {
         let path = folder.join(name);
@@ -254,7 +281,11 @@ fn write_files(
 }
 
 /// The host's network has the host's names; others have Docker's list.
-fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoint: Option<&Endpoint>) -> Result<String, EngineError> {
+fn hosts_file(
+    inner: &Inner,
+    record: &ContainerRecord,
+    endpoint: Option<&network::Endpoint>,
+) -> Result<String, EngineError> {
     let spec = &record.spec;
     let extra = extra_hosts(spec)?;
     let gateway = inner.networks.bridge().gateway;

@@ -29,7 +29,11 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
             spec.oom_score_adj
         ));
     }
+    if spec.network == NetworkMode::Host && (!spec.port_bindings.is_empty() || spec.publish_all_ports) {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
     health(spec)?;
+    super::ports::check(spec)?;
     super::start::dns(spec)?;
     super::start::extra_hosts(spec)?;
     super::start::mac_address(spec)?;
@@ -39,9 +43,6 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
 /// What Conex cannot do (yet) is refused, never ignored.
 fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
     let refuse = |field: &str| Err(EngineError::not_implemented(format!("{field} is not built")));
-    if !spec.port_bindings.is_empty() || (spec.publish_all_ports && !spec.exposed_ports.is_empty()) {
-        return refuse("publishing ports (HostConfig.PortBindings, HostConfig.PublishAllPorts)");
-    }
     if !spec.links.is_empty() || spec.endpoints.values().any(|endpoint| !endpoint.links.is_empty()) {
         return refuse("HostConfig.Links");
     }
@@ -104,6 +105,12 @@ fn modes(spec: &ContainerSpec) -> Result<(), EngineError> {
         }
         if spec.mac_address.as_deref().is_some_and(|mac| !mac.is_empty()) {
             return conflict("mac-address and the network mode");
+        }
+        if !spec.port_bindings.is_empty() || spec.publish_all_ports {
+            return conflict("port publishing and the container type network mode");
+        }
+        if !spec.exposed_ports.is_empty() {
+            return conflict("port exposing and the container type network mode");
         }
     }
     if spec.network == NetworkMode::Host && spec.mac_address.as_deref().is_some_and(|mac| !mac.is_empty()) {

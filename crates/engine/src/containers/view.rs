@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use network::Endpoint;
+use network::{Place, Published, Transport};
 use oci::Digest;
 
 use super::life::Life;
@@ -12,7 +12,7 @@ use super::start::log_path;
 use crate::engine::Inner;
 use crate::model::{
     ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointView, GraphPaths, Health,
-    LogDriver, NetworkMode,
+    HostPort, LogDriver, NetworkMode, Port, Protocol,
 };
 
 /// The name of our own runtime.
@@ -23,7 +23,7 @@ pub(super) fn of(
     inner: &Inner,
     record: &ContainerRecord,
     life: &Life,
-    endpoint: Option<&Endpoint>,
+    place: &Place,
     health: Option<Health>,
 ) -> ContainerView {
     let folder = inner.container_dir(&record.id);
@@ -52,7 +52,7 @@ pub(super) fn of(
         },
         restart_count: life.restart_count,
         mounts: mounts.collect(),
-        networks: networks(inner, record, life, endpoint),
+        networks: networks(inner, record, life, place),
         // Filled when somebody looks: execs come and go without the actor.
         exec_ids: Vec::new(),
         files: ContainerFiles {
@@ -83,7 +83,7 @@ pub(crate) fn network_of(spec: &ContainerSpec) -> Option<(&'static str, &'static
     }
 }
 
-fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, endpoint: Option<&Endpoint>) -> ContainerNetworks {
+fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, place: &Place) -> ContainerNetworks {
     let running = life.pid();
     let identity = |what: &str| Digest::of(format!("{what} {} {:?}", record.id, life.started_at).as_bytes()).hex();
     let endpoints = network_of(&record.spec).map(|(name, _)| {
@@ -101,10 +101,10 @@ fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, endpoint: Opti
         if running.is_some() {
             view.endpoint_id = identity("endpoint");
         }
-        if let (Some(endpoint), Some(_)) = (endpoint, running) {
+        if let (Some(endpoint), Some(_)) = (place.endpoints.first(), running) {
             view.ipv4 = Some(endpoint.address);
             view.ipv4_prefix = endpoint.prefix;
-            view.gateway = Some(endpoint.gateway);
+            view.gateway = endpoint.gateway;
             view.mac_address = endpoint.mac.to_string();
         }
         (name.to_owned(), view)
@@ -113,5 +113,21 @@ fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, endpoint: Opti
         sandbox_id: running.map(|_| identity("sandbox")).unwrap_or_default(),
         sandbox_key: running.map(|pid| format!("/proc/{pid}/ns/net")).unwrap_or_default(),
         endpoints: endpoints.into_iter().collect::<BTreeMap<_, _>>(),
+        ports: ports(&place.ports),
     }
+}
+
+/// Where each published port of a container is found on the host.
+fn ports(published: &[Published]) -> BTreeMap<Port, Vec<HostPort>> {
+    let mut ports: BTreeMap<Port, Vec<HostPort>> = BTreeMap::new();
+    for one in published {
+        let protocol = match one.transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+            Transport::Sctp => Protocol::Sctp,
+        };
+        let port = Port { number: one.container_port, protocol };
+        ports.entry(port).or_default().push(HostPort { address: one.address, number: one.port });
+    }
+    ports
 }

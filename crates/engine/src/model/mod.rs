@@ -55,7 +55,7 @@ pub use signal::Signal;
 pub use system::{DiskUsage, HostFeature, LimitSupport, RuntimeView, SystemInfo};
 pub use view::{
     Change, ChangeKind, ContainerFiles, ContainerNetworks, ContainerSizes, ContainerState, ContainerView, EndpointView,
-    ExecState, ExecView, GraphPaths, Health, HealthProbe, HealthStatus, MountPoint, MountPointKind, ProcessTable,
-    PruneReport, Status,
+    ExecState, ExecView, GraphPaths, Health, HealthProbe, HealthStatus, HostPort, MountPoint, MountPointKind,
+    ProcessTable, PruneReport, Status,
 };
 pub use volume::{VolumeRequest, VolumeUsage, VolumeView};

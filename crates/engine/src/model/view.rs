@@ -1,13 +1,13 @@
 //! What readers see of containers and execs: immutable, published whole.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use oci::{ContainerId, Digest};
 
-use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Propagation};
+use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation};
 
 /// Everything about one container at one moment.
 #[derive(Debug, Clone)]
@@ -224,6 +224,17 @@ pub struct ContainerNetworks {
     pub sandbox_key: String,
     /// By network name (`bridge`, `none`, `host`).
     pub endpoints: BTreeMap<String, EndpointView>,
+    /// Published ports, while it runs.
+    pub ports: BTreeMap<Port, Vec<HostPort>>,
+}
+
+/// A port of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort {
+    /// The host's address; unspecified is every one of its family.
+    pub address: IpAddr,
+    /// The port.
+    pub number: u16,
 }
 
 /// A container's place on one network.

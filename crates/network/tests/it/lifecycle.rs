@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use netlink::link::{self, NewVeth};
 use netlink::{Family, Socket};
-use network::{Attachment, Networks, OpenError, Options, Remaining, Sandbox, TakeError};
+use network::{Attachment, Networks, OpenError, Options, Place, Remaining, Sandbox, TakeError};
 
 use crate::world::{Host, Machine, call_tcp, serve_tcp, within};
 
@@ -86,7 +86,7 @@ fn a_container_outlives_its_engine() {
     let endpoint = kept.endpoint.clone().unwrap();
     drop(networks);
     assert_eq!(ports(&host).len(), 2);
-    let running = [endpoint.clone()];
+    let running = [Place { endpoints: vec![endpoint.clone()], ports: Vec::new() }];
     let networks = host.machine.run(|| Networks::open(&host.options(), &running).unwrap());
     // Of the two one is known to run; the other is nobody's, and its end in the namespace goes with the host's.
     assert!(ports(&host).contains(&endpoint.host_interface));
@@ -104,13 +104,13 @@ fn a_container_outlives_its_engine() {
 fn what_ended_with_the_machine_binds_nobody() {
     let host = Host::new();
     let networks = host.open();
-    let before = [take(&networks).endpoint.unwrap()];
+    let before = [Place { endpoints: vec![take(&networks).endpoint.unwrap()], ports: Vec::new() }];
     host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
     let neighbour = Machine::new();
     host.machine.connect("lan0", [172, 17, 4, 1], &neighbour, "eth0", [172, 17, 4, 2]);
     let networks = host.machine.run(|| Networks::open(&host.options(), &before).unwrap());
     assert_eq!(networks.bridge().subnet.to_string(), "172.18.0.0/16");
-    networks.release(before[0].clone());
+    networks.release(before[0].endpoints[0].clone());
     networks.settle();
 }
 
@@ -265,14 +265,15 @@ fn traffic_is_counted_from_the_containers_side() {
     let networks = host.open();
     let sandbox = take(&networks);
     let endpoint = sandbox.endpoint.clone().unwrap();
-    let listener = within(host.machine.namespace.as_fd(), || std::net::UdpSocket::bind((endpoint.gateway, 9)).unwrap());
+    let gateway = networks.bridge().gateway;
+    let listener = within(host.machine.namespace.as_fd(), || std::net::UdpSocket::bind((gateway, 9)).unwrap());
     let before = networks.statistics(&endpoint).unwrap();
     within(sandbox.namespace.as_fd(), || {
         let socket = std::net::UdpSocket::bind((endpoint.address, 0)).unwrap();
         // What waits for the neighbour's address has little room: one packet finds it out for the others.
-        socket.send_to(b"first", (endpoint.gateway, 9)).unwrap();
+        socket.send_to(b"first", (gateway, 9)).unwrap();
         listener.recv(&mut [0; 5]).unwrap();
-        (0..100).for_each(|_| assert_eq!(socket.send_to(&[7; 1000], (endpoint.gateway, 9)).unwrap(), 1000));
+        (0..100).for_each(|_| assert_eq!(socket.send_to(&[7; 1000], (gateway, 9)).unwrap(), 1000));
     });
     let after = networks.statistics(&endpoint).unwrap();
     assert!(after.tx_bytes - before.tx_bytes > 100_000, "{after:?}");

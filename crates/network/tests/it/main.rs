@@ -5,5 +5,6 @@
 
 mod foreign;
 mod lifecycle;
+mod ports;
 mod reach;
 mod world;

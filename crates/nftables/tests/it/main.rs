@@ -61,6 +61,16 @@ fn everything() -> Table {
         key: vec![Field::IncomingInterface],
         elements: Keyed::Set(vec![vec![Data::Interface("conex0".to_owned())]]),
     };
+    let subnets = Set {
+        name: "subnets".to_owned(),
+        key: vec![Field::Source],
+        elements: Keyed::Subnets(vec![([10, 1, 0, 0].into(), 16)]),
+    };
+    let pairs = Set {
+        name: "pairs".to_owned(),
+        key: vec![Field::IncomingInterface, Field::OutgoingInterface],
+        elements: Keyed::Set(Vec::new()),
+    };
     let open = Set { name: "open".to_owned(), key: vec![Field::DestinationPort], elements: Keyed::Set(Vec::new()) };
     let prerouting = vec![
         Rule::new([
@@ -98,6 +108,15 @@ fn everything() -> Table {
             Match::InSet(vec![Field::IncomingInterface], Polarity::Is, "bridges".to_owned()).into(),
             Verdict::Accept.into(),
         ]),
+        Rule::new([
+            Match::InSet(vec![Field::Source], Polarity::Is, "subnets".to_owned()).into(),
+            Verdict::Accept.into(),
+        ]),
+        Rule::new([
+            Match::InSet(vec![Field::IncomingInterface, Field::OutgoingInterface], Polarity::Is, "pairs".to_owned())
+                .into(),
+            Verdict::Accept.into(),
+        ]),
         Rule::new([Match::Version(Family::Ip6).into(), Verdict::Drop.into()]),
         Rule::new([Match::Protocol(Protocol::Sctp).into(), Verdict::Drop.into()]),
         Rule::new([
@@ -115,7 +134,7 @@ fn everything() -> Table {
     Table {
         family: Family::Inet,
         name: "conex".to_owned(),
-        sets: vec![published, bridges, open],
+        sets: vec![published, bridges, subnets, pairs, open],
         chains: vec![
             chain("direct", base(ChainKind::Filter, Hook::Prerouting, -300), prerouting),
             chain("translate", base(ChainKind::Nat, Hook::Prerouting, -100), nat),
@@ -196,6 +215,35 @@ fn elements_come_and_go() {
         transaction.remove_elements(Family::Inet, "conex", "open", &ports);
         transaction.commit().unwrap();
         assert_eq!(nft(&["list", "ruleset"]), everything().to_string());
+    });
+}
+
+#[test]
+fn subnets_beside_each_other_come_and_go_one_by_one() {
+    isolated(|| {
+        install(&everything());
+        let next = Keyed::Subnets(vec![([10, 2, 0, 0].into(), 16), ([10, 3, 0, 0].into(), 24)]);
+        let mut transaction = Transaction::new();
+        transaction.add_elements(Family::Inet, "conex", "subnets", &next);
+        transaction.commit().unwrap();
+        let listed = nft(&["list", "set", "inet", "conex", "subnets"]);
+        assert!(listed.contains("10.2.0.0") && listed.contains("10.3."), "{listed}");
+        let mut transaction = Transaction::new();
+        transaction.remove_elements(Family::Inet, "conex", "subnets", &next);
+        transaction.commit().unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), everything().to_string());
+    });
+}
+
+#[test]
+fn tens_of_thousands_of_elements_fit_one_transaction() {
+    isolated(|| {
+        install(&everything());
+        let ports = Keyed::Set((1..=50_000).map(|port| vec![Data::Port(port)]).collect());
+        let mut transaction = Transaction::new();
+        transaction.add_elements(Family::Inet, "conex", "open", &ports);
+        transaction.commit().unwrap();
+        assert!(nft(&["list", "set", "inet", "conex", "open"]).contains("50000"));
     });
 }
 
