@@ -26,6 +26,11 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "strace", package: "strace" },
     Needed { program: "skopeo", package: "skopeo" },
     Needed { program: "openssl", package: "openssl" },
+    Needed { program: "runc", package: "runc" },
+    Needed { program: "crun", package: "crun" },
+    Needed { program: "containerd", package: "containerd" },
+    Needed { program: "dockerd", package: "docker.io" },
+    Needed { program: "podman", package: "podman" },
 ];
 
 const FOR_VM: &[Needed] = &[Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" }];

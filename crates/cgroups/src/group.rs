@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::controller::{Controller, ControllerSet, Version};
 use crate::directory::{Directory, FileError, write_once};
-use crate::host::{Hierarchy, Host, Layout};
+use crate::host::{DetectError, Hierarchy, Host, Layout};
 use crate::path::CgroupPath;
 
 pub(crate) const PROCS: &str = "cgroup.procs";
@@ -172,6 +172,23 @@ impl Cgroup {
             groups.extend(Group::open(directory)?);
         }
         Ok(Self { groups, systemd_unit: saved.systemd_unit.clone() })
+    }
+
+    /// The cgroup that somebody else has made for process `pid`; hierarchies in which it is where the caller is are left out.
+    pub fn of_process(pid: i32) -> Result<Self, DetectError> {
+        let (host, theirs) = (Host::detect()?, Host::detect_around(&format!("/proc/{pid}/cgroup"))?);
+        let own: Vec<_> = host.hierarchies().map(|own| (own.name(), own.own_path())).collect();
+        let moved = theirs
+            .shared_hierarchies()
+            .iter()
+            .filter(|hierarchy| !own.contains(&(hierarchy.name(), hierarchy.own_path())));
+        let open = |hierarchy: &Arc<Hierarchy>| {
+            Group::of(hierarchy, hierarchy.own_path()).map_err(|errno| DetectError::Open {
+                path: hierarchy.mount_point().join(hierarchy.own_path()),
+                source: errno.into(),
+            })
+        };
+        Ok(Self { groups: moved.map(open).collect::<Result<_, _>>()?, systemd_unit: None })
     }
 
     /// What [`Cgroup::open`] needs.

@@ -49,7 +49,7 @@ pub enum DetectError {
     #[error("cannot read {path}")]
     Proc {
         /// Which file.
-        path: &'static str,
+        path: String,
         /// What the kernel said.
         source: io::Error,
     },
@@ -72,9 +72,16 @@ pub enum DetectError {
 impl Host {
     /// Finds and opens the hierarchies. Takes about a hundred microseconds: do it once a process.
     pub fn detect() -> Result<Self, DetectError> {
-        let read = |path| std::fs::read_to_string(path).map_err(|source| DetectError::Proc { path, source });
+        Self::detect_around(OWN_CGROUPS)
+    }
+
+    /// The hierarchies with the places of whose `/proc/<pid>/cgroup` this is for the own ones.
+    pub(crate) fn detect_around(cgroups: &str) -> Result<Self, DetectError> {
+        let read = |path: &str| {
+            std::fs::read_to_string(path).map_err(|source| DetectError::Proc { path: path.to_owned(), source })
+        };
         let mounts = parse_mounts(&read(MOUNTINFO)?);
-        let own = parse_own(&read(OWN_CGROUPS)?);
+        let own = parse_own(&read(cgroups)?);
         let mut hierarchies = Vec::with_capacity(mounts.len());
         for mount in mounts {
             hierarchies.extend(open_hierarchy(&mount, &own)?.map(Arc::new));

@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::options::{EngineOptions, StorageBackend};
+use crate::runtimes::Runtimes;
 use crate::store::{Contents, Durability, Store};
 use crate::volumes::Volumes;
 
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
     pub(crate) monitors: Pool,
+    pub(crate) runtimes: Runtimes,
     pub(crate) filters: Filters,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
@@ -104,6 +106,16 @@ impl Inner {
         self.monitors_dir().join(format!("{id}.sock"))
     }
 
+    /// Where another runtime's program keeps the state of its containers; `name` is the program's file name.
+    pub(crate) fn runtime_state_dir(&self, name: &std::ffi::OsStr) -> PathBuf {
+        self.options.run.join("runtimes").join(name)
+    }
+
+    /// Where another runtime's program finds the container: its configuration and its root.
+    pub(crate) fn bundle_dir(&self, id: &ContainerId) -> PathBuf {
+        self.options.run.join("bundles").join(id.as_str())
+    }
+
     /// The folder of all monitors' sockets.
     pub(crate) fn monitors_dir(&self) -> PathBuf {
         self.options.run.join("monitors")
@@ -121,6 +133,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
+    let runtimes = Runtimes::new(&options.runtime, &options.runtimes)?;
     make_dirs(&options)?;
     let lock = lock(&options.root)?;
     let (store, contents) = Store::open(&options.root.join("conex.db"))
@@ -147,6 +160,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         volumes,
         execs: Execs::default(),
         monitors,
+        runtimes,
         filters: Filters::default(),
         snapshotter,
         images: Arc::new(images),

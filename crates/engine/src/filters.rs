@@ -1,10 +1,12 @@
 //! Seccomp filters, compiled once per profile and set of capabilities and kept.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use monitor_protocol::SeccompProgram;
 use oci::Digest;
+use oci::runtime::{LinuxSeccomp, SeccompAction};
 use seccomp::{Conditions, KernelVersion, Profile};
 
 use crate::model::{ContainerSpec, EngineError, SecurityMeaning};
@@ -55,6 +57,25 @@ impl Filters {
         Ok(program)
     }
 
+    /// The same as rules, for a runtime that compiles them itself; none when it is unconfined.
+    pub(crate) fn rules(
+        &self,
+        spec: &ContainerSpec,
+        available: &[String],
+    ) -> Result<Option<LinuxSeccomp>, EngineError> {
+        let text = match asked(spec) {
+            Asked::Unconfined => return Ok(None),
+            Asked::Default => None,
+            Asked::Profile(text) => Some(text),
+        };
+        let capabilities = crate::spec::granted(spec, available).into_iter().collect();
+        let rules = profile(text)?.resolve(&conditions(&capabilities));
+        if rules.iter().flat_map(|rules| &rules.syscalls).any(|rule| rule.action == SeccompAction::Notify) {
+            return Err(refuse_listener());
+        }
+        Ok(rules)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Compiled> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,31 +97,37 @@ fn asked(spec: &ContainerSpec) -> Asked<'_> {
 }
 
 fn compile(text: Option<&str>, capabilities: &[String]) -> Result<Option<SeccompProgram>, EngineError> {
-    let wrong = |error: seccomp::ProfileError| {
-        EngineError::invalid(format!("Decoding seccomp profile failed: {}", crate::model::chain(&error)))
-    };
-    let own;
-    let profile = match text {
-        None => Profile::docker_default(),
-        Some(text) => {
-            own = Profile::parse(text).map_err(wrong)?;
-            &own
-        }
-    };
     let capabilities: BTreeSet<String> = capabilities.iter().cloned().collect();
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let kernel = KernelVersion::of_release(&release).unwrap_or(KernelVersion::new(5, 10));
-    let filter =
-        profile.compile(&Conditions { capabilities: &capabilities, arch: seccomp::native(), kernel }).map_err(wrong)?;
+    let filter = profile(text)?.compile(&conditions(&capabilities)).map_err(wrong)?;
     let Some(filter) = filter else { return Ok(None) };
     if filter.has_listener {
-        return Err(EngineError::not_implemented(
-            "security option seccomp: a profile with SCMP_ACT_NOTIFY is not built",
-        ));
+        return Err(refuse_listener());
     }
     let flags =
         u32::try_from(filter.flags).map_err(|error| EngineError::system("cannot use the filter's flags", error))?;
     Ok(Some(SeccompProgram { flags, instructions: filter.program }))
+}
+
+/// The profile of this text, or Docker's.
+fn profile(text: Option<&str>) -> Result<Cow<'static, Profile>, EngineError> {
+    match text {
+        None => Ok(Cow::Borrowed(Profile::docker_default())),
+        Some(text) => Profile::parse(text).map(Cow::Owned).map_err(wrong),
+    }
+}
+
+fn conditions(capabilities: &BTreeSet<String>) -> Conditions<'_> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = KernelVersion::of_release(&release).unwrap_or(KernelVersion::new(5, 10));
+    Conditions { capabilities, arch: seccomp::native(), kernel }
+}
+
+fn wrong(error: seccomp::ProfileError) -> EngineError {
+    EngineError::invalid(format!("Decoding seccomp profile failed: {}", crate::model::chain(&error)))
+}
+
+fn refuse_listener() -> EngineError {
+    EngineError::not_implemented("security option seccomp: a profile with SCMP_ACT_NOTIFY is not built")
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod monitors;
 mod networks;
 mod options;
 mod rootfs;
+mod runtimes;
 mod spec;
 mod store;
 mod system;
@@ -38,6 +39,7 @@ pub use execs::PendingExec;
 pub use images::{ByteStream, InputStream, ProgressStream};
 pub use logs::LogStream;
 pub use options::{EngineOptions, NetworkOptions, StorageBackend};
+pub use runtimes::RuntimeOptions;
 
 /// Random bytes for ids and names.
 pub(crate) fn random_bytes<const LENGTH: usize>() -> [u8; LENGTH] {

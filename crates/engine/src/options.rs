@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::model::EngineError;
+use crate::runtimes::RuntimeOptions;
 
 /// The places, the name and the choices of one engine. Everything it owns hangs off `root`, `run` and `name`.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct EngineOptions {
     pub network: NetworkOptions,
     /// The `conex-runtime` executable.
     pub runtime: PathBuf,
+    /// Other runtimes.
+    pub runtimes: RuntimeOptions,
 }
 
 /// How the default networks are made.

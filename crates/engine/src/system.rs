@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::containers::RUNTIME_NAME;
 use crate::engine::{Engine, blocking};
-use crate::model::{ContainerQuery, DiskUsage, EngineError, ImageQuery, RuntimeView, Status, SystemInfo};
+use crate::model::{ContainerQuery, DiskUsage, EngineError, ImageQuery, Status, SystemInfo};
 
 impl Engine {
     /// What `info` and `version` tell; never waits for a container.
@@ -39,8 +38,8 @@ impl Engine {
             cgroup_version: host.cgroup_version.to_string(),
             limits: host.limit_support(),
             security_options: self.security_options(),
-            runtimes: vec![RuntimeView { name: RUNTIME_NAME.into(), path: inner.options.runtime.clone() }],
-            default_runtime: RUNTIME_NAME.into(),
+            runtimes: inner.runtimes.views(),
+            default_runtime: inner.runtimes.default_name().to_owned(),
             running,
             paused,
             stopped,

@@ -11,6 +11,7 @@ mod limits;
 mod network;
 mod ports;
 mod run;
+mod runtimes;
 mod security;
 mod streams;
 mod survival;

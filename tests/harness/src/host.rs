@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use tempfile::TempDir;
 
 use crate::program::Program;
@@ -35,6 +35,11 @@ impl Host {
         let host = Self { scratch, name };
         host.program("ip").args(["link", "set", "lo", "up"]).ok();
         host
+    }
+
+    /// Takes a mount of the machine away from this host; one that is not there need not go.
+    pub fn lose(&self, mount: &str) {
+        let _not_mounted = unmount(mount, UnmountFlags::DETACH);
     }
 
     /// A name that no other test on this machine has at the same time.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use api_server::{Address, SocketGroup};
-use engine::{EngineOptions, NetworkOptions, StorageBackend};
+use engine::{EngineOptions, NetworkOptions, RuntimeOptions, StorageBackend};
 use lexopt::{Arg, ValueExt as _};
 use tracing::Level;
 
@@ -23,6 +23,8 @@ Options:
       --storage-backend KIND   auto, erofs, erofs-loop or directories (default auto)
       --bridge-subnet SUBNET   The default bridge's network, such as 172.17.0.0/16 (default: one that is free)
       --runtime FILE           The conex-runtime program (default: beside this program)
+      --add-runtime NAME=PATH  Another OCI runtime for containers; may be repeated (runc and crun are known where they are installed)
+      --default-runtime NAME   The runtime of containers that ask for none (default conex)
       --tlscacert FILE         Accept TCP clients with a certificate of this authority
       --tlscert FILE           The certificate to show to TCP clients
       --tlskey FILE            Its key
@@ -94,6 +96,8 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("storage-backend") => given.storage = storage(&text(&mut parser)?)?,
             Arg::Long("bridge-subnet") => given.subnet = Some(text(&mut parser)?),
             Arg::Long("runtime") => given.runtime = Some(path(&mut parser)?),
+            Arg::Long("add-runtime") => given.runtimes.add(&text(&mut parser)?).map_err(engine_error)?,
+            Arg::Long("default-runtime") => given.runtimes.default = Some(text(&mut parser)?),
             Arg::Long("tlscacert") => given.tls.authority = Some(path(&mut parser)?),
             Arg::Long("tlscert") => given.tls.certificate = Some(path(&mut parser)?),
             Arg::Long("tlskey") => given.tls.key = Some(path(&mut parser)?),
@@ -117,6 +121,7 @@ struct Given {
     storage: StorageBackend,
     subnet: Option<String>,
     runtime: Option<PathBuf>,
+    runtimes: RuntimeOptions,
     tls: Tls,
     verify: bool,
     insecure: bool,
@@ -143,6 +148,7 @@ impl Given {
                     Some(runtime) => runtime,
                     None => beside().ok_or(OptionsError::NoRuntime)?,
                 },
+                runtimes: self.runtimes,
             },
             addresses,
             group: self.group,
@@ -175,7 +181,11 @@ fn level(text: &str) -> Result<Level, OptionsError> {
 }
 
 fn storage(text: &str) -> Result<StorageBackend, OptionsError> {
-    StorageBackend::parse(text).map_err(|error| OptionsError::Engine(error.to_string()))
+    StorageBackend::parse(text).map_err(engine_error)
+}
+
+fn engine_error(error: engine::model::EngineError) -> OptionsError {
+    OptionsError::Engine(error.to_string())
 }
 
 /// `conex-runtime` in the folder of this program.
@@ -220,6 +230,8 @@ mod tests {
             ("--name way_too_long", "invalid name"),
             ("--log-level loud", "log level"),
             ("--storage-backend x", "storage backend"),
+            ("--add-runtime x", "invalid runtime argument: x"),
+            ("--add-runtime x=/a --add-runtime x=/b", "already defined"),
             ("-H ftp://x", "cannot listen"),
         ] {
             assert!(options(words).unwrap_err().contains(message), "{words}");

@@ -34,6 +34,7 @@ impl Engine {
         merge_image(&mut spec, &image)?;
         let command = command_of(&spec)?;
         self.resolve_references(&mut spec)?;
+        spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
         let mounts = checked_sources(mounts).await?;

@@ -56,7 +56,7 @@ pub(crate) use recover::find_exec_exit;
 use start::HeldAttach;
 pub(crate) use start::log_path;
 pub(crate) use validate::parse_set;
-pub(crate) use view::{RUNTIME_NAME, network_of};
+pub(crate) use view::network_of;
 
 use crate::engine::{Engine, blocking};
 use crate::model::{

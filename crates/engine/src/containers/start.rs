@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
-    StdinMode, Stdio, WindowSize,
+    SeccompProgram, StdinMode, Stdio, WindowSize,
 };
 use network::{Attachment, Mac, Place};
-use oci::runtime::LinuxDeviceType;
+use oci::runtime::{LinuxDeviceType, Spec};
 
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
@@ -17,6 +17,7 @@ use super::relay::Relays;
 use crate::engine::Inner;
 use crate::model::{ContainerSpec, EngineError, LogCompression, LogDelivery, LogDriver, NetworkMode};
 use crate::monitors::Launched;
+use crate::runtimes::Runtime;
 use crate::spec::{
     self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, ResolvedDevice, SpecInput, UserMount,
     UserMountSource,
@@ -141,7 +142,7 @@ fn send(
     let shared_memory = super::shared_memory::prepare(inner, record)?;
     let devices = resolve_devices(&record.spec)?;
     let block_devices = resolve_block_devices(&record.spec)?;
-    let spec = spec::build(&SpecInput {
+    let mut spec = spec::build(&SpecInput {
         id: &record.id,
         engine_name: &inner.options.name,
         spec: &record.spec,
@@ -161,7 +162,11 @@ fn send(
         },
         host: &inner.host.spec,
     })?;
-    let seccomp = inner.filters.program(&record.spec, &inner.host.spec.capabilities)?;
+    let isolation = isolation(inner, record)?;
+    let seccomp = match &isolation {
+        Isolation::Native => inner.filters.program(&record.spec, &inner.host.spec.capabilities)?,
+        Isolation::Program { .. } => suit_program(inner, record, &mut spec)?,
+    };
     let mut fds: Vec<OwnedFd> = Vec::with_capacity(1 + attaches.len());
     let network_namespace = network.namespace.map(|namespace| push(&mut fds, namespace));
     let attaches =
@@ -179,12 +184,38 @@ fn send(
         socket: inner.monitor_socket(&record.id),
         network_namespace,
         attaches,
-        isolation: Isolation::Native,
+        isolation,
     };
     inner
         .monitors
         .launch(launch, fds)
         .map_err(|error| EngineError::system("cannot start the container's monitor", error))
+}
+
+/// Who runs the container.
+fn isolation(inner: &Inner, record: &ContainerRecord) -> Result<Isolation, EngineError> {
+    let asked = &record.spec.runtime;
+    let path = match inner.runtimes.find(if asked.is_empty() { crate::runtimes::OWN } else { asked })? {
+        Runtime::Own => return Ok(Isolation::Native),
+        Runtime::Program(path) => path,
+    };
+    Ok(Isolation::Program {
+        state_dir: inner.runtime_state_dir(path.file_name().unwrap_or_default()),
+        bundle: inner.bundle_dir(&record.id),
+        path,
+        args: Vec::new(),
+    })
+}
+
+/// Says in the configuration what our own runtime is told beside it; there is no compiled filter for others.
+fn suit_program(
+    inner: &Inner,
+    record: &ContainerRecord,
+    spec: &mut Spec,
+) -> Result<Option<SeccompProgram>, EngineError> {
+    spec::suit_programs(spec);
+    spec.linux.get_or_insert_default().seccomp = inner.filters.rules(&record.spec, &inner.host.spec.capabilities)?;
+    Ok(None)
 }
 
 fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {

@@ -54,9 +54,6 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
             "could not select device driver \"{request}\": HostConfig.DeviceRequests is not built"
         )));
     }
-    if !matches!(spec.runtime.as_str(), "" | "conex" | "runc") {
-        return Err(EngineError::invalid(format!("unknown or invalid runtime name: {}", spec.runtime)));
-    }
     refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")?;
     endpoints(spec)
 }
@@ -451,10 +448,6 @@ mod tests {
                 "network web not found",
             ),
             (ContainerSpec { links: vec!["a".into()], ..ContainerSpec::default() }, "HostConfig.Links is not built"),
-            (
-                ContainerSpec { runtime: "kata".into(), ..ContainerSpec::default() },
-                "unknown or invalid runtime name: kata",
-            ),
             (
                 ContainerSpec { auto_remove: true, restart: RestartPolicy::Always, ..ContainerSpec::default() },
                 "can't create 'AutoRemove'",

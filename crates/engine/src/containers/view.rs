@@ -15,9 +15,6 @@ use crate::model::{
     HostPort, LogDriver, NetworkMode, Port, Protocol,
 };
 
-/// The name of our own runtime.
-pub(crate) const RUNTIME_NAME: &str = "conex";
-
 /// A container's view.
 pub(super) fn of(
     inner: &Inner,
@@ -66,10 +63,15 @@ pub(super) fn of(
             },
         },
         graph: GraphPaths { driver: inner.host.storage_driver.to_owned(), upper: path("upper"), work: path("work") },
-        runtime: RUNTIME_NAME.into(),
+        runtime: runtime_of(&record.spec).to_owned(),
         platform: "linux".into(),
         cgroupns: if record.private_cgroup_namespace { "private" } else { "host" },
     }
+}
+
+/// The name of a container's runtime; records from before there was a choice have none.
+fn runtime_of(spec: &ContainerSpec) -> &str {
+    if spec.runtime.is_empty() { crate::runtimes::OWN } else { &spec.runtime }
 }
 
 /// The name and the driver of a container's network; none when it shares another container's.

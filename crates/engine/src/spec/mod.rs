@@ -22,6 +22,8 @@ use crate::model::{
 
 /// Runtime-spec version that the result keeps to.
 const OCI_VERSION: &str = "1.2.0";
+/// What every other runtime understands.
+const OLD_OCI_VERSION: &str = "1.0.2";
 /// Where `--init`'s program is in the container, as in Docker.
 pub(crate) const INIT_TARGET: &str = "/sbin/docker-init";
 /// Docker's size of /dev/shm.
@@ -118,6 +120,17 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Spec, EngineError> {
         linux: Some(linux(input)?),
         ..Spec::default()
     })
+}
+
+/// Puts a specification into the words of runtimes that are older than it.
+pub(crate) fn suit_programs(spec: &mut Spec) {
+    // crun refuses versions that it does not know, and what is newer is not used beyond what follows.
+    OLD_OCI_VERSION.clone_into(&mut spec.oci_version);
+    if !spec.domainname.is_empty() {
+        // Docker's way: the field is of 1.1 and silently ignored before.
+        let domainname = std::mem::take(&mut spec.domainname);
+        spec.linux.get_or_insert_default().sysctl.insert("kernel.domainname".into(), domainname);
+    }
 }
 
 /// The process of an exec in this container.

@@ -184,6 +184,7 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         name: name.into(),
         storage: StorageBackend::Automatic,
         network: NetworkOptions::default(),
+        runtimes: Default::default(),
         runtime: runtime_program(),
     }
 }

@@ -20,13 +20,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use cgroups::{Cgroup, OomWatch};
 use monitor_protocol::{CgroupDriver, Exec, Failure, FailureKind, Identity, Launch, Rootfs, Stats, Waiting, socket};
 use oci::runtime::{ConsoleSize, LinuxNamespaceType, LinuxResources, Process, Spec};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use serde::Deserialize;
 
-use super::{Started, Surroundings};
+use super::{Started, Surroundings, stats};
 use crate::failure;
 use crate::stdio::ProcessEnds;
 
@@ -54,6 +55,10 @@ pub(crate) struct Container {
     root: PathBuf,
     mounted: bool,
     cgroup_driver: CgroupDriver,
+    /// Where the runtime has put it, for what it is not asked for.
+    cgroup: Option<Cgroup>,
+    oom: Option<OomWatch>,
+    oom_kills: u64,
     /// Named in the configuration by its number here, so it must stay open until the container has joined it.
     _network_namespace: Option<OwnedFd>,
 }
@@ -100,17 +105,34 @@ impl Container {
         become_subreaper()?;
         make_dir(&runtime.bundle)?;
         let root = mount_root(&runtime.bundle, &launch.rootfs)?;
-        let container = Container {
+        let mut container = Container {
             id: launch.id.clone(),
             pid: 0,
             mounted: matches!(launch.rootfs, Rootfs::Overlay { .. }),
             root,
             cgroup_driver: launch.cgroup_driver,
+            cgroup: None,
+            oom: None,
+            oom_kills: 0,
             _network_namespace: network_namespace,
             runtime,
         };
-        container.write_spec(launch)?;
-        Ok(container)
+        container.forget_the_last();
+        match container.write_spec(launch) {
+            Ok(()) => Ok(container),
+            Err(failure) => {
+                container.unmake()?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What the runtime remembers of a container of this name whose monitor was killed before it could delete it.
+    fn forget_the_last(&mut self) {
+        if self.runtime.state_dir.join(&self.id).exists() {
+            // Creating will tell what is wrong.
+            let _ = self.run(&["delete", "--force"], &[]);
+        }
     }
 
     fn write_spec(&self, launch: &mut Launch) -> Result<(), Failure> {
@@ -143,6 +165,8 @@ impl Container {
         let bundle = self.runtime.bundle.clone();
         let started = self.start_process(&["create", "--bundle", path_text(&bundle)?], ends)?;
         self.pid = started.pid;
+        // Before the start, as the process may end at once. A runtime without cgroups has no numbers, and runs all the same.
+        self.cgroup = Cgroup::of_process(self.pid).ok();
         self.run(&["start"], &[])?;
         Ok(started)
     }
@@ -196,8 +220,13 @@ impl Container {
     }
 
     pub(crate) fn stats(&self) -> Result<Stats, Failure> {
-        let message = format!("the numbers of a container that {} runs are not supported", self.runtime.path.display());
-        Err(failure::new(FailureKind::Unsupported, "stats", message))
+        let no_cgroup = || {
+            let message = format!("{} has put the container into no cgroup", self.runtime.path.display());
+            failure::new(FailureKind::Unsupported, "stats", message)
+        };
+        let cgroup = self.cgroup.as_ref().ok_or_else(no_cgroup)?;
+        let counted = cgroup.stats().map_err(|error| failure::other("stats", &error))?;
+        Ok(stats::of(counted, stats::version(cgroup), self.pid))
     }
 
     pub(crate) fn rootfs(&self) -> Result<OwnedFd, Failure> {
@@ -205,15 +234,20 @@ impl Container {
         rustix::fs::open(&self.root, flags, Mode::empty()).map_err(|errno| failure::other("rootfs", &errno))
     }
 
-    /// The runtime has the cgroup, and tells nobody of its events.
-    pub(crate) fn watch(&mut self) {}
+    pub(crate) fn watch(&mut self) {
+        self.oom = self.cgroup.as_ref().and_then(|cgroup| cgroup.watch_oom().ok().flatten());
+    }
 
     pub(crate) fn oom_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.oom.as_ref().map(AsFd::as_fd)
     }
 
     pub(crate) fn take_oom(&mut self) -> bool {
-        false
+        if let Some(watch) = &self.oom {
+            watch.drain();
+        }
+        let kills = self.cgroup.as_ref().and_then(|cgroup| Cgroup::oom_kills(cgroup).ok()).unwrap_or(0);
+        kills > std::mem::replace(&mut self.oom_kills, kills)
     }
 
     pub(crate) fn init_exited(&mut self) {
@@ -223,11 +257,16 @@ impl Container {
 
     pub(crate) fn delete(self) -> Result<(), Failure> {
         let deleted = self.run(&["delete", "--force"], &[]).map(drop);
+        self.unmake()?;
+        deleted
+    }
+
+    /// Takes the bundle away.
+    fn unmake(&self) -> Result<(), Failure> {
         if self.mounted {
             unmount(&self.root, UnmountFlags::DETACH).map_err(|errno| failure::other("rootfs", &errno))?;
         }
-        fs::remove_dir_all(&self.runtime.bundle).map_err(|error| failure::other("bundle", &error))?;
-        deleted
+        fs::remove_dir_all(&self.runtime.bundle).map_err(|error| failure::other("bundle", &error))
     }
 
     /// Runs a step that leaves a process behind, and finds out which.
