@@ -12,6 +12,14 @@ fn engine(arguments: &[&str]) -> Engine {
     engine
 }
 
+/// Removes the containers and ends the engine. crun takes the empty folder in the place of the v2 hierarchy for one, and leaves the
+/// parent of its cgroups there.
+fn finish(engine: Engine) {
+    engine.docker(["rm", "-f"]).args(engine.docker(["ps", "-aq"]).ok().lines()).run();
+    let _not_there = std::fs::remove_dir_all(std::path::Path::new("/sys/fs/cgroup/unified").join(engine.host().name()));
+    engine.finish();
+}
+
 #[test]
 fn runc_runs_containers() {
     every_verb_works("runc");
@@ -36,7 +44,7 @@ fn every_verb_works(runtime: &str) {
         0,
         "a bundle is left"
     );
-    engine.finish();
+    finish(engine);
 }
 
 /// Output, exit codes, input, a terminal, and what the configuration says.
@@ -45,7 +53,7 @@ fn one_shots(engine: &Engine, runtime: &str) {
     let output = run(&["busybox", "sh", "-c", "cat; echo err >&2; exit 7"]).input("in").run().expect_code(7);
     assert_eq!((output.text().as_str(), output.error_text().as_str()), ("in", "err"));
     let missing = run(&["busybox", "nosuchprogram"]).fails(127);
-    assert!(missing.contains("executable file not found in $PATH"), "{missing}");
+    assert!(missing.contains("nosuchprogram") && missing.contains("not found in $PATH"), "{missing}");
     run(&["busybox", "/etc/passwd"]).fails(126);
     let script = "grep Seccomp: /proc/self/status | cut -f2; id -u; cat /proc/sys/kernel/domainname; ls /sys/class/net";
     let words =
@@ -108,7 +116,7 @@ fn a_monitor_that_is_killed_leaves_nothing_in_the_way() {
     assert_eq!(engine.docker(["wait", "one"]).ok(), "255");
     engine.docker(["start", "one"]).ok();
     assert_eq!(engine.docker(["exec", "one", "echo", "again"]).ok(), "again");
-    engine.finish();
+    finish(engine);
 }
 
 #[test]
@@ -140,5 +148,5 @@ fn runtimes_are_configured_in_dockers_way() {
         let error = engine.docker(["run", "--rm", "--runtime", name, "busybox", "true"]).fails(125);
         assert!(error.contains(&format!("unknown or invalid runtime name: {name}")), "{error}");
     }
-    engine.finish();
+    finish(engine);
 }

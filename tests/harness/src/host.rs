@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
 
 use crate::program::Program;
@@ -37,9 +37,11 @@ impl Host {
         host
     }
 
-    /// Takes a mount of the machine away from this host; one that is not there need not go.
-    pub fn lose(&self, mount: &str) {
-        let _not_mounted = unmount(mount, UnmountFlags::DETACH);
+    /// Takes a mount of the machine away from this host, and leaves an empty folder of its own there.
+    pub fn lose(&self, folder: &str) {
+        if unmount(folder, UnmountFlags::DETACH).is_ok() {
+            mount("tmpfs", folder, "tmpfs", MountFlags::empty(), None).expect("end-to-end tests run as root");
+        }
     }
 
     /// A name that no other test on this machine has at the same time.

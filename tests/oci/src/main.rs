@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says what it skips")]
 
 mod commands;
+mod engines;
 mod exec;
 mod filesystem;
 mod hooks;
