@@ -15,6 +15,7 @@ struct Needed {
 const FOR_TESTS: &[Needed] = &[
     Needed { program: "busybox", package: "busybox-static" },
     Needed { program: "mkfs.erofs", package: "erofs-utils" },
+    Needed { program: "mkfs.ext4", package: "e2fsprogs" },
     Needed { program: "debootstrap", package: "debootstrap" },
     Needed { program: "nft", package: "nftables" },
     Needed { program: "ip", package: "iproute2" },

@@ -40,6 +40,8 @@ pub struct ImageStore {
 struct State {
     images: BTreeMap<ImageId, (StoredImage, Arc<ImageConfig>)>,
     references: BTreeMap<Reference, NamedImage>,
+    /// Set while the names on the disk may be others: a write of them has failed, perhaps only after it had replaced the file.
+    references_unsure: bool,
     damaged: BTreeMap<ImageId, String>,
     /// Layers to look at when the next chance comes.
     doubtful_layers: HashSet<DiffId>,
@@ -223,9 +225,13 @@ impl ImageStore {
         let mut state = self.lock();
         // An image that is here keeps its record: when it came does not change because it comes again.
         if !state.images.contains_key(&id) {
-            self.disk.write_image(&id, &stored)?;
-            state.damaged.remove(&id);
-            state.images.insert(id, (stored, config));
+            let written = self.disk.write_image(&id, &stored);
+            // A write that failed late may have left its record, which must not outlive the layers: it goes, or the image stays.
+            if written.is_ok() || self.disk.remove_image(&id).is_err() {
+                state.damaged.remove(&id);
+                state.images.insert(id, (stored, config));
+            }
+            written?;
         }
         self.add_references(&mut state, &id, references, tagged)?;
         Ok(self.publish(&state, &id))
@@ -260,7 +266,13 @@ impl ImageStore {
         for reference in references {
             next.insert(looked_up(reference), NamedImage { image: *id, tagged });
         }
+        self.write_references(state, next)
+    }
+
+    fn write_references(&self, state: &mut State, next: BTreeMap<Reference, NamedImage>) -> Result<(), StoreError> {
+        state.references_unsure = true;
         self.disk.write_references(&next)?;
+        state.references_unsure = false;
         state.references = next;
         Ok(())
     }
@@ -277,15 +289,20 @@ impl ImageStore {
     /// an image, and both are seen and can be removed.
     fn carry_out(&self, state: &mut State, removing: Removing<'_>) -> Result<Vec<Removal>, StoreError> {
         let Removing { untagged, deleted, removals, .. } = removing;
-        if !untagged.is_empty() {
+        if !untagged.is_empty() || state.references_unsure {
             let mut next = state.references.clone();
             next.retain(|reference, _| !untagged.contains(reference));
-            self.disk.write_references(&next)?;
-            state.references = next;
+            self.write_references(state, next)?;
         }
         for image in &deleted {
-            self.disk.remove_image(&image.id)?;
+            let removed = self.disk.remove_image(&image.id);
             state.images.remove(&image.id);
+            if let Err(error) = removed {
+                // Nobody knows what is left: removing it again finishes it, loading it again writes it anew.
+                state.damaged.insert(image.id, format!("its removal has failed: {error}"));
+                self.catalogue.store(Arc::new(state.catalogue()));
+                return Err(error.into());
+            }
             state.doubtful_layers.extend(&image.layers);
         }
         self.catalogue.store(Arc::new(state.catalogue()));
@@ -305,8 +322,7 @@ impl ImageStore {
                 removals.push(Removal::Untagged { reference: reference.clone(), image: *id });
             }
         }
-        self.disk.write_references(&next)?;
-        state.references = next;
+        self.write_references(state, next)?;
         if !state.references.values().any(|named| named.image == *id) {
             self.disk.remove_image(id)?;
             state.damaged.remove(id);

@@ -4,6 +4,7 @@
 
 mod builtin;
 mod crash;
+mod cuts;
 mod fixtures;
 mod hostile;
 mod import;
