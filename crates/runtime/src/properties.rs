@@ -12,6 +12,8 @@ use crate::error::{Context, Error, Result, Stage};
 
 /// The largest CPU or node number that a list may name.
 const MAX_NUMBER: usize = 8191;
+/// The longest list that is read: every number by itself, and a few more.
+const MAX_LIST_BYTES: usize = 64 << 10;
 
 /// Refuses what can be seen to be wrong without trying.
 pub(crate) fn check(process: &Process) -> Result<()> {
@@ -182,6 +184,9 @@ pub(crate) fn set_cpus(list: &str) -> Result<()> {
 
 /// A list as `0-3,7` as a bit mask in words of 64.
 fn parse_list(list: &str) -> Result<Vec<u64>> {
+    if list.len() > MAX_LIST_BYTES {
+        return Err(Error::new(Stage::Spec, format!("a list of numbers has {} bytes", list.len())));
+    }
     let wrong = || Error::new(Stage::Spec, format!("{list:?} is not a list of numbers as 0-3,7"));
     let number =
         |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number <= MAX_NUMBER).ok_or_else(wrong);
