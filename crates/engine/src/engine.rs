@@ -177,7 +177,7 @@ fn make_dirs(options: &EngineOptions) -> Result<(), EngineError> {
     let dirs = [
         (options.root.clone(), 0o711),
         (options.root.join("containers"), 0o700),
-        (options.root.join("volumes"), 0o711),
+        (options.root.join("volumes"), 0o700),
         (options.run.clone(), 0o711),
         (options.run.join("monitors"), 0o700),
     ];
