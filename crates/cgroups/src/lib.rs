@@ -21,6 +21,9 @@ mod controller;
 mod devices;
 mod directory;
 mod freezer;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod host;
 mod limits;

@@ -64,6 +64,12 @@ impl DevicePlan {
         Ok(DevicePlan { devices })
     }
 
+    /// Where the devices go.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.devices.iter().map(|device| device.path.as_path())
+    }
+
     /// Fills `/dev`, which `dev` is open on.
     pub(crate) fn fill_dev(&self, root: Root<'_>, dev: BorrowedFd<'_>) -> Result<()> {
         for device in self.devices.iter().filter(|device| device.path.starts_with("/dev")) {

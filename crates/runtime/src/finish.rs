@@ -83,6 +83,14 @@ impl CapabilityPlan {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl CapabilityPlan {
+    /// Whether no set has more than this.
+    pub(crate) fn is_within(&self, mask: u64) -> bool {
+        (self.bounding | self.effective | self.permitted | self.inheritable | self.ambient) & !mask == 0
+    }
+}
+
 /// Checks what can be checked of a process before anything is made.
 pub(crate) fn check(process: &Process) -> Result<()> {
     if process.args.is_empty() {

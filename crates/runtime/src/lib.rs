@@ -30,6 +30,9 @@ mod error;
 mod exec;
 mod features;
 mod finish;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hooks;
 mod id_maps;
 mod init;

@@ -168,11 +168,9 @@ pub(crate) struct AttachedRoot {
 pub(crate) fn attach(prepared: PreparedRoot<'_>, propagation: Option<RootfsPropagation>) -> Result<AttachedRoot> {
     let failed = |what: &'static str| move || what;
     let shared = matches!(propagation, Some(RootfsPropagation::Shared | RootfsPropagation::Rshared));
-    let host_root = CWD;
     if shared {
         let attr = MountAttr { propagation: PROPAGATION_PRIVATE, ..MountAttr::default() };
-        set_attributes_at(host_root, c"/", Reach::One, &attr)
-            .context(Stage::Rootfs, failed("cannot make / private"))?;
+        set_attributes_at(CWD, c"/", Reach::One, &attr).context(Stage::Rootfs, failed("cannot make / private"))?;
     }
     let (mount, mut pristine, place) = match prepared {
         PreparedRoot::Detached { mount, pristine } => {

@@ -70,7 +70,7 @@ fn normalize(name: &str) -> String {
 }
 
 /// The file of a parameter below the root of a procfs.
-fn file_of(name: &str) -> PathBuf {
+pub(crate) fn file_of(name: &str) -> PathBuf {
     let swapped = |letter| match letter {
         '.' => '/',
         '/' => '.',
