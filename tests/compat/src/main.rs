@@ -3,6 +3,7 @@
 //! One file a topic. Every test has its own engine in its own namespaces ([`harness::Engine`]) and ends with
 //! `finish`, which fails if anything is left behind.
 
+mod attacks;
 mod cli;
 mod exec;
 mod images;

@@ -231,3 +231,63 @@ fn a_bind_over_a_link_that_leads_nowhere_goes_where_it_leads() {
     std::os::unix::fs::symlink("../run/resolve/stub.conf", bundle.root().join("etc/resolv.conf")).unwrap();
     assert_eq!(bundle.mount("/etc/resolv.conf", "bind", &path, &["bind"]).output("cat /etc/resolv.conf"), "content");
 }
+
+/// Any words that mount(8) knows, against what the kernel shows of the mounts that mount(8) makes of them.
+#[test]
+fn options_mean_what_they_mean_to_mount() {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    let flags = proptest::sample::select(vec![
+        "ro",
+        "rw",
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noexec",
+        "exec",
+        "nodiratime",
+        "diratime",
+        "nosymfollow",
+        "sync",
+        "dirsync",
+        "async",
+    ]);
+    // Of several about access times mount(8) takes the strictest, and the specification is silent.
+    let access_time = proptest::sample::select(vec!["noatime", "relatime", "strictatime", "defaults"]);
+    let words = (proptest::collection::vec(flags, 0..6), access_time).prop_map(|(mut words, last)| {
+        words.push(last);
+        words
+    });
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let cases: Vec<Vec<&str>> = (0..60).map(|_| words.new_tree(&mut runner).unwrap().current()).collect();
+    let mut bundle = Bundle::new();
+    let folder = bundle.folder.path().join("oracle");
+    for (number, words) in cases.iter().enumerate() {
+        let place = folder.join(number.to_string());
+        std::fs::create_dir_all(&place).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &words.join(","), "tmpfs"])
+            .arg(&place)
+            .status();
+        assert!(mount.unwrap().success(), "{words:?}");
+        bundle = bundle.mount(&format!("/oracle/{number}"), "tmpfs", Path::new("tmpfs"), words);
+    }
+    let ours = shown(&bundle.output("cat /proc/self/mountinfo"), "/oracle/");
+    let theirs = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let theirs = shown(&theirs, &format!("{}/", folder.display()));
+    assert_eq!((ours.len(), theirs.len()), (cases.len(), cases.len()));
+    for ((ours, theirs), words) in ours.iter().zip(&theirs).zip(&cases) {
+        assert_eq!(ours, theirs, "{words:?}");
+    }
+}
+
+/// The options of the mounts below a path, in their order: those of the mount, and whether its file system writes at once.
+fn shown(mountinfo: &str, below: &str) -> Vec<(String, bool, bool)> {
+    let lines = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = lines.filter(|fields| fields[4].starts_with(below)).map(|fields| {
+        let of_file_system: Vec<&str> = fields.last().unwrap().split(',').collect();
+        (fields[5].to_owned(), of_file_system.contains(&"sync"), of_file_system.contains(&"dirsync"))
+    });
+    found.collect()
+}
