@@ -1,6 +1,6 @@
 //! Images.
 
-use docker_api::image::{DeleteItem, HistoryItem, Inspect, PruneReport, Summary};
+use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, PruneReport, Summary};
 use docker_api::progress::Message;
 use docker_api::{AuthConfig, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
 
@@ -79,6 +79,12 @@ impl Client {
     pub fn image_prune(&self, filters: &Filters) -> Result<PruneReport> {
         let query = QueryBuilder::new().with_filters(filters).build();
         self.document(Request::post(format!("/images/prune{query}")))
+    }
+
+    /// Looks at every image and layer again, and repairs what can be made from what is whole.
+    pub fn image_verify(&self, repair: bool) -> Result<Lines<Check>> {
+        let query = QueryBuilder::new().with_flag("repair", repair).build();
+        self.send(Request::post(format!("/images/verify{query}"))).map(|answer| Lines::new(answer.body))
     }
 
     /// Reads images from a tar, which may be compressed.

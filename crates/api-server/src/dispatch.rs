@@ -6,7 +6,9 @@ use hyper::body::Incoming;
 
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
-use crate::handlers::{archive, containers, execs, images, networks, streams, system, unsupported, volumes, websocket};
+use crate::handlers::{
+    archive, containers, execs, images, networks, streams, system, unsupported, verify, volumes, websocket,
+};
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
 use crate::request::Request;
@@ -80,6 +82,7 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ImageCreate => images::create(engine, request).await,
         Route::ImageLoad => images::load(engine, request),
         Route::ImagePrune => images::prune(engine, &request).await,
+        Route::ImageVerify => Ok(verify::images(engine, &request)),
         Route::ImageSave => images::save(engine, request.query.all("names").map(str::to_owned).collect()).await,
         Route::ImageSaveOne(name) => images::save(engine, vec![name]).await,
         Route::ImageInspect(name) => images::inspect(engine, &name, &request),

@@ -52,6 +52,24 @@ impl Summary {
     }
 }
 
+/// One line of the answer to `POST /images/verify`, which is Conex's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Check {
+    /// `image` or `layer`.
+    pub kind: String,
+    /// The image's id or the layer's diff-id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The images that need it.
+    pub images: Vec<String>,
+    /// `whole`, `repaired` or `damaged`.
+    pub verdict: String,
+    /// What is, or was, wrong.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
 /// Everything about an image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

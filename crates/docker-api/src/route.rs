@@ -59,6 +59,8 @@ pub enum Route {
     ImageCreate,
     ImageLoad,
     ImagePrune,
+    /// Of Conex alone: `POST /images/verify`.
+    ImageVerify,
     ImageSearch,
     ImageSave,
     ImageSaveOne(String),
@@ -252,6 +254,7 @@ fn find_image(method: &str, rest: &str) -> Option<Route> {
         ("POST", "create") => Route::ImageCreate,
         ("POST", "load") => Route::ImageLoad,
         ("POST", "prune") => Route::ImagePrune,
+        ("POST", "verify") => Route::ImageVerify,
         ("POST", _) => return find_action(rest, &[("/push", Route::ImagePush), ("/tag", Route::ImageTag)]),
         ("DELETE", _) => Route::ImageRemove(rest.to_owned()),
         _ => return None,

@@ -30,6 +30,7 @@ mod runtimes;
 mod spec;
 mod store;
 mod system;
+mod verification;
 mod volumes;
 
 pub use containers::{PendingAttach, Waiter};
@@ -40,6 +41,7 @@ pub use images::{ByteStream, InputStream, ProgressStream};
 pub use logs::LogStream;
 pub use options::{EngineOptions, NetworkOptions, StorageBackend};
 pub use runtimes::RuntimeOptions;
+pub use verification::{CheckStream, ImageRepair};
 
 /// Random bytes for ids and names.
 pub(crate) fn random_bytes<const LENGTH: usize>() -> [u8; LENGTH] {

@@ -77,6 +77,11 @@ impl Catalogue {
         Catalogue { images, references, children, damaged }
     }
 
+    /// Images that were found damaged, and why.
+    pub(crate) fn damaged(&self) -> &BTreeMap<ImageId, String> {
+        &self.damaged
+    }
+
     /// Every whole image, in the order of their ids.
     pub fn images(&self) -> impl Iterator<Item = &Arc<Image>> {
         self.images.values()

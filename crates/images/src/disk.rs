@@ -131,7 +131,7 @@ impl Disk {
         Ok(contents)
     }
 
-    fn read_image(&self, id: &ImageId) -> Result<StoredImage, String> {
+    pub(crate) fn read_image(&self, id: &ImageId) -> Result<StoredImage, String> {
         let record = durable::load(&self.records.join(record_name(id))).map_err(|error| describe(&error))?;
         let bytes = durable::read(&self.blobs.join(id.hex())).map_err(|error| describe(&error))?;
         if ImageId::of_config(&bytes) != *id {
@@ -203,7 +203,7 @@ fn id_of_record(name: &str) -> Option<ImageId> {
 }
 
 /// An error with its causes on one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

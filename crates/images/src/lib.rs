@@ -42,6 +42,7 @@ mod store;
 mod testing;
 mod time;
 mod usage;
+mod verify;
 
 pub use builtin::HELLO;
 pub use catalogue::{Catalogue, Damage, ResolveError};
@@ -62,3 +63,4 @@ pub use remove::{
 pub use save::SaveError;
 pub use store::{ImageStore, Lease, OpenError, StoreError, TagError};
 pub use usage::{ImageUsage, Usage};
+pub use verify::{Repair, Verdict, Verified, VerifySubject};

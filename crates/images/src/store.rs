@@ -168,6 +168,11 @@ impl ImageStore {
         crate::usage::usage(&self.catalogue.load(), &self.containers())
     }
 
+    /// Reads an image's files again; why they are not what was stored.
+    pub(crate) fn stored_config(&self, id: &ImageId) -> Result<(), String> {
+        self.disk.read_image(id).map(drop)
+    }
+
     /// Keeps all layers that are here from being deleted, until it is dropped.
     pub fn lease(&self) -> Lease {
         *lock(&self.leases) += 1;

@@ -25,6 +25,7 @@ use archive::unpack::{Privileges, unpack};
 use durable::Lock;
 use oci::{DiffId, Digest};
 
+use crate::corrupt::Corrupt;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::skeleton::{self, Skeleton};
 use crate::{
@@ -47,6 +48,7 @@ struct Trees {
     dir: PathBuf,
     privileges: Privileges,
     next_work: AtomicU64,
+    corrupt: Corrupt,
 }
 
 impl Directories {
@@ -54,7 +56,7 @@ impl Directories {
         let (dir, empty) = (layers.join("unpacked"), mounts.join("empty"));
         durable::create_dir(&dir, DIR_MODE)?;
         durable::create_dir(&empty, DIR_MODE)?;
-        let trees = Trees { dir, privileges: privileges(), next_work: AtomicU64::new(0) };
+        let trees = Trees { dir, privileges: privileges(), next_work: AtomicU64::new(0), corrupt: Corrupt::default() };
         trees.sweep()?;
         Ok(Directories { trees: Arc::new(trees), empty, _lock: lock })
     }
@@ -104,6 +106,18 @@ impl Trees {
         skeleton.tar(dir).map_err(Error::io("start a thread for", &root))
     }
 
+    /// Takes the layer away; its name goes first and at once.
+    fn discard(&self, layer: &DiffId) -> Result<(), Error> {
+        let (place, work) = (self.layer(layer), self.work(layer));
+        match durable::rename(&place, &work) {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => fs::remove_dir_all(&work).map_err(Error::io("remove", &work)),
+        }?;
+        self.corrupt.forget(layer);
+        Ok(())
+    }
+
     fn build(&self, layer: &StagedLayer, work: &Path) -> Result<(), Error> {
         let (root, skeleton) = (work.join("root"), work.join("skeleton"));
         for dir in [work, &root] {
@@ -122,11 +136,14 @@ impl Trees {
 impl Commit for Trees {
     fn commit(&self, layer: StagedLayer) -> Result<(), Error> {
         let place = self.layer(&layer.diff_id);
-        if place.exists() {
+        let is_corrupt = self.corrupt.contains(&layer.diff_id);
+        if place.exists() && !is_corrupt {
             return Ok(());
         }
         let work = self.work(&layer.diff_id);
-        let built = self.build(&layer, &work).and_then(|()| match durable::rename(&work, &place) {
+        let ready =
+            self.build(&layer, &work).and_then(|()| if is_corrupt { self.discard(&layer.diff_id) } else { Ok(()) });
+        let built = ready.and_then(|()| match durable::rename(&work, &place) {
             // Somebody else was faster with the same layer.
             Err(_) if place.exists() => Ok(()),
             result => result.map_err(Error::from),
@@ -156,7 +173,7 @@ impl Snapshotter for Directories {
     }
 
     fn has(&self, layer: &DiffId) -> bool {
-        self.trees.layer(layer).exists()
+        self.trees.layer(layer).exists() && !self.trees.corrupt.contains(layer)
     }
 
     fn size(&self, layer: &DiffId) -> Result<u64, Error> {
@@ -181,20 +198,22 @@ impl Snapshotter for Directories {
 
     fn verify(&self, layer: &DiffId) -> Result<(), Error> {
         let actual = index::hash(&mut self.trees.tar(layer)?).map_err(Error::io("read", &self.trees.layer(layer)))?;
-        if actual == *layer { Ok(()) } else { Err(Error::Corrupt { layer: *layer, actual }) }
+        let found = if actual == *layer { Ok(()) } else { Err(Error::Corrupt { layer: *layer, actual }) };
+        self.trees.corrupt.note(layer, &found);
+        found
+    }
+
+    fn rebuild_index(&self, layer: &DiffId) -> Result<(), Error> {
+        // Unpacked files need none.
+        self.trees.skeleton(layer).map(drop)
     }
 
     fn remove(&self, layer: &DiffId) -> Result<(), Error> {
-        let (place, work) = (self.trees.layer(layer), self.trees.work(layer));
-        match durable::rename(&place, &work) {
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(()) => fs::remove_dir_all(&work).map_err(Error::io("remove", &work)),
-        }
+        self.trees.discard(layer)
     }
 
     fn lower_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>, Error> {
-        upper::lower_dirs(layers, &self.empty, |layer| match self.has(layer) {
+        upper::lower_dirs(layers, &self.empty, |layer| match self.trees.layer(layer).exists() {
             true => Ok(self.trees.layer(layer).join("root")),
             false => Err(Error::NotFound { layer: *layer }),
         })

@@ -23,6 +23,7 @@ use archive::tar::Limits;
 use durable::{Lock, PathError, StagedFile};
 use oci::{DiffId, Digest};
 
+use crate::corrupt::Corrupt;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::{
     Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Snapshotter, Upper, index, mount, upper,
@@ -48,6 +49,7 @@ pub(crate) struct ErofsStore {
 #[derive(Debug)]
 struct Files {
     dir: PathBuf,
+    corrupt: Corrupt,
 }
 
 impl ErofsStore {
@@ -55,7 +57,7 @@ impl ErofsStore {
         let dir = layers.join("sha256");
         let made = durable::create_dir(&dir, DIR_MODE).and_then(|()| durable::sweep_temporaries(&dir)).map(drop);
         made.and_then(|()| durable::create_dir(&mounts.join("empty"), DIR_MODE))?;
-        let files = Arc::new(Files { dir });
+        let files = Arc::new(Files { dir, corrupt: Corrupt::default() });
         Ok(ErofsStore { files, mounts: mounts.to_owned(), backend, mounting: Mutex::new(()), _lock: lock })
     }
 
@@ -134,8 +136,14 @@ impl Files {
         }
     }
 
-    /// Makes an index from the stored tar alone.
+    /// Makes an index from the stored tar alone, and names it.
     fn rebuild_index(&self, layer: &DiffId, tar: &File) -> Result<File, Error> {
+        self.stage_index(layer, tar)?.commit(&format!("{}.erofs", layer.hex()))?;
+        let path = self.index(layer);
+        File::open(&path).map_err(Error::io("open", &path))
+    }
+
+    fn stage_index(&self, layer: &DiffId, tar: &File) -> Result<StagedFile, Error> {
         let path = self.tar(layer);
         let tree = index::read_tree(tar).map_err(|error| match archive::Refusal::of(&error) {
             Some(refusal) => Error::Refused(refusal.clone()),
@@ -144,9 +152,7 @@ impl Files {
         let tar_bytes = tar.metadata().map_err(Error::io("inspect", &path))?.len();
         let staged = StagedFile::create(&self.dir)?;
         index::write(&tree, layer, tar, tar_bytes, staged.file())?;
-        staged.commit(&format!("{}.erofs", layer.hex()))?;
-        let path = self.index(layer);
-        File::open(&path).map_err(Error::io("open", &path))
+        Ok(staged)
     }
 
     /// Removes the tar first: an index alone is no layer.
@@ -160,11 +166,20 @@ impl Files {
         durable::sync_dir(&self.dir)
     }
 
-    /// Hashes the tar again, and makes the index from it again.
+    /// Hashes the tar again, and compares the index with one made from it now.
     fn verify(&self, layer: &DiffId) -> Result<(), Error> {
         let tar = self.open_tar(layer)?;
         index::verify_tar(layer, &tar, &self.tar(layer))?;
-        self.rebuild_index(layer, &tar).map(drop)
+        let (kept, made) = (self.index(layer), self.stage_index(layer, &tar)?);
+        let same = match File::open(&kept) {
+            Ok(kept) => index::same_bytes(&kept, made.file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        match same.map_err(Error::io("read", &kept))? {
+            true => Ok(()),
+            false => Err(Error::DamagedIndex { layer: *layer }),
+        }
     }
 
     fn usage(&self, layer: DiffId) -> Result<LayerUsage, Error> {
@@ -190,7 +205,7 @@ fn parse_hex(hex: &str) -> Option<DiffId> {
 impl Commit for Files {
     /// Both files reach the disk before either is named, and the tar is named last: whoever finds it finds everything.
     fn commit(&self, layer: StagedLayer) -> Result<(), Error> {
-        if self.tar(&layer.diff_id).exists() {
+        if self.tar(&layer.diff_id).exists() && !self.corrupt.contains(&layer.diff_id) {
             return Ok(());
         }
         let staged_index = StagedFile::create(&self.dir)?;
@@ -200,7 +215,9 @@ impl Commit for Files {
         staged_index.sync()?;
         staged_index.commit_volatile(&format!("{}.erofs", layer.diff_id.hex()))?;
         layer.file.commit_volatile(&format!("{}.tar", layer.diff_id.hex()))?;
-        Ok(durable::sync_dir(&self.dir)?)
+        durable::sync_dir(&self.dir)?;
+        self.corrupt.forget(&layer.diff_id);
+        Ok(())
     }
 }
 
@@ -218,7 +235,7 @@ impl Snapshotter for ErofsStore {
     }
 
     fn has(&self, layer: &DiffId) -> bool {
-        self.files.tar(layer).exists()
+        self.files.tar(layer).exists() && !self.files.corrupt.contains(layer)
     }
 
     fn size(&self, layer: &DiffId) -> Result<u64, Error> {
@@ -235,13 +252,22 @@ impl Snapshotter for ErofsStore {
     }
 
     fn verify(&self, layer: &DiffId) -> Result<(), Error> {
-        self.files.verify(layer)
+        let found = self.files.verify(layer);
+        self.files.corrupt.note(layer, &found);
+        found
+    }
+
+    fn rebuild_index(&self, layer: &DiffId) -> Result<(), Error> {
+        let tar = self.files.open_tar(layer)?;
+        self.files.rebuild_index(layer, &tar).map(drop)
     }
 
     fn remove(&self, layer: &DiffId) -> Result<(), Error> {
         let _mounting = self.mounting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.unmount(&self.place(layer))?;
-        Ok(self.files.remove(layer)?)
+        self.files.remove(layer)?;
+        self.files.corrupt.forget(layer);
+        Ok(())
     }
 
     fn lower_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>, Error> {

@@ -52,6 +52,12 @@ pub enum Error {
         /// What its bytes say.
         actual: DiffId,
     },
+    /// The tar is whole, but its index is not what the tar says.
+    #[error("the index of layer {layer} is damaged or missing; its tar is whole")]
+    DamagedIndex {
+        /// The layer.
+        layer: DiffId,
+    },
     /// The tar is malformed or hostile.
     #[error("refused layer: {0}")]
     Refused(#[from] archive::Refusal),

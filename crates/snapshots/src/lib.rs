@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use oci::DiffId;
 
+mod corrupt;
 mod directories;
 mod erofs_store;
 mod error;
@@ -112,7 +113,7 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
     /// Starts a new layer: write its uncompressed tar, then call [`LayerWriter::finish`]. Dropping the writer forgets the layer.
     fn stage(&self) -> Result<LayerWriter, Error>;
 
-    /// Whether the layer is here.
+    /// Whether the layer is here, and not known to be corrupt.
     fn has(&self, layer: &DiffId) -> bool;
 
     /// The size of the layer's uncompressed tar.
@@ -124,8 +125,13 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
     /// The layer's uncompressed tar, byte for byte as it came.
     fn open_tar(&self, layer: &DiffId) -> Result<Box<dyn Read + Send>, Error>;
 
-    /// Hashes the layer's tar again; [`Error::Corrupt`] when it is not what it was.
+    /// Hashes the layer's tar again, and makes its index again to compare. [`Error::Corrupt`] when the tar is not what it was: from
+    /// then on the layer is not here ([`Snapshotter::has`]), so that it is fetched again, and storing it again replaces it; containers
+    /// that use it go on. [`Error::DamagedIndex`] when only the index is wrong.
     fn verify(&self, layer: &DiffId) -> Result<(), Error>;
+
+    /// Makes the index again from the tar.
+    fn rebuild_index(&self, layer: &DiffId) -> Result<(), Error>;
 
     /// Forgets the layer; one that is not here is no error. The caller makes sure that no container uses it: a mounted layer lives on
     /// until the last overlay on it is gone, but an unpacked one is gone at once.

@@ -78,3 +78,41 @@ fn the_image_that_is_built_in() {
     assert!(hello.to_lowercase().contains("hello") && hello.contains("conex "), "{hello}");
     engine.finish();
 }
+
+/// The one file of this kind among the engine's layers whose size is at least this.
+fn layer_file(engine: &Engine, suffix: &str, bytes: u64) -> std::path::PathBuf {
+    let files = std::fs::read_dir(engine.root_folder().join("layers/sha256")).expect("the store has layers");
+    let large = |path: &std::path::Path| std::fs::metadata(path).is_ok_and(|file| file.len() >= bytes);
+    let mut found = files.flatten().map(|file| file.path()).filter(|path| path.to_string_lossy().ends_with(suffix));
+    found.find(|path| large(path)).expect("there is a layer")
+}
+
+fn flip_a_byte(path: &std::path::Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("a file of the store");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("it is writable");
+}
+
+#[test]
+fn damage_is_found_repaired_and_healed_by_what_comes_again() {
+    let engine = Engine::with_busybox();
+    let saved = engine.docker(["save", "busybox"]).run().expect_code(0).stdout;
+    let verify = |words: &[&str]| engine.conex(["image", "verify"]).args(words).run();
+    assert!(verify(&[]).expect_code(0).text().contains(" 0 damaged"));
+
+    flip_a_byte(&layer_file(&engine, ".erofs", 1), 1100);
+    let damaged = verify(&[]).expect_code(1).text();
+    assert!(damaged.contains("busybox:latest") && damaged.contains("its tar is whole"), "{damaged}");
+    assert!(verify(&["--repair"]).expect_code(0).text().contains("1 repaired"));
+    verify(&["-q"]).expect_code(0);
+
+    flip_a_byte(&layer_file(&engine, ".tar", 100_000), 70_000);
+    let damaged = verify(&["--repair"]).expect_code(1).text();
+    assert!(damaged.contains("damaged layer") && damaged.contains("its bytes hash to"), "{damaged}");
+    engine.docker(["load"]).input(saved).ok();
+    verify(&["-q"]).expect_code(0);
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "well"]).ok(), "well");
+    engine.finish();
+}

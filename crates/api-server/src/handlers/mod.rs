@@ -8,6 +8,7 @@ pub(crate) mod networks;
 pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod unsupported;
+pub(crate) mod verify;
 pub(crate) mod volumes;
 pub(crate) mod websocket;
 

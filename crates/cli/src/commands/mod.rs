@@ -10,6 +10,7 @@ mod run;
 mod shell;
 mod stats;
 mod system;
+mod verify;
 mod volume;
 
 use std::io::{self, Write};
@@ -136,6 +137,7 @@ const GROUPS: &[Group] = &[
             ("rm", &["remove"], &image::RMI),
             ("save", &[], &image::SAVE),
             ("tag", &[], &image::TAG),
+            ("verify", &[], &verify::VERIFY),
         ],
     ),
     ("network", "Manage networks", &[("inspect", &[], &inspect::NETWORK), ("ls", &["list"], &network::LS)]),

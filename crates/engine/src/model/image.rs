@@ -75,6 +75,39 @@ pub struct ImagePruneReport {
     pub reclaimed_bytes: u64,
 }
 
+/// What [`verify_images`](crate::Engine::verify_images) found of one image or layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageCheck {
+    /// Whether it is an image's configuration or a layer.
+    pub kind: CheckedKind,
+    /// The image's id or the layer's diff-id.
+    pub digest: Digest,
+    /// The images that need it, by name where they have one.
+    pub images: Vec<String>,
+    /// What was found.
+    pub verdict: CheckVerdict,
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckedKind {
+    /// An image's configuration.
+    Image,
+    /// A layer's tar and index.
+    Layer,
+}
+
+/// How it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckVerdict {
+    /// As it was stored.
+    Whole,
+    /// Not so, and so again: what was wrong.
+    Repaired(String),
+    /// Not so: what is wrong.
+    Damaged(String),
+}
+
 /// How an import names and changes what it makes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportRequest {

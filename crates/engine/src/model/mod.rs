@@ -36,7 +36,10 @@ pub use filter::{
     ContainerFilters, ContainerQuery, EventFilters, EventQuery, ImageQuery, LabelFilter, NetworkQuery, PruneFilters,
     VolumeQuery,
 };
-pub use image::{HistoryView, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest};
+pub use image::{
+    CheckVerdict, CheckedKind, HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary,
+    ImageView, ImportRequest,
+};
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
 };

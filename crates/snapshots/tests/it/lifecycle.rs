@@ -152,6 +152,40 @@ fn damage_is_found() {
 }
 
 #[test]
+fn what_is_found_corrupt_is_replaced_when_it_comes_again() {
+    for backend in [Backend::ErofsFile, Backend::Directories] {
+        let Store { dir, snapshotter } = Store::new(backend);
+        let layer = add(&*snapshotter, &awkward_tar()).unwrap();
+        match backend {
+            Backend::Directories => fs::write(snapshotter.lower_dirs(&[layer]).unwrap()[0].join("a"), "y").unwrap(),
+            _ => flip_a_byte(&stored(dir.path(), &layer, "tar"), 600),
+        }
+        assert!(snapshotter.has(&layer), "nobody knows yet");
+        snapshotter.verify(&layer).unwrap_err();
+        assert!(!snapshotter.has(&layer), "{backend}");
+        add(&*snapshotter, &awkward_tar()).unwrap();
+        assert!(snapshotter.has(&layer), "{backend}");
+        snapshotter.verify(&layer).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_index_is_told_from_a_damaged_tar() {
+    let Store { dir, snapshotter } = Store::new(Backend::ErofsFile);
+    let layer = add(&*snapshotter, &awkward_tar()).unwrap();
+    let path = stored(dir.path(), &layer, "erofs");
+    let index = fs::read(&path).unwrap();
+    flip_a_byte(&path, 1100);
+    assert!(matches!(snapshotter.verify(&layer), Err(Error::DamagedIndex { .. })));
+    assert!(snapshotter.has(&layer), "the tar has everything");
+    snapshotter.rebuild_index(&layer).unwrap();
+    snapshotter.verify(&layer).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), index);
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(snapshotter.verify(&layer), Err(Error::DamagedIndex { .. })));
+}
+
+#[test]
 fn a_lost_or_damaged_index_is_made_again_the_same() {
     for backend in [Backend::ErofsFile, Backend::ErofsLoop] {
         let Store { dir, snapshotter } = Store::new(backend);
