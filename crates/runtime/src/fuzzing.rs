@@ -146,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn users_are_who_they_are_called(text in "[a-c0-9:+ -]{0,12}", passwd in "([a-c0-9+-]{1,3}:x:[0-9+-]{0,10}:[0-9]{0,3}:::\n?){0,5}") {
+        fn users_are_who_they_are_called(text in prop_oneof!["[a-c0-9:+ -]{0,12}", "[0-9]{1,11}"], passwd in "([a-c0-9+-]{1,3}:x:[0-9+-]{0,10}:[0-9]{0,3}:::\n?){0,5}") {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("etc")).unwrap();
             std::fs::write(folder.path().join("etc/passwd"), &passwd).unwrap();

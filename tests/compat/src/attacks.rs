@@ -176,7 +176,7 @@ fn no_text_becomes_root_by_mistake() {
 
 /// CVE-2024-9676 and CVE-2026-47262: files of users that lead to the host's, never end or take all memory.
 ///
-/// Fails where `users` of the runtime opens them by their path, or reads them whole.
+/// Fails without the limit of `users::each_line` in the runtime.
 #[test]
 fn files_of_users_are_read_with_suspicion() {
     on_both_stores(|engine| {
