@@ -15,7 +15,18 @@ use crate::process::{cargo, say, workspace};
 /// The rows of the architecture, bottom first. A crate may depend on rows below its own only.
 const LAYERS: &[&[&str]] = &[
     &["linux", "durable", "oci"],
-    &["cgroups", "seccomp", "archive", "erofs", "dockerfile", "netlink", "tls", "monitor-protocol", "docker-api"],
+    &[
+        "cgroups",
+        "seccomp",
+        "archive",
+        "erofs",
+        "dockerfile",
+        "netlink",
+        "tls",
+        "monitor-protocol",
+        "docker-api",
+        "dns",
+    ],
     &["nftables", "snapshots", "runtime", "registry"],
     &["network", "images", "monitor"],
     &["engine", "api-client"],

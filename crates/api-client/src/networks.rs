@@ -1,6 +1,6 @@
 //! Networks.
 
-use docker_api::network::{CreateRequest, CreateResponse, Network};
+use docker_api::network::{ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PruneReport};
 use docker_api::{Filters, QueryBuilder, encode_path_segment};
 
 use crate::client::{Client, Request};
@@ -26,6 +26,22 @@ impl Client {
     /// Makes a network.
     pub fn network_create(&self, request: &CreateRequest) -> Result<CreateResponse> {
         self.document(Request::post("/networks/create").json(request)?)
+    }
+
+    /// Connects a container to a network.
+    pub fn network_connect(&self, name: &str, request: &ConnectRequest) -> Result<()> {
+        self.command(Request::post(format!("/networks/{}/connect", encode_path_segment(name))).json(request)?)
+    }
+
+    /// Disconnects a container from a network.
+    pub fn network_disconnect(&self, name: &str, request: &DisconnectRequest) -> Result<()> {
+        self.command(Request::post(format!("/networks/{}/disconnect", encode_path_segment(name))).json(request)?)
+    }
+
+    /// Removes networks that no container is in.
+    pub fn network_prune(&self, filters: &Filters) -> Result<PruneReport> {
+        let query = QueryBuilder::new().with_filters(filters).build();
+        self.document(Request::post(format!("/networks/prune{query}")))
     }
 
     /// Removes a network.

@@ -14,6 +14,7 @@ use crate::filters::Filters;
 use crate::host::Host;
 use crate::model::EngineError;
 use crate::monitors::Pool;
+use crate::networks::Registry;
 use crate::options::{EngineOptions, StorageBackend};
 use crate::runtimes::Runtimes;
 use crate::store::{Contents, Durability, Store};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
     pub(crate) networks: network::Networks,
+    pub(crate) registry: Registry,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
     /// Held until the engine has shut down: one engine per root.
@@ -149,7 +151,8 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let monitors = Pool::new(&options.runtime, &options.run)
         .map_err(|error| EngineError::system("cannot start a thread", error))?;
     let volumes = Volumes::open(&options.root, &contents.volumes);
-    let networks = open_networks(&options, &contents)?;
+    let registry = Registry::open(&contents.networks);
+    let networks = open_networks(&options, &contents, &registry)?;
     let inner = Inner {
         id: engine_id(&options.root)?,
         opened: jiff::Timestamp::now(),
@@ -165,6 +168,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         snapshotter,
         images: Arc::new(images),
         networks,
+        registry,
         closing: watch::Sender::new(false),
         options,
         lock: Mutex::new(Some(lock)),
@@ -214,7 +218,11 @@ fn choice(storage: StorageBackend) -> snapshots::Choice {
     }
 }
 
-fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network::Networks, EngineError> {
+fn open_networks(
+    options: &EngineOptions,
+    contents: &Contents,
+    registry: &Registry,
+) -> Result<network::Networks, EngineError> {
     let mut wanted = network::Options::new(&options.name, options.run.clone());
     wanted.ready = READY_NETWORKS;
     wanted.subnet = match &options.network.bridge_subnet {
@@ -225,7 +233,9 @@ fn open_networks(options: &EngineOptions, contents: &Contents) -> Result<network
     };
     // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.
     let places = Containers::recorded_places(contents);
-    network::Networks::open(&wanted, &places).map_err(|error| EngineError::system("cannot open the networks", error))
+    let networks: Vec<_> = registry.all().iter().map(|record| record.definition.clone()).collect();
+    network::Networks::open(&wanted, &networks, &places)
+        .map_err(|error| EngineError::system("cannot open the networks", error))
 }
 
 /// A stable id of the root, made once.

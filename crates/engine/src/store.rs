@@ -4,6 +4,7 @@
 //! <root>/conex.db
 //!   containers(id, spec, life)   spec: ContainerRecord as JSON, written once (and on rename, update); life: Life as JSON
 //!   volumes(name, record)        VolumeRecord
+//!   networks(id, record)         NetworkRecord
 //!   execs(id, container, record) ExecRecord; gone five minutes after the exec's end
 //! ```
 //!
@@ -32,6 +33,8 @@ pub(crate) enum Change {
     PutContainer { id: String, spec: String, life: String },
     PutLife { id: String, life: String },
     RemoveContainer { id: String },
+    PutNetwork { id: String, record: String },
+    RemoveNetwork { id: String },
     PutVolume { name: String, record: String },
     RemoveVolume { name: String },
     PutExec { id: String, container: String, record: String },
@@ -45,6 +48,8 @@ pub(crate) struct Contents {
     pub(crate) containers: Vec<(String, String, String)>,
     /// Record by name.
     pub(crate) volumes: Vec<(String, String)>,
+    /// Record by id.
+    pub(crate) networks: Vec<(String, String)>,
     /// Records.
     pub(crate) execs: Vec<String>,
 }
@@ -82,10 +87,12 @@ const QUEUE_LENGTH: usize = 4096;
 /// Jobs committed together.
 const BATCH_LENGTH: usize = 256;
 
-const MIGRATIONS: &[&str] =
-    &["CREATE TABLE containers(id TEXT PRIMARY KEY, spec TEXT NOT NULL, life TEXT NOT NULL) WITHOUT ROWID;
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE containers(id TEXT PRIMARY KEY, spec TEXT NOT NULL, life TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE volumes(name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
-     CREATE TABLE execs(id TEXT PRIMARY KEY, container TEXT NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;"];
+     CREATE TABLE execs(id TEXT PRIMARY KEY, container TEXT NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;",
+    "CREATE TABLE networks(id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;",
+];
 
 impl Store {
     /// Opens (or makes) the database, brings it up to date and reads everything.
@@ -170,6 +177,10 @@ fn read_all(connection: &Connection) -> rusqlite::Result<Contents> {
     for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
         contents.volumes.push(row?);
     }
+    let mut statement = connection.prepare("SELECT id, record FROM networks")?;
+    for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+        contents.networks.push(row?);
+    }
     let mut statement = connection.prepare("SELECT record FROM execs")?;
     for row in statement.query_map([], |row| row.get(0))? {
         contents.execs.push(row?);
@@ -218,6 +229,8 @@ fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
             run("DELETE FROM execs WHERE container = ?1", params![id])?;
             run("DELETE FROM containers WHERE id = ?1", params![id])
         }
+        Change::PutNetwork { id, record } => run("INSERT OR REPLACE INTO networks VALUES(?1, ?2)", params![id, record]),
+        Change::RemoveNetwork { id } => run("DELETE FROM networks WHERE id = ?1", params![id]),
         Change::PutVolume { name, record } => {
             run("INSERT OR REPLACE INTO volumes VALUES(?1, ?2)", params![name, record])
         }

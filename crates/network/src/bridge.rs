@@ -7,6 +7,7 @@ use netlink::link::{self, Change, Link, NewBridge, Power, Target};
 use netlink::{RequestError, Socket};
 
 use crate::address::{Mac, Subnet};
+use crate::definition::Definition;
 use crate::endpoint::Endpoint;
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::names::Names;
@@ -34,14 +35,14 @@ pub(crate) fn ensure(
     running: &[Endpoint],
     warnings: &mut Vec<Warning>,
 ) -> Result<Ready, OpenError> {
-    let existing = find_own(socket, names)?;
+    let existing = find_own(socket, names, names.bridge())?;
     let mtu = match options.mtu {
         Some(mtu) => mtu,
         None => uplink_mtu(socket)?.min(ETHERNET_MTU),
     };
     let index = match &existing {
         Some(link) => link.index,
-        None => create(socket, names, mtu)?,
+        None => create(socket, names, names.bridge(), default_mac(names), mtu)?,
     };
     protect(names.bridge(), warnings);
     admit_loopback(names.bridge(), warnings);
@@ -56,11 +57,51 @@ pub(crate) fn ensure(
     Ok(Ready { index, view })
 }
 
+/// The bridge of a user's network, made or taken over, and its index.
+pub(crate) fn ensure_user(
+    socket: &mut Socket,
+    names: &Names,
+    definition: &Definition,
+    mtu: u32,
+    warnings: &mut Vec<Warning>,
+) -> Result<u32, OpenError> {
+    let index = match find_own(socket, names, &definition.interface)? {
+        Some(link) => return Ok(link.index),
+        None => create(socket, names, &definition.interface, Mac::of_address(definition.gateway), mtu)?,
+    };
+    protect(&definition.interface, warnings);
+    if !definition.internal {
+        admit_loopback(&definition.interface, warnings);
+    }
+    let gateway = LinkAddress { link: index, address: definition.gateway.into(), prefix: definition.subnet.prefix() };
+    set_address(socket, gateway)?;
+    Ok(index)
+}
+
+/// Removes bridges of this engine that belong to none of `known`, and from the others what belongs to no running container.
+pub(crate) fn sweep_user(
+    socket: &mut Socket,
+    names: &Names,
+    known: &[Definition],
+    running: &[Endpoint],
+) -> Result<(), RequestError> {
+    let links = socket.links()?;
+    let bridges = links.iter().filter(|link| link.kind == "bridge" && link.alias == names.alias());
+    for bridge in bridges.filter(|bridge| bridge.name != names.bridge()) {
+        if known.iter().any(|definition| definition.interface == bridge.name) {
+            remove_strangers(socket, bridge.index, running)?;
+        } else {
+            gone(socket.execute(&mut [link::delete(Target::Index(bridge.index))]))?;
+        }
+    }
+    Ok(())
+}
+
 /// The bridge of an engine of this name. An interface that only happens to be called so is nobody's to take.
-fn find_own(socket: &mut Socket, names: &Names) -> Result<Option<Link>, OpenError> {
-    match socket.link_by_name(names.bridge())? {
+fn find_own(socket: &mut Socket, names: &Names, interface: &str) -> Result<Option<Link>, OpenError> {
+    match socket.link_by_name(interface)? {
         Some(link) if link.kind != "bridge" || link.alias != names.alias() => {
-            Err(OpenError::ForeignInterface { interface: names.bridge().to_owned() })
+            Err(OpenError::ForeignInterface { interface: interface.to_owned() })
         }
         found => Ok(found),
     }
@@ -81,16 +122,19 @@ fn uplink_mtu(socket: &mut Socket) -> Result<u32, RequestError> {
     Ok(smallest)
 }
 
-fn create(socket: &mut Socket, names: &Names, mtu: u32) -> Result<u32, OpenError> {
-    let [a, b, c, d] = names.group().to_be_bytes();
+/// Of a bridge that has no address yet.
+fn default_mac(names: &Names) -> Mac {
+    Mac::of_address(Ipv4Addr::from_bits(names.group()))
+}
+
+fn create(socket: &mut Socket, names: &Names, interface: &str, mac: Mac, mtu: u32) -> Result<u32, OpenError> {
     // Its hardware address is fixed from the start; otherwise it changes with every port and neighbours lose it.
-    let mac = Mac::of_address(Ipv4Addr::new(a, b, c, d)).octets();
-    let bridge = NewBridge { name: names.bridge(), mac, mtu: Some(mtu) };
+    let bridge = NewBridge { name: interface, mac: mac.octets(), mtu: Some(mtu) };
     let alias = names.alias();
     let name = Change { alias: Some(&alias), ..Change::default() };
-    socket.execute(&mut [link::create_bridge(&bridge), link::change(Target::Name(names.bridge()), &name)])?;
-    let made = socket.link_by_name(names.bridge())?;
-    Ok(made.ok_or_else(|| OpenError::Vanished { interface: names.bridge().to_owned() })?.index)
+    socket.execute(&mut [link::create_bridge(&bridge), link::change(Target::Name(interface), &name)])?;
+    let made = socket.link_by_name(interface)?;
+    Ok(made.ok_or_else(|| OpenError::Vanished { interface: interface.to_owned() })?.index)
 }
 
 /// Lets answers of containers through to who called a published port at the host's loopback. The rules keep everything else from
@@ -123,7 +167,7 @@ fn alive<'a>(socket: &mut Socket, index: u32, running: &'a [Endpoint]) -> Result
 fn settle(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint]) -> Result<Subnet, OpenError> {
     for _ in 0..CHOICES {
         let subnet = choose(socket, index, options, alive)?;
-        set_address(socket, index, subnet)?;
+        set_address(socket, gateway_of(subnet, index))?;
         if keeps(socket, index, subnet)? {
             return Ok(subnet);
         }
@@ -166,8 +210,8 @@ fn gateway_of(subnet: Subnet, index: u32) -> LinkAddress {
 }
 
 /// Makes the gateway's address the bridge's only IPv4 address, and switches the bridge on.
-fn set_address(socket: &mut Socket, index: u32, subnet: Subnet) -> Result<(), RequestError> {
-    let wanted = gateway_of(subnet, index);
+fn set_address(socket: &mut Socket, wanted: LinkAddress) -> Result<(), RequestError> {
+    let index = wanted.link;
     let present: Vec<LinkAddress> =
         socket.addresses()?.into_iter().filter(|address| address.link == index && address.address.is_ipv4()).collect();
     let mut batch: Vec<_> = present.iter().filter(|&address| *address != wanted).map(LinkAddress::remove).collect();
@@ -197,8 +241,8 @@ fn remove_strangers(socket: &mut Socket, index: u32, running: &[Endpoint]) -> Re
 }
 
 /// Takes the bridge away.
-pub(crate) fn remove(socket: &mut Socket, names: &Names) -> Result<(), RequestError> {
-    match socket.link_by_name(names.bridge())? {
+pub(crate) fn remove(socket: &mut Socket, names: &Names, interface: &str) -> Result<(), RequestError> {
+    match socket.link_by_name(interface)? {
         Some(link) if link.alias == names.alias() => {
             gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))
         }

@@ -352,6 +352,23 @@ impl Firewall {
         Ok(state.kernel == InKernel::No || is_installed(&state.plan)?)
     }
 
+    /// Adds the rules of one more bridge.
+    pub(crate) fn add(&self, segment: &Segment) -> Result<(), FirewallError> {
+        let mut state = self.lock();
+        state.plan.segments.push(segment.clone());
+        state.change_segment(segment, Transaction::add_elements)
+    }
+
+    /// Takes those of a bridge away.
+    pub(crate) fn take_away(&self, interface: &str) -> Result<(), FirewallError> {
+        let mut state = self.lock();
+        let Some(index) = state.plan.segments.iter().position(|segment| segment.interface == interface) else {
+            return Ok(());
+        };
+        let segment = state.plan.segments.remove(index);
+        state.change_segment(&segment, Transaction::remove_elements)
+    }
+
     /// Sends what comes to these ports where they lead.
     pub(crate) fn publish(&self, published: &[Published]) -> Result<(), FirewallError> {
         let mut state = self.lock();
@@ -413,6 +430,24 @@ impl FirewallState {
         transaction.add_elements(Family::Inet, &table, PORTS, &Keyed::Targets(one));
         transaction.add_elements(Family::Inet, &table, PORTS_OF_ALL, &Keyed::Targets(all));
         self.commit(transaction)
+    }
+
+    fn change_segment(
+        &mut self,
+        segment: &Segment,
+        change: for<'a> fn(&'a mut Transaction, Family, &str, &str, &Keyed) -> &'a mut Transaction,
+    ) -> Result<(), FirewallError> {
+        if self.kernel == InKernel::No {
+            return Ok(());
+        }
+        let table = self.plan.names.table().to_owned();
+        let mut transaction = Transaction::new();
+        for set in segment_sets(std::slice::from_ref(segment)) {
+            change(&mut transaction, Family::Inet, &table, &set.name, &set.elements);
+        }
+        // A chain that drops by default has rules of ours by name of bridge: then everything is put in place anew.
+        let others = Foreign::find(&mut Kernel::open()?, &self.plan)?;
+        if others.entrance.is_some() { install(&self.plan).map(drop) } else { self.commit(transaction) }
     }
 
     /// Where the table is not as we left it, it is made anew.

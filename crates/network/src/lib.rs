@@ -17,6 +17,7 @@
 mod address;
 mod allocator;
 mod bridge;
+mod definition;
 mod endpoint;
 mod files;
 mod firewall;
@@ -32,17 +33,18 @@ mod supply;
 mod watch;
 
 pub use address::{Mac, MacError, Subnet, SubnetError};
+pub use definition::Definition;
 pub use endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, hostname_file, hosts_file, read_host_resolv_conf, resolv_conf,
 };
 pub use firewall::FirewallError;
-pub use maker::MakeError;
+pub use maker::{LeadsOut, MakeError};
 pub use mode::Mode;
 pub use names::Names;
 pub use networks::{
-    Attachment, Bridge, CloseError, Networks, OpenError, Options, PublishError, Remaining, StatisticsError, TakeError,
-    Warning, namespace_of,
+    AttachError, AttachRequest, Attachment, Bridge, CloseError, CreateError, Networks, OpenError, Options,
+    PublishError, Remaining, StatisticsError, SubnetConflict, TakeError, Warning, namespace_of,
 };
 pub use ports::{ANY_IPV4, PortError, PortRequest, Published, Transport};
-pub use supply::SupplyError;
+pub use supply::{AddressError, SupplyError};

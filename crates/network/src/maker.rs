@@ -1,7 +1,7 @@
 //! Making network namespaces that a container can start in.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -43,6 +43,39 @@ pub enum MakeError {
     /// The interface that was just made is not there.
     #[error("the container's interface vanished while it was set up")]
     Vanished,
+}
+
+/// A place in a bridge, and how a container is to sit there.
+#[derive(Clone, Debug)]
+pub(crate) struct Plug<'a> {
+    pub(crate) network: &'a str,
+    /// What the interface is called in the container.
+    pub(crate) interface: &'a str,
+    /// The bridge's index.
+    pub(crate) bridge: u32,
+    pub(crate) mtu: u32,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix: u8,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) mac: Mac,
+    pub(crate) leads_out: LeadsOut,
+    pub(crate) neighbours: Neighbours,
+}
+
+/// Whether a container's packets for elsewhere leave by this interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeadsOut {
+    /// It has the default route.
+    Yes,
+    /// Another has, or none.
+    No,
+}
+
+/// Whether containers on a bridge talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Neighbours {
+    Reachable,
+    KeptApart,
 }
 
 /// Makes namespaces and takes veth pairs away.
@@ -91,30 +124,84 @@ impl Maker {
     pub(crate) fn bridged_here(&self, address: Ipv4Addr) -> Result<Sandbox, MakeError> {
         let namespace = namespace::leave_for_new()?;
         let mut inside = Socket::open(Family::Route)?;
-        let mac = Mac::of_address(address);
-        let host_interface = self.create_pair(&mut inside, mac)?;
-        self.disable_ipv6();
-        let eth0 = inside.link_by_name(CONTAINER_INTERFACE)?.ok_or(MakeError::Vanished)?.index;
-        self.plug_in(&host_interface)?;
-        announce_changes();
-        let address_of_link = LinkAddress { link: eth0, address: address.into(), prefix: self.subnet.prefix() };
-        inside.execute(&mut [
-            power_up(LOOPBACK),
-            address_of_link.add(),
-            power_up(eth0),
-            Route::default_by(self.gateway.into(), eth0).add(),
-        ])?;
-        apply_container_settings();
-        let endpoint = Endpoint {
-            network: DEFAULT_NETWORK.to_owned(),
-            interface: CONTAINER_INTERFACE.to_owned(),
+        let plug = Plug {
+            network: DEFAULT_NETWORK,
+            interface: CONTAINER_INTERFACE,
+            bridge: self.bridge,
+            mtu: self.mtu,
             address,
             prefix: self.subnet.prefix(),
             gateway: Some(self.gateway),
-            mac,
-            host_interface,
+            mac: Mac::of_address(address),
+            leads_out: LeadsOut::Yes,
+            neighbours: Neighbours::Reachable,
         };
+        let endpoint = self.plug_here(&mut inside, &plug)?;
+        apply_container_settings();
         Ok(Sandbox { namespace, endpoint: Some(endpoint) })
+    }
+
+    /// Plugs a namespace that is there, with what is in it, into a bridge.
+    pub(crate) fn plug(&self, namespace: BorrowedFd<'_>, plug: &Plug<'_>) -> Result<Endpoint, MakeError> {
+        namespace::within(namespace, || self.plug_here(&mut Socket::open(Family::Route)?, plug))?
+    }
+
+    /// Makes the pair between the calling thread's namespace and the bridge, with address and route.
+    fn plug_here(&self, inside: &mut Socket, plug: &Plug<'_>) -> Result<Endpoint, MakeError> {
+        let host_interface = self.create_pair(inside, plug)?;
+        self.disable_ipv6(plug.interface);
+        let index = inside.link_by_name(plug.interface)?.ok_or(MakeError::Vanished)?.index;
+        self.plug_in(&host_interface, plug)?;
+        announce_changes(plug.interface);
+        let address = LinkAddress { link: index, address: plug.address.into(), prefix: plug.prefix };
+        let mut batch = vec![power_up(LOOPBACK), address.add(), power_up(index)];
+        if let (Some(gateway), LeadsOut::Yes) = (plug.gateway, plug.leads_out) {
+            batch.push(Route::default_by(gateway.into(), index).add());
+        }
+        inside.execute(&mut batch)?;
+        Ok(Endpoint {
+            network: plug.network.to_owned(),
+            interface: plug.interface.to_owned(),
+            address: plug.address,
+            prefix: plug.prefix,
+            gateway: plug.gateway,
+            mac: plug.mac,
+            host_interface,
+        })
+    }
+
+    /// Has a namespace's packets for elsewhere leave by another endpoint than before.
+    pub(crate) fn change_default_route(
+        &self,
+        namespace: BorrowedFd<'_>,
+        before: Option<&Endpoint>,
+        after: Option<&Endpoint>,
+    ) -> Result<(), MakeError> {
+        namespace::within(namespace, || -> Result<(), MakeError> {
+            let mut inside = Socket::open(Family::Route)?;
+            let mut route = |endpoint: Option<&Endpoint>| -> Result<Option<Route>, MakeError> {
+                let Some((endpoint, gateway)) = endpoint.and_then(|endpoint| Some((endpoint, endpoint.gateway?)))
+                else {
+                    return Ok(None);
+                };
+                let link = inside.link_by_name(&endpoint.interface)?;
+                Ok(link.map(|link| Route::default_by(gateway.into(), link.index)))
+            };
+            let (before, after) = (route(before)?, route(after)?);
+            if let Some(before) = before {
+                // It went with its interface, or the container removed it.
+                let _ = inside.execute(&mut [before.remove()]);
+            }
+            match after {
+                Some(after) => Ok(inside.execute(&mut [after.add()])?),
+                None => Ok(()),
+            }
+        })?
+    }
+
+    /// The default bridge's index.
+    pub(crate) fn bridge(&self) -> u32 {
+        self.bridge
     }
 
     /// Takes the calling thread back to where it belongs, so that it does not keep a container's namespace alive.
@@ -123,13 +210,13 @@ impl Maker {
     }
 
     /// Makes the pair with the container's end here and the other on the host, and returns the other's name.
-    fn create_pair(&self, inside: &mut Socket, mac: Mac) -> Result<String, MakeError> {
+    fn create_pair(&self, inside: &mut Socket, plug: &Plug<'_>) -> Result<String, MakeError> {
         for _ in 0..NAME_ATTEMPTS {
             let peer = self.names.veth(self.number.fetch_add(1, Ordering::Relaxed));
             let pair = NewVeth {
-                name: CONTAINER_INTERFACE,
-                mac: mac.octets(),
-                mtu: Some(self.mtu),
+                name: plug.interface,
+                mac: plug.mac.octets(),
+                mtu: Some(plug.mtu),
                 peer: &peer,
                 peer_namespace: self.host.as_fd(),
             };
@@ -143,23 +230,30 @@ impl Maker {
     }
 
     /// The network has no IPv6, so neither has the interface; loopback keeps `::1`. Kernels without IPv6 have no such setting.
-    fn disable_ipv6(&self) {
+    fn disable_ipv6(&self, interface: &str) {
         if self.ipv6 {
             // In a container of ours /proc/sys may be read-only; the rules then still drop what is sent.
-            let _ = settings::set("ipv6/conf/eth0/disable_ipv6", "1");
+            let _ = settings::set(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
         }
     }
 
     /// Makes the host's end a port of the bridge. It needs no address of its own, not even a link-local one.
-    fn plug_in(&self, host_interface: &str) -> Result<(), MakeError> {
+    fn plug_in(&self, host_interface: &str, plug: &Plug<'_>) -> Result<(), MakeError> {
         let target = Target::Name(host_interface);
-        let port = Change { master: Some(self.bridge), power: Some(Power::Up), ..Change::default() };
+        let port = Change { master: Some(plug.bridge), power: Some(Power::Up), ..Change::default() };
         let mut batch = Vec::new();
         if self.ipv6 {
             batch.push(link::without_link_local(target));
         }
         batch.push(link::change(target, &port));
-        Ok(self.host_socket().execute(&mut batch)?)
+        let mut socket = self.host_socket();
+        socket.execute(&mut batch)?;
+        if plug.neighbours == Neighbours::KeptApart {
+            let index = socket.link_by_name(host_interface)?.ok_or(MakeError::Vanished)?.index;
+            let options = PortOptions { hairpin: None, isolated: Some(Switch::On) };
+            socket.execute(&mut [link::change_port(index, &options)])?;
+        }
+        Ok(())
     }
 
     /// Gives `eth0` in the sandbox another hardware address.
@@ -218,8 +312,8 @@ fn power_up(index: u32) -> netlink::Request {
 
 /// Has the interface tell its neighbours whenever its hardware address is new to them: who spoke with the last owner of the IP
 /// address would otherwise go on sending to a card that is gone. Best effort, as they find out by themselves in half a minute.
-fn announce_changes() {
-    let _ = settings::set("ipv4/conf/eth0/arp_notify", "1");
+fn announce_changes(interface: &str) {
+    let _ = settings::set(&format!("ipv4/conf/{interface}/arp_notify"), "1");
 }
 
 /// Best effort: a kernel without one of these settings starts containers all the same.

@@ -51,6 +51,11 @@ impl Names {
         format!("bridge of container engine {}", self.engine)
     }
 
+    /// The bridge of a user's network with this id, as Docker calls it.
+    pub fn user_bridge(id: &str) -> String {
+        format!("br-{}", id.get(..12).unwrap_or(id))
+    }
+
     /// The interface group that host ends are put in to be deleted together.
     pub(crate) fn group(&self) -> u32 {
         self.group

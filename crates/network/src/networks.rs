@@ -1,8 +1,8 @@
 //! The front door: one engine's networks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,13 +14,16 @@ use thiserror::Error;
 use crate::address::{Mac, Subnet};
 use crate::allocator::Addresses;
 use crate::bridge;
-use crate::endpoint::{Endpoint, InterfaceStatistics, Place, Sandbox};
+use crate::definition::Definition;
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
+use crate::files::{read_host_resolv_conf, servers_of};
 use crate::firewall::{Firewall, FirewallError, Plan, Segment};
 use crate::forwarding::{self, Enabled, Forwarding};
-use crate::maker::{MakeError, Maker};
+use crate::maker::{LeadsOut, MakeError, Maker, Neighbours, Plug};
 use crate::names::Names;
+use crate::pools::Surroundings;
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published};
-use crate::supply::{Supply, SupplyError};
+use crate::supply::{AddressError, Supply, SupplyError};
 use crate::watch::Watch;
 
 /// What an engine's networks are made from.
@@ -160,6 +163,60 @@ pub enum TakeError {
     },
 }
 
+/// What a subnet overlaps with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubnetConflict {
+    /// A network of this engine.
+    Network {
+        /// Its id.
+        id: String,
+        /// Its addresses.
+        subnet: Subnet,
+    },
+    /// A network that the host is in, or has a route of its own to.
+    Host(Subnet),
+}
+
+/// How a container is to sit in a network.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachRequest<'a> {
+    /// The network: [`DEFAULT_NETWORK`] or a user's by id.
+    pub network: &'a str,
+    /// What the interface is to be called in the container.
+    pub interface: &'a str,
+    /// A certain address.
+    pub address: Option<Ipv4Addr>,
+    /// A certain hardware address.
+    pub mac: Option<Mac>,
+    /// Whether packets for elsewhere leave by it.
+    pub leads_out: LeadsOut,
+}
+
+/// Why a container cannot sit in a network.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// There is no such address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The bridge cannot be made.
+    #[error(transparent)]
+    Bridge(#[from] OpenError),
+    /// It could not be plugged in.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+}
+
+/// Why a network cannot be made.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// The bridge was refused.
+    #[error(transparent)]
+    Bridge(#[from] OpenError),
+    /// The rules were.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+}
+
 /// Why ports cannot be published.
 #[derive(Debug, Error)]
 pub enum PublishError {
@@ -219,12 +276,15 @@ pub struct Networks {
     firewall: Arc<Firewall>,
     watch: Option<Watch>,
     ports: Mutex<HostPorts>,
+    /// By id.
+    users: Mutex<BTreeMap<String, Definition>>,
 }
 
 impl Networks {
     /// Makes, or takes over, what the engine needs. `running` is what containers that live on from before have: their addresses
     /// and ports stay theirs, every other port of the bridge is a dead engine's and is removed.
-    pub fn open(options: &Options, running: &[Place]) -> Result<Self, OpenError> {
+    /// `networks` are those that users made before; a bridge of theirs that is not there is made when a container needs it.
+    pub fn open(options: &Options, networks: &[Definition], running: &[Place]) -> Result<Self, OpenError> {
         let endpoints: Vec<Endpoint> = running.iter().flat_map(|place| place.endpoints.iter().cloned()).collect();
         let published: Vec<Published> = running.iter().flat_map(|place| place.ports.iter().copied()).collect();
         let names = Names::of(&options.name);
@@ -234,19 +294,143 @@ impl Networks {
         let before = interfaces(&mut socket)?;
         let ready = bridge::ensure(&mut socket, &names, options, &endpoints, &mut warnings)?;
         let kept_apart = forward(&options.run, before, &mut warnings);
-        let segments = vec![segment_of(&ready.view)];
+        bridge::sweep_user(&mut socket, &names, networks, &endpoints)?;
+        let segments =
+            std::iter::once(segment_of(&ready.view)).chain(networks.iter().map(Definition::segment)).collect();
         let firewall = Firewall::new(Plan { names: names.clone(), segments, kept_apart, ports: BTreeMap::new() });
         let firewall = Arc::new(firewall.with_ports(&published));
         let watch = install_rules(&firewall, &mut warnings);
-        let mut addresses = Addresses::new(ready.view.subnet, ready.view.gateway);
-        endpoints.iter().for_each(|endpoint| addresses.reserve(endpoint.address));
+        let addresses = addresses_of(&ready.view, networks, &endpoints);
         let maker = Maker::new(host, socket, names.clone(), &ready);
         let supply =
             Supply::start(maker, Arc::clone(&firewall), addresses, options.ready).map_err(OpenError::Thread)?;
         let mut ports = HostPorts::new(ports::ephemeral_range());
         published.iter().for_each(|one| ports.reserve(one));
         let run = options.run.clone();
-        Ok(Self { run, names, bridge: ready.view, warnings, supply, firewall, watch, ports: Mutex::new(ports) })
+        let users = networks.iter().map(|definition| (definition.id.clone(), definition.clone())).collect();
+        let (ports, users) = (Mutex::new(ports), Mutex::new(users));
+        Ok(Self { run, names, bridge: ready.view, warnings, supply, firewall, watch, ports, users })
+    }
+
+    /// A subnet for a network whose user asks for none. Until it is added, another caller may be given the same.
+    pub fn choose_subnet(&self) -> Result<Option<Subnet>, RequestError> {
+        Ok(self.surroundings()?.free_user_pool(&self.subnets()))
+    }
+
+    /// What on this host a subnet overlaps with.
+    pub fn conflict(&self, subnet: Subnet) -> Result<Option<SubnetConflict>, RequestError> {
+        let ours = lock(&self.users).values().find(|other| other.subnet.overlaps(subnet)).cloned();
+        if let Some(other) = ours {
+            return Ok(Some(SubnetConflict::Network { id: other.id, subnet: other.subnet }));
+        }
+        if self.bridge.subnet.overlaps(subnet) {
+            let id = DEFAULT_NETWORK.to_owned();
+            return Ok(Some(SubnetConflict::Network { id, subnet: self.bridge.subnet }));
+        }
+        Ok(self.surroundings()?.conflict(subnet).map(SubnetConflict::Host))
+    }
+
+    fn surroundings(&self) -> Result<Surroundings, RequestError> {
+        let servers = servers_of(&read_host_resolv_conf().unwrap_or_default());
+        let mut socket = self.supply.maker().host_socket();
+        Ok(Surroundings::of(&socket.addresses()?, &socket.routes()?, None, &servers))
+    }
+
+    fn subnets(&self) -> Vec<Subnet> {
+        lock(&self.users).values().map(|definition| definition.subnet).chain([self.bridge.subnet]).collect()
+    }
+
+    /// Makes a user's network. What was begun is taken back on failure.
+    pub fn add(&self, definition: &Definition) -> Result<(), CreateError> {
+        self.ensure_bridge(definition)?;
+        if let Err(error) = self.firewall.add(&definition.segment()) {
+            self.remove_bridge(&definition.interface);
+            let _ = self.firewall.take_away(&definition.interface);
+            return Err(error.into());
+        }
+        self.supply.add_network(&definition.id, definition.addresses());
+        lock(&self.users).insert(definition.id.clone(), definition.clone());
+        Ok(())
+    }
+
+    /// Takes a user's network away unless a container sits in it; says whether that was so.
+    pub fn remove(&self, id: &str) -> bool {
+        if !self.supply.remove_network(id) {
+            return false;
+        }
+        let removed = lock(&self.users).remove(id);
+        if let Some(definition) = removed {
+            self.remove_bridge(&definition.interface);
+            // At worst some elements of sets stay that no packet meets.
+            let _ = self.firewall.take_away(&definition.interface);
+        }
+        true
+    }
+
+    /// Plugs a namespace into a user's network, or into the default one.
+    pub fn attach(&self, namespace: BorrowedFd<'_>, request: &AttachRequest<'_>) -> Result<Endpoint, AttachError> {
+        let network = request.network;
+        let definition = lock(&self.users).get(network).cloned();
+        let plug = match &definition {
+            Some(definition) => self.plug_of(definition, request)?,
+            None if network == DEFAULT_NETWORK => self.default_plug(request),
+            None => return Err(AddressError::NoNetwork.into()),
+        };
+        let address = self.supply.take_address(network, request.address)?;
+        let plug = Plug { address, mac: request.mac.unwrap_or_else(|| Mac::of_address(address)), ..plug };
+        self.supply.maker().plug(namespace, &plug).map_err(|error| {
+            self.supply.return_address(network, address);
+            error.into()
+        })
+    }
+
+    fn plug_of<'a>(&self, definition: &Definition, request: &AttachRequest<'a>) -> Result<Plug<'a>, AttachError> {
+        Ok(Plug {
+            bridge: self.ensure_bridge(definition)?,
+            mtu: definition.mtu.unwrap_or(self.bridge.mtu),
+            prefix: definition.subnet.prefix(),
+            gateway: (!definition.internal).then_some(definition.gateway),
+            neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
+            ..self.default_plug(request)
+        })
+    }
+
+    fn default_plug<'a>(&self, request: &AttachRequest<'a>) -> Plug<'a> {
+        Plug {
+            network: request.network,
+            interface: request.interface,
+            bridge: self.supply.maker().bridge(),
+            mtu: self.bridge.mtu,
+            address: Ipv4Addr::UNSPECIFIED,
+            prefix: self.bridge.subnet.prefix(),
+            gateway: Some(self.bridge.gateway),
+            mac: Mac::of_address(Ipv4Addr::UNSPECIFIED),
+            leads_out: request.leads_out,
+            neighbours: Neighbours::Reachable,
+        }
+    }
+
+    /// Has a container's packets for elsewhere leave by another endpoint than before.
+    pub fn change_default_route(
+        &self,
+        namespace: BorrowedFd<'_>,
+        before: Option<&Endpoint>,
+        after: Option<&Endpoint>,
+    ) -> Result<(), MakeError> {
+        self.supply.maker().change_default_route(namespace, before, after)
+    }
+
+    fn ensure_bridge(&self, definition: &Definition) -> Result<u32, OpenError> {
+        let mtu = definition.mtu.unwrap_or(self.bridge.mtu);
+        let mut socket = self.supply.maker().host_socket();
+        // What this host cannot do was told for the default bridge.
+        bridge::ensure_user(&mut socket, &self.names, definition, mtu, &mut Vec::new())
+    }
+
+    fn remove_bridge(&self, interface: &str) {
+        let mut socket = self.supply.maker().host_socket();
+        // What stays is swept at the next start.
+        let _ = bridge::remove(&mut socket, &self.names, interface);
     }
 
     /// Publishes ports for the container at `target`, all or none. From the answer on, what comes to them goes there.
@@ -329,7 +513,10 @@ impl Networks {
         }
         let left = {
             let mut socket = self.supply.maker().host_socket();
-            bridge::remove(&mut socket, &self.names)?;
+            let users: Vec<String> = lock(&self.users).values().map(|user| user.interface.clone()).collect();
+            for interface in users.iter().map(String::as_str).chain([self.names.bridge()]) {
+                bridge::remove(&mut socket, &self.names, interface)?;
+            }
             interfaces(&mut socket)?.present
         };
         self.firewall.remove()?;
@@ -345,6 +532,19 @@ fn interfaces(socket: &mut Socket) -> Result<Forwarding, RequestError> {
         kept_apart: links.iter().filter(leads_out).map(|link| link.name.clone()).collect(),
         present: links.into_iter().map(|link| link.name).collect(),
     })
+}
+
+/// Who has which address, by network.
+fn addresses_of(bridge: &Bridge, networks: &[Definition], running: &[Endpoint]) -> HashMap<String, Addresses> {
+    let default = (DEFAULT_NETWORK.to_owned(), Addresses::new(bridge.subnet, bridge.gateway));
+    let users = networks.iter().map(|definition| (definition.id.clone(), definition.addresses()));
+    let mut all: HashMap<String, Addresses> = std::iter::once(default).chain(users).collect();
+    for endpoint in running {
+        if let Some(addresses) = all.get_mut(&endpoint.network) {
+            addresses.reserve(endpoint.address);
+        }
+    }
+    all
 }
 
 fn segment_of(bridge: &Bridge) -> Segment {

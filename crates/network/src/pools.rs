@@ -57,10 +57,63 @@ impl Surroundings {
             || self.servers.iter().any(|&server| subnet.contains(server))
     }
 
+    /// The network of the host that `subnet` overlaps with, if there is one.
+    pub(crate) fn conflict(&self, subnet: Subnet) -> Option<Subnet> {
+        self.connected.iter().copied().find(|taken| taken.overlaps(subnet))
+    }
+
     /// The first of Docker's pools that nothing on the host leads into; failing that, the first that no link is in.
     pub(crate) fn free_pool(&self) -> Option<Subnet> {
         pools().find(|&pool| !self.is_known(pool)).or_else(|| pools().find(|&pool| !self.is_connected(pool)))
     }
+
+    /// The same for a user's network, where `ours` are the engine's own networks, whose bridges need not be there just now.
+    pub(crate) fn free_user_pool(&self, ours: &[Subnet]) -> Option<Subnet> {
+        let connected = Occupied::of(ours.iter().chain(&self.connected));
+        let servers = self.servers.iter().filter_map(|server| Subnet::containing(*server, 32)).collect::<Vec<_>>();
+        let known = Occupied::of(ours.iter().chain(&self.connected).chain(&self.routed).chain(&servers));
+        let free = |occupied: &Occupied| user_pools().find(|pool| !occupied.meets(*pool));
+        free(&known).or_else(|| free(&connected))
+    }
+}
+
+/// Addresses that are somebody's: stretches that do not touch, in order, so that thousands are searched in a moment.
+struct Occupied(Vec<(u32, u32)>);
+
+impl Occupied {
+    fn of<'a>(subnets: impl Iterator<Item = &'a Subnet>) -> Self {
+        let mut all: Vec<_> =
+            subnets.map(|subnet| (subnet.network().to_bits(), subnet.broadcast().to_bits())).collect();
+        all.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(all.len());
+        for (first, last) in all {
+            match merged.last_mut() {
+                Some((_, end)) if first <= *end => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        Self(merged)
+    }
+
+    fn meets(&self, subnet: Subnet) -> bool {
+        let behind = self.0.partition_point(|(first, _)| *first <= subnet.broadcast().to_bits());
+        behind > 0 && self.0[behind - 1].1 >= subnet.network().to_bits()
+    }
+}
+
+/// The subnets of users' networks: the first few as large as Docker's, the next with room for 4,093 containers, and then two thousand
+/// for 253, so that nobody runs out of networks. All in the ranges that Docker uses, in its order.
+fn user_pools() -> impl Iterator<Item = Subnet> {
+    let cut = |seconds: std::ops::RangeInclusive<u8>, prefix: u8| {
+        let step = 1_u32 << (32 - prefix);
+        seconds.flat_map(move |second| {
+            let first = Ipv4Addr::new(172, second, 0, 0).to_bits();
+            (0..(1_u32 << 16) / step)
+                .filter_map(move |n| Subnet::containing(Ipv4Addr::from_bits(first + n * step), prefix))
+        })
+    };
+    let tail = (0..=240).step_by(16).filter_map(|third| Subnet::containing(Ipv4Addr::new(192, 168, third, 0), 20));
+    cut(17..=21, 16).chain(cut(22..=23, 20)).chain(cut(24..=31, 24)).chain(tail)
 }
 
 /// The subnets that Docker takes its networks from, in its order.
@@ -92,6 +145,22 @@ mod tests {
         check(&["172.16.0.0/12", "192.168.1.0/24"], &[], "192.168.16.0/20");
         // Everything is routed somewhere: only what is connected counts.
         check(&["172.17.0.0/16"], &["172.16.0.0/12", "192.168.0.0/16"], "172.18.0.0/16");
+    }
+
+    #[test]
+    fn two_thousand_networks_find_room() {
+        let surroundings =
+            Surroundings { connected: subnets(&["172.17.0.0/16", "172.24.3.0/24"]), ..Surroundings::default() };
+        let mut ours = Vec::new();
+        while let Some(pool) = surroundings.free_user_pool(&ours) {
+            ours.push(pool);
+        }
+        assert!(ours.len() > 2000, "{}", ours.len());
+        assert_eq!(ours[0], "172.18.0.0/16".parse().unwrap());
+        assert!(!ours.iter().any(|pool| surroundings.is_connected(*pool)));
+        let mut sorted = ours.clone();
+        sorted.sort();
+        assert!(sorted.windows(2).all(|pair| !pair[0].overlaps(pair[1])));
     }
 
     #[test]

@@ -6,15 +6,15 @@
 //!         release ─▶ list of dead endpoints ─────────▶ wake the thread: unplug them together, free their addresses
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use thiserror::Error;
 
-use crate::allocator::Addresses;
-use crate::endpoint::{Endpoint, Sandbox};
+use crate::allocator::{Addresses, Refusal};
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Sandbox};
 use crate::firewall::Firewall;
 use crate::maker::{MakeError, Maker};
 use crate::networks::Attachment;
@@ -34,6 +34,30 @@ pub enum SupplyError {
     /// There is no thread to make it on.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
+}
+
+/// Why there is no address.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AddressError {
+    /// All are taken.
+    #[error("no available IPv4 addresses on this network's address pools")]
+    Exhausted,
+    /// The one that was asked for is taken.
+    #[error("Address already in use")]
+    Taken,
+    /// The one that was asked for is of another network.
+    #[error("no configured subnet contains IP address {0}")]
+    Outside(Ipv4Addr),
+    /// The network is gone.
+    #[error("the network is being removed")]
+    NoNetwork,
+}
+
+/// Which address.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Any,
+    This(Ipv4Addr),
 }
 
 /// Ready namespaces, and the thread that makes them.
@@ -63,7 +87,8 @@ struct State {
     unswept: bool,
     /// How many more are being unplugged just now.
     unplugging: usize,
-    addresses: Addresses,
+    /// By network.
+    addresses: HashMap<String, Addresses>,
     phase: Phase,
 }
 
@@ -90,7 +115,7 @@ impl Supply {
     pub(crate) fn start(
         maker: Maker,
         firewall: Arc<Firewall>,
-        addresses: Addresses,
+        addresses: HashMap<String, Addresses>,
         target: usize,
     ) -> Result<Self, std::io::Error> {
         let state = State {
@@ -127,6 +152,43 @@ impl Supply {
             return Ok(ready);
         }
         self.shared.make_elsewhere(attachment)
+    }
+
+    /// Makes a network's addresses known.
+    pub(crate) fn add_network(&self, network: &str, addresses: Addresses) {
+        lock(&self.shared.state).addresses.insert(network.to_owned(), addresses);
+    }
+
+    /// Forgets a network if nobody has an address of it, and says whether that was so. Those of the dead are freed first.
+    pub(crate) fn remove_network(&self, network: &str) -> bool {
+        let mut state = lock(&self.shared.state);
+        loop {
+            if state.addresses.get(network).is_none_or(Addresses::is_idle) {
+                state.addresses.remove(network);
+                return true;
+            }
+            if !state.has_dead() {
+                return false;
+            }
+            let dead = state.collect_dead();
+            if dead.is_empty() {
+                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                drop(state);
+                self.shared.unplug(dead);
+                state = lock(&self.shared.state);
+            }
+        }
+    }
+
+    /// An address of a network; [`Supply::release`] of its endpoint gives it back.
+    pub(crate) fn take_address(&self, network: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, AddressError> {
+        self.shared.take_address(network, wanted.map_or(Wanted::Any, Wanted::This))
+    }
+
+    /// Gives an address back that was never used.
+    pub(crate) fn return_address(&self, network: &str, address: Ipv4Addr) {
+        lock(&self.shared.state).release_address(network, address);
     }
 
     /// The maker, for what is done to a namespace after it was taken.
@@ -271,22 +333,31 @@ impl Shared {
     }
 
     fn make_bridged_here(&self) -> Result<Sandbox, SupplyError> {
-        let address = self.take_address().ok_or(SupplyError::NoAddress)?;
+        let address = self.take_address(DEFAULT_NETWORK, Wanted::Any).map_err(|_| SupplyError::NoAddress)?;
         self.maker.bridged_here(address).map_err(|error| {
-            lock(&self.state).addresses.release(address);
+            lock(&self.state).release_address(DEFAULT_NETWORK, address);
             error.into()
         })
     }
 
-    /// A free address; when there is none, those of the dead are freed first.
-    fn take_address(&self) -> Option<Ipv4Addr> {
+    /// A free address, or a certain one; when there is none, those of the dead are freed first.
+    fn take_address(&self, network: &str, wanted: Wanted) -> Result<Ipv4Addr, AddressError> {
         let mut state = lock(&self.state);
         loop {
-            if let Some(address) = state.addresses.take() {
-                return Some(address);
-            }
+            let addresses = state.addresses.get_mut(network).ok_or(AddressError::NoNetwork)?;
+            let refusal = match wanted {
+                Wanted::Any => match addresses.take() {
+                    Some(address) => return Ok(address),
+                    None => AddressError::Exhausted,
+                },
+                Wanted::This(address) => match addresses.take_this(address) {
+                    Ok(()) => return Ok(address),
+                    Err(Refusal::Outside) => return Err(AddressError::Outside(address)),
+                    Err(Refusal::Taken) => AddressError::Taken,
+                },
+            };
             if !state.has_dead() {
-                return None;
+                return Err(refusal);
             }
             let dead = state.collect_dead();
             if dead.is_empty() {
@@ -310,12 +381,12 @@ impl Shared {
         if dead.is_empty() {
             return;
         }
-        let all: Vec<_> = dead.iter().map(|endpoint| endpoint.address).collect();
+        let all = dead.clone();
         let stuck = self.maker.unplug(dead);
         let mut state = lock(&self.state);
         state.unplugging -= all.len();
-        for address in all.into_iter().filter(|address| stuck.iter().all(|endpoint| endpoint.address != *address)) {
-            state.addresses.release(address);
+        for endpoint in all.into_iter().filter(|endpoint| !stuck.contains(endpoint)) {
+            state.release_address(&endpoint.network, endpoint.address);
         }
         self.changed.notify_all();
     }
@@ -326,6 +397,12 @@ impl State {
     fn collect_dead(&mut self) -> Vec<Endpoint> {
         self.unplugging += self.dead.len();
         std::mem::take(&mut self.dead)
+    }
+
+    fn release_address(&mut self, network: &str, address: Ipv4Addr) {
+        if let Some(addresses) = self.addresses.get_mut(network) {
+            addresses.release(address);
+        }
     }
 
     fn has_dead(&self) -> bool {

@@ -17,4 +17,5 @@ mod security;
 mod streams;
 mod survival;
 mod system;
+mod user_networks;
 mod volumes;

@@ -6,7 +6,7 @@ use engine::Engine;
 
 use super::done;
 use crate::error::ApiResult;
-use crate::map::network::{Detail, show};
+use crate::map::network::{Detail, parse, show};
 use crate::map::{endpoint, filter};
 use crate::reply::{self, Reply};
 use crate::request::Request;
@@ -24,8 +24,7 @@ pub(crate) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> ApiRe
 
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
     let body: CreateRequest = request.document().await?;
-    let driver = if body.driver.is_empty() { "bridge" } else { &body.driver };
-    let id = engine.create_network(&body.name, driver, body.labels.unwrap_or_default()).await?;
+    let id = engine.create_network(parse(body)?).await?;
     Ok(reply::created(&CreateResponse { id, warning: String::new() }))
 }
 

@@ -140,7 +140,19 @@ const GROUPS: &[Group] = &[
             ("verify", &[], &verify::VERIFY),
         ],
     ),
-    ("network", "Manage networks", &[("inspect", &[], &inspect::NETWORK), ("ls", &["list"], &network::LS)]),
+    (
+        "network",
+        "Manage networks",
+        &[
+            ("connect", &[], &network::CONNECT),
+            ("create", &[], &network::CREATE),
+            ("disconnect", &[], &network::DISCONNECT),
+            ("inspect", &[], &inspect::NETWORK),
+            ("ls", &["list"], &network::LS),
+            ("prune", &[], &network::PRUNE),
+            ("rm", &["remove"], &network::RM),
+        ],
+    ),
     (
         "system",
         "Manage the engine",

@@ -13,14 +13,17 @@ use network::Place;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Sleep;
 
+use super::attachments::Moved;
 use super::handle::{Handle, Live};
 use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
 use super::relay::Relays;
 use super::start::{self, HeldAttach};
-use super::{health, remove, view};
+use super::{attachments, health, remove, view};
 use crate::engine::{Engine, blocking};
-use crate::model::{ContainerName, EngineError, EventKind, Health, RestartPolicy, Signal, UpdateRequest};
+use crate::model::{
+    ContainerName, EndpointSpec, EngineError, EventKind, Health, NetworkMode, RestartPolicy, Signal, UpdateRequest,
+};
 use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
 
@@ -61,6 +64,15 @@ pub(crate) enum Command {
     },
     Rename {
         name: ContainerName,
+        answer: Answer<()>,
+    },
+    Connect {
+        network: String,
+        endpoint: Box<EndpointSpec>,
+        answer: Answer<()>,
+    },
+    Disconnect {
+        network: String,
         answer: Answer<()>,
     },
     Update {
@@ -245,6 +257,14 @@ impl Actor {
             }
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
+                Next::Continue
+            }
+            Command::Connect { network, endpoint, answer } => {
+                let _ = answer.send(self.connect(network, *endpoint).await);
+                Next::Continue
+            }
+            Command::Disconnect { network, answer } => {
+                let _ = answer.send(self.disconnect(network).await);
                 Next::Continue
             }
             Command::Update { request, answer } => {
@@ -468,6 +488,81 @@ impl Actor {
         Ok(())
     }
 
+    async fn connect(&mut self, network: String, endpoint: EndpointSpec) -> Result<(), EngineError> {
+        let spec = &self.record.spec;
+        if matches!(spec.network, NetworkMode::Container(_)) {
+            return Err(EngineError::invalid(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
+        }
+        if spec.endpoints.contains_key(&network) && self.life.pid().is_some() {
+            return Err(EngineError::forbidden(format!(
+                "endpoint with name {} already exists in network {network}",
+                self.record.name
+            )));
+        }
+        attachments::alone(spec.endpoints.keys().chain([&network]).map(String::as_str))?;
+        let mut changed = self.record.clone();
+        changed.spec.endpoints.insert(network.clone(), endpoint);
+        self.change_networks(changed).await?;
+        self.tell_of_network("connect", &network);
+        Ok(())
+    }
+
+    async fn disconnect(&mut self, network: String) -> Result<(), EngineError> {
+        if network == "host" {
+            return Err(EngineError::invalid(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let mut changed = self.record.clone();
+        if changed.spec.endpoints.remove(&network).is_none() {
+            return Err(EngineError::forbidden(format!(
+                "container {} is not connected to network {network}",
+                self.handle.id
+            )));
+        }
+        self.change_networks(changed).await?;
+        self.tell_of_network("disconnect", &network);
+        Ok(())
+    }
+
+    /// Has the container sit where the changed record says, now if it runs, and keeps the record.
+    async fn change_networks(&mut self, changed: ContainerRecord) -> Result<(), EngineError> {
+        if let Some(pid) = self.life.pid() {
+            let (inner, before, after) = (Arc::clone(&self.engine.inner), self.record.clone(), changed.clone());
+            let mut place = self.place.clone();
+            let (place, moved) = blocking(move || {
+                let moved = attachments::change(&inner, &before, &after, pid, &mut place)?;
+                Ok((place, moved))
+            })
+            .await?;
+            self.place = place;
+            if moved == Moved::Yes {
+                self.move_ports(&changed).await;
+            }
+        }
+        self.record = changed;
+        self.write_record(Durability::Machine).await?;
+        self.handle.publish_record(self.record.clone());
+        self.publish();
+        Ok(())
+    }
+
+    /// Has the ports lead to where the container is now.
+    async fn move_ports(&mut self, changed: &ContainerRecord) {
+        self.free_ports();
+        let (inner, record, mut place) = (Arc::clone(&self.engine.inner), changed.clone(), self.place.clone());
+        let published = blocking(move || {
+            let relays = attachments::publish(&inner, &record, &mut place)?;
+            Ok((place, relays))
+        });
+        match published.await {
+            Ok((place, relays)) => (self.place, self.relays) = (place, relays),
+            Err(error) => tracing::warn!("container {}: its ports are not published: {error}", self.handle.id),
+        }
+    }
+
     async fn update(&mut self, request: UpdateRequest) -> Result<(), EngineError> {
         let mut spec = self.record.spec.clone();
         super::update::apply(&mut spec, &request, &self.engine.inner.host)?;
@@ -646,7 +741,13 @@ impl Actor {
     }
 
     fn tell_network(&self, action: &str) {
-        let Some((network, kind)) = view::network_of(&self.record.spec) else { return };
+        for network in self.record.spec.endpoints.keys() {
+            self.tell_of_network(action, network);
+        }
+    }
+
+    fn tell_of_network(&self, action: &str, network: &str) {
+        let kind = view::driver_of(network);
         let attributes = [("container", self.handle.id.as_str()), ("name", network), ("type", kind)];
         let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
         self.engine.tell(EventKind::Network, action, &self.engine.network_id(network), BTreeMap::from(attributes));

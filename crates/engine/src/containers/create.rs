@@ -13,7 +13,7 @@ use super::handle::{Handle, Progress};
 use super::life::Life;
 use super::plan::{self, PlannedMount, PlannedSource};
 use super::record::{ContainerRecord, RECORD_VERSION};
-use super::{names, validate, view};
+use super::{attachments, names, validate, view};
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
     CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck,
@@ -35,6 +35,7 @@ impl Engine {
         let command = command_of(&spec)?;
         self.resolve_references(&mut spec)?;
         spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
+        attachments::settle(self, &mut spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
         let mounts = checked_sources(mounts).await?;

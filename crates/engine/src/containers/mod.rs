@@ -6,6 +6,7 @@
 //! | `actor` | the task that owns a container |
 //! | `handle`, `index` | what readers hold |
 //! | `create`, `plan`, `validate`, `names` | from a request to a record |
+//! | `attachments` | networks: joining, leaving, publishing |
 //! | `start`, `ports`, `shared_memory` | the blocking part of a start |
 //! | `relay` | ports of IPv6 addresses for containers without |
 //! | `recover` | taking up what runs |
@@ -13,6 +14,7 @@
 //! | `health`, `update`, `remove` | what their names say |
 
 mod actor;
+mod attachments;
 mod create;
 mod files;
 mod handle;
@@ -56,13 +58,12 @@ pub(crate) use recover::find_exec_exit;
 use start::HeldAttach;
 pub(crate) use start::log_path;
 pub(crate) use validate::parse_set;
-pub(crate) use view::network_of;
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EngineError, EventKind,
-    IpcMode, LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport, RemoveOptions, Signal,
-    StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
+    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EndpointSpec,
+    EngineError, EventKind, IpcMode, LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport,
+    RemoveOptions, Signal, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
 use crate::spec::JoinedNamespaces;
 
@@ -287,6 +288,37 @@ impl Engine {
     pub async fn unpause_container(&self, reference: &str) -> Result<(), EngineError> {
         let handle = self.inner.index.find(reference)?;
         ask(&handle, |answer| Command::Unpause { answer }).await
+    }
+
+    /// Connects it to a network.
+    pub async fn connect_network(
+        &self,
+        reference: &str,
+        container: &str,
+        endpoint: EndpointSpec,
+    ) -> Result<(), EngineError> {
+        let found = self.find_network(reference)?;
+        let handle = self.inner.index.find(container)?;
+        attachments::check(Some(&found), found.name(), &endpoint)?;
+        let (network, endpoint) = (found.name().to_owned(), Box::new(endpoint));
+        ask(&handle, |answer| Command::Connect { network, endpoint, answer }).await
+    }
+
+    /// Disconnects it from a network.
+    pub async fn disconnect_network(&self, reference: &str, container: &str, force: bool) -> Result<(), EngineError> {
+        // With force a network or a container that is not there is not in the way.
+        let found = self.find_network(reference)?;
+        let handle = match self.inner.index.find(container) {
+            Err(error) if force && error.kind() == crate::model::ErrorKind::NotFound => {
+                return Err(EngineError::not_found(format!(
+                    "endpoint {container} not found in network {}",
+                    found.name()
+                )));
+            }
+            found => found?,
+        };
+        let network = found.name().to_owned();
+        ask(&handle, |answer| Command::Disconnect { network, answer }).await
     }
 
     /// Gives it another name.

@@ -7,8 +7,8 @@ use network::{ANY_IPV4, PortRequest, Transport};
 use super::relay::RELAY_LIMIT;
 use crate::model::{ContainerSpec, EngineError, Port, PortBinding, Protocol};
 
-/// What a container asks of the host: ports with a number first, so that nobody who takes any takes theirs.
-pub(super) fn requests(spec: &ContainerSpec) -> Vec<PortRequest> {
+/// What a container asks of the host, at `binding` where it names no address: ports with a number first, so that nobody who takes any takes theirs.
+pub(super) fn requests(spec: &ContainerSpec, binding: Option<IpAddr>) -> Vec<PortRequest> {
     let bound = spec.port_bindings.iter().flat_map(|(port, bindings)| bindings.iter().map(|binding| (*port, binding)));
     let bound: Vec<(Port, &PortBinding)> = bound.collect();
     let anywhere = PortBinding { host_ip: None, host_port: String::new() };
@@ -16,7 +16,8 @@ pub(super) fn requests(spec: &ContainerSpec) -> Vec<PortRequest> {
     let exposed = spec.exposed_ports.iter().filter(|port| spec.publish_all_ports && !is_bound(port));
     let wanted: Vec<_> = bound.into_iter().chain(exposed.map(|port| (*port, &anywhere))).collect();
     let few = wanted.len() <= RELAY_LIMIT;
-    let mut requests: Vec<PortRequest> = wanted.iter().map(|(port, binding)| request(*port, binding, few)).collect();
+    let mut requests: Vec<PortRequest> =
+        wanted.iter().map(|(port, asked)| request(*port, asked, binding, few)).collect();
     requests.sort_by_key(|request| (request.first == 0, request.last - request.first));
     requests
 }
@@ -33,13 +34,13 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<(), EngineError> {
     }
 }
 
-fn request(port: Port, binding: &PortBinding, few: bool) -> PortRequest {
+fn request(port: Port, asked: &PortBinding, binding: Option<IpAddr>, few: bool) -> PortRequest {
     let transport = match port.protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,
         Protocol::Sctp => Transport::Sctp,
     };
-    let addresses = match binding.host_ip {
+    let addresses = match asked.host_ip.or(binding) {
         Some(address) => vec![address],
         // The kernel translates IPv4; what calls by IPv6 is relayed, where that can be done.
         None if few && transport == Transport::Tcp && has_ipv6() => {
@@ -48,7 +49,7 @@ fn request(port: Port, binding: &PortBinding, few: bool) -> PortRequest {
         None => vec![ANY_IPV4],
     };
     // Checked at create.
-    let (first, last) = range(&binding.host_port).unwrap_or(PortRequest::ANY);
+    let (first, last) = range(&asked.host_port).unwrap_or(PortRequest::ANY);
     PortRequest { transport, container_port: port.number, addresses, first, last }
 }
 
@@ -87,7 +88,7 @@ mod tests {
             publish_all_ports: true,
             ..spec(&[("80", "", ""), ("81", "10.0.0.1", "8000-8010"), ("82/udp", "", "53")], &["80", "90/udp"])
         };
-        let requests = requests(&spec);
+        let requests = requests(&spec, None);
         let found: Vec<_> =
             requests.iter().map(|request| (request.container_port, request.first, request.last)).collect();
         assert_eq!(found, [(82, 53, 53), (81, 8000, 8010), (80, 0, 0), (90, 0, 0)]);

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use network::{Published, Transport};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,7 +19,7 @@ const BACKLOG: u32 = 1024;
 /// Listeners of one container; dropping them closes them.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
-    tasks: Vec<AbortHandle>,
+    tasks: Vec<(Arc<TcpListener>, AbortHandle)>,
 }
 
 impl Relays {
@@ -33,9 +34,10 @@ impl Relays {
                     port.transport, port.address
                 )));
             }
-            let listener = listen(SocketAddr::new(port.address, port.port))?;
+            let listener = Arc::new(listen(SocketAddr::new(port.address, port.port))?);
             let target = SocketAddr::new(port.target, port.container_port);
-            relays.tasks.push(tokio::spawn(accept(listener, target)).abort_handle());
+            let task = tokio::spawn(accept(Arc::clone(&listener), target)).abort_handle();
+            relays.tasks.push((listener, task));
         }
         Ok(relays)
     }
@@ -43,7 +45,11 @@ impl Relays {
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        for (listener, task) in &self.tasks {
+            // The task ends some time later, and the port must be free now.
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            task.abort();
+        }
     }
 }
 
@@ -60,7 +66,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr) {
+async fn accept(listener: Arc<TcpListener>, target: SocketAddr) {
     /// Out of descriptors, most likely: they come back when connections end.
     const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
     loop {

@@ -8,9 +8,10 @@ use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
     SeccompProgram, StdinMode, Stdio, WindowSize,
 };
-use network::{Attachment, Mac, Place};
+use network::Place;
 use oci::runtime::{LinuxDeviceType, Spec};
 
+use super::attachments;
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
 use super::relay::Relays;
@@ -47,38 +48,15 @@ pub(crate) fn launch(
 ) -> Result<Started, EngineError> {
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
-    let launched = publish(inner, record, &mut place)
+    let launched = attachments::publish(inner, record, &mut place)
         .and_then(|relays| Ok((relays, send(inner, record, joined, network, attaches)?)));
     match launched {
         Ok((relays, launched)) => Ok(Started { launched, place, relays }),
         Err(error) => {
-            give_back(inner, place);
+            attachments::give_back(inner, place);
             Err(error)
         }
     }
-}
-
-fn give_back(inner: &Inner, place: Place) {
-    inner.networks.unpublish(&place.ports);
-    place.endpoints.into_iter().for_each(|endpoint| inner.networks.release(endpoint));
-}
-
-/// Publishes the container's ports: they lead to it from now on.
-fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Relays, EngineError> {
-    let Some(endpoint) = place.endpoints.first() else { return Ok(Relays::default()) };
-    let requests = super::ports::requests(&record.spec);
-    if requests.is_empty() {
-        return Ok(Relays::default());
-    }
-    let wrong = |error: &dyn std::fmt::Display| {
-        let message = format!(
-            "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({}): {error}",
-            record.name, record.id
-        );
-        EngineError::new(crate::model::ErrorKind::System, message)
-    };
-    place.ports = inner.networks.publish(&requests, endpoint).map_err(|error| wrong(&error))?;
-    Relays::open(&place.ports).map_err(|error| wrong(&error))
 }
 
 /// A network namespace (none for the host's) and the container's place in it.
@@ -93,33 +71,21 @@ fn take_network(
     record: &ContainerRecord,
     joined: JoinedNamespaces,
 ) -> Result<TakenNetwork, EngineError> {
-    let spec = &record.spec;
-    let taken = match (&spec.network, spec.network_disabled) {
-        (NetworkMode::Host, _) => return Ok(TakenNetwork { namespace: None, endpoints: Vec::new() }),
-        (NetworkMode::Container(_), _) => {
+    match &record.spec.network {
+        NetworkMode::Host if !record.spec.network_disabled => {
+            Ok(TakenNetwork { namespace: None, endpoints: Vec::new() })
+        }
+        NetworkMode::Container(_) => {
             let pid = joined.network.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
             let namespace = network::namespace_of(pid)
                 .map_err(|error| EngineError::system("cannot join the other container's network", error))?;
-            return Ok(TakenNetwork { namespace: Some(namespace), endpoints: Vec::new() });
+            Ok(TakenNetwork { namespace: Some(namespace), endpoints: Vec::new() })
         }
-        (NetworkMode::None, _) | (_, true) => inner.networks.take(Attachment::None),
-        (NetworkMode::Bridge | NetworkMode::Named(_), _) => match mac_address(spec)? {
-            Some(mac) => inner.networks.take_with_mac(mac),
-            None => inner.networks.take(Attachment::Bridge),
-        },
-    };
-    let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
-    Ok(TakenNetwork { namespace: Some(sandbox.namespace), endpoints: sandbox.endpoint.into_iter().collect() })
-}
-
-/// `--mac-address`, given for the container or for its one endpoint.
-pub(crate) fn mac_address(spec: &ContainerSpec) -> Result<Option<Mac>, EngineError> {
-    let given =
-        spec.endpoints.values().find_map(|endpoint| endpoint.mac_address.as_deref()).or(spec.mac_address.as_deref());
-    given
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|error: network::MacError| EngineError::invalid(error.to_string())))
-        .transpose()
+        _ => {
+            let (namespace, endpoints) = attachments::take(inner, record)?;
+            Ok(TakenNetwork { namespace: Some(namespace), endpoints })
+        }
+    }
 }
 
 fn send(

@@ -36,14 +36,13 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
     super::ports::check(spec)?;
     super::start::dns(spec)?;
     super::start::extra_hosts(spec)?;
-    super::start::mac_address(spec)?;
     Ok(warnings)
 }
 
 /// What Conex cannot do (yet) is refused, never ignored.
 fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
     let refuse = |field: &str| Err(EngineError::not_implemented(format!("{field} is not built")));
-    if !spec.links.is_empty() || spec.endpoints.values().any(|endpoint| !endpoint.links.is_empty()) {
+    if !spec.links.is_empty() {
         return refuse("HostConfig.Links");
     }
     if !spec.storage_options.is_empty() {
@@ -54,35 +53,7 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
             "could not select device driver \"{request}\": HostConfig.DeviceRequests is not built"
         )));
     }
-    refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")?;
-    endpoints(spec)
-}
-
-fn endpoints(spec: &ContainerSpec) -> Result<(), EngineError> {
-    for (name, endpoint) in &spec.endpoints {
-        if !matches!(name.as_str(), "bridge" | "default" | "host" | "none")
-            && NetworkMode::Named(name.clone()) != spec.network
-        {
-            return Err(EngineError::not_found(format!("network {name} not found")));
-        }
-        if endpoint.ipv4.is_some() || endpoint.ipv6.is_some() {
-            return Err(EngineError::invalid("user specified IP address is supported on user defined networks only"));
-        }
-        if !endpoint.aliases.is_empty() && spec.network == NetworkMode::Bridge {
-            return Err(EngineError::invalid(
-                "network-scoped alias is supported only for containers in user defined networks",
-            ));
-        }
-        if !endpoint.link_local.is_empty() || !endpoint.driver_options.is_empty() {
-            return Err(EngineError::not_implemented(format!(
-                "LinkLocalIPs and DriverOpts of the endpoint on {name} are not built"
-            )));
-        }
-    }
-    match &spec.network {
-        NetworkMode::Named(name) => Err(EngineError::not_found(format!("network {name} not found"))),
-        _ => Ok(()),
-    }
+    refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")
 }
 
 fn modes(spec: &ContainerSpec) -> Result<(), EngineError> {
@@ -443,8 +414,12 @@ mod tests {
         let sysctls = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
         let cases = [
             (
-                ContainerSpec { network: NetworkMode::Named("web".into()), ..ContainerSpec::default() },
-                "network web not found",
+                ContainerSpec {
+                    network: NetworkMode::Container("web".into()),
+                    publish_all_ports: true,
+                    ..ContainerSpec::default()
+                },
+                "conflicting options: port publishing and the container type network mode",
             ),
             (ContainerSpec { links: vec!["a".into()], ..ContainerSpec::default() }, "HostConfig.Links is not built"),
             (

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use network::{Place, Published, Transport};
+use network::{DEFAULT_NETWORK, Place, Published, Transport};
 use oci::Digest;
 
 use super::life::Life;
@@ -11,8 +11,8 @@ use super::record::ContainerRecord;
 use super::start::log_path;
 use crate::engine::Inner;
 use crate::model::{
-    ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointView, GraphPaths, Health,
-    HostPort, LogDriver, NetworkMode, Port, Protocol,
+    ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointSpec, EndpointView,
+    GraphPaths, Health, HostPort, LogDriver, Port, Protocol,
 };
 
 /// A container's view.
@@ -74,49 +74,60 @@ fn runtime_of(spec: &ContainerSpec) -> &str {
     if spec.runtime.is_empty() { crate::runtimes::OWN } else { &spec.runtime }
 }
 
-/// The name and the driver of a container's network; none when it shares another container's.
-pub(crate) fn network_of(spec: &ContainerSpec) -> Option<(&'static str, &'static str)> {
-    match &spec.network {
-        _ if spec.network_disabled => None,
-        NetworkMode::Bridge | NetworkMode::Named(_) => Some(("bridge", "bridge")),
-        NetworkMode::None => Some(("none", "null")),
-        NetworkMode::Host => Some(("host", "host")),
-        NetworkMode::Container(_) => None,
+/// The driver of a network by its name.
+pub(crate) fn driver_of(network: &str) -> &'static str {
+    match network {
+        "none" => "null",
+        "host" => "host",
+        _ => "bridge",
     }
 }
 
 fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, place: &Place) -> ContainerNetworks {
     let running = life.pid();
     let identity = |what: &str| Digest::of(format!("{what} {} {:?}", record.id, life.started_at).as_bytes()).hex();
-    let endpoints = network_of(&record.spec).map(|(name, _)| {
-        let requested = record
-            .spec
-            .endpoints
-            .get(name)
-            .or_else(|| record.spec.endpoints.get("default"))
-            .cloned()
-            .unwrap_or_default();
-        let mut view = EndpointView { requested, ..EndpointView::default() };
+    let endpoints = record.spec.endpoints.iter().map(|(name, requested)| {
+        let user = inner.registry.by_name(name);
+        let mut view = EndpointView { requested: requested.clone(), ..EndpointView::default() };
         if running.is_some() || life.started_at.is_some() {
-            view.network_id = crate::networks::id_of(&inner.id, name);
+            let predefined = || crate::networks::id_of(&inner.id, name);
+            view.network_id = user.as_ref().map_or_else(predefined, |record| record.id.clone());
         }
         if running.is_some() {
-            view.endpoint_id = identity("endpoint");
+            view.endpoint_id = identity(&format!("endpoint {name}"));
         }
-        if let (Some(endpoint), Some(_)) = (place.endpoints.first(), running) {
+        let id = user.as_ref().map_or(DEFAULT_NETWORK, |record| record.id.as_str());
+        let found = place.endpoints.iter().find(|endpoint| endpoint.network == id);
+        if let (Some(endpoint), Some(_)) = (found, running) {
             view.ipv4 = Some(endpoint.address);
             view.ipv4_prefix = endpoint.prefix;
             view.gateway = endpoint.gateway;
             view.mac_address = endpoint.mac.to_string();
         }
-        (name.to_owned(), view)
+        if user.is_some() {
+            view.dns_names = dns_names(record, requested);
+        }
+        (name.clone(), view)
     });
     ContainerNetworks {
         sandbox_id: running.map(|_| identity("sandbox")).unwrap_or_default(),
         sandbox_key: running.map(|pid| format!("/proc/{pid}/ns/net")).unwrap_or_default(),
-        endpoints: endpoints.into_iter().collect::<BTreeMap<_, _>>(),
+        endpoints: endpoints.collect::<BTreeMap<_, _>>(),
         ports: ports(&place.ports),
     }
+}
+
+/// The names that others on a user's network find a container by, each once: its own, its aliases, its short id, its host name.
+pub(super) fn dns_names(record: &ContainerRecord, endpoint: &EndpointSpec) -> Vec<String> {
+    let own = std::iter::once(record.name.to_string());
+    let all = own.chain(endpoint.aliases.iter().cloned()).chain([record.id.short().to_owned()]);
+    let mut names: Vec<String> = Vec::new();
+    for name in all.chain(record.spec.hostname.clone()).filter(|name| !name.is_empty()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Where each published port of a container is found on the host.

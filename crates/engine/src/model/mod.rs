@@ -50,7 +50,7 @@ pub use mounts::{
 pub(crate) use mounts::{clean_path, container_path};
 pub use name::ContainerName;
 pub use namespaces::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
-pub use network::{IpamPool, NetworkMember, NetworkView};
+pub use network::{IpamPool, NetworkMember, NetworkRequest, NetworkView};
 pub use ports::{Port, PortBinding, Protocol};
 pub(crate) use security::CAPABILITIES;
 pub use security::{Capability, SecurityMeaning, SecurityOption};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// One network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,12 @@ pub struct NetworkView {
     pub enable_ipv6: bool,
     /// Whether it is cut off from the outside.
     pub internal: bool,
+    /// Whether containers may be connected by hand (services of a swarm are not built).
+    pub attachable: bool,
     /// Address pools.
     pub ipam: Vec<IpamPool>,
+    /// Options of the address management.
+    pub ipam_options: BTreeMap<String, String>,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// Labels.
@@ -32,13 +37,52 @@ pub struct NetworkView {
     pub containers: BTreeMap<String, NetworkMember>,
 }
 
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkRequest {
+    /// `Name`
+    pub name: String,
+    /// `Driver`; empty is `bridge`.
+    pub driver: String,
+    /// `Scope`
+    pub scope: String,
+    /// `EnableIPv4`; none is yes.
+    pub enable_ipv4: Option<bool>,
+    /// `EnableIPv6`
+    pub enable_ipv6: bool,
+    /// `Internal`
+    pub internal: bool,
+    /// `Attachable`
+    pub attachable: bool,
+    /// `Ingress`
+    pub ingress: bool,
+    /// `ConfigOnly`
+    pub config_only: bool,
+    /// `ConfigFrom.Network`
+    pub config_from: String,
+    /// `IPAM.Driver`; empty is `default`.
+    pub ipam_driver: String,
+    /// `IPAM.Options`
+    pub ipam_options: BTreeMap<String, String>,
+    /// `IPAM.Config`
+    pub pools: Vec<IpamPool>,
+    /// `Options`
+    pub options: BTreeMap<String, String>,
+    /// `Labels`
+    pub labels: BTreeMap<String, String>,
+}
+
 /// One pool of addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IpamPool {
     /// `172.17.0.0/16`
     pub subnet: String,
+    /// `172.17.5.0/24`
+    pub range: Option<String>,
     /// `172.17.0.1`
     pub gateway: Option<IpAddr>,
+    /// Addresses of others, by name.
+    pub auxiliary: BTreeMap<String, IpAddr>,
 }
 
 /// A running container on a network.

@@ -87,7 +87,7 @@ fn a_container_outlives_its_engine() {
     drop(networks);
     assert_eq!(ports(&host).len(), 2);
     let running = [Place { endpoints: vec![endpoint.clone()], ports: Vec::new() }];
-    let networks = host.machine.run(|| Networks::open(&host.options(), &running).unwrap());
+    let networks = host.machine.run(|| Networks::open(&host.options(), &[], &running).unwrap());
     // Of the two one is known to run; the other is nobody's, and its end in the namespace goes with the host's.
     assert!(ports(&host).contains(&endpoint.host_interface));
     assert!(!ports(&host).contains(&forgotten.endpoint.unwrap().host_interface));
@@ -108,7 +108,7 @@ fn what_ended_with_the_machine_binds_nobody() {
     host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
     let neighbour = Machine::new();
     host.machine.connect("lan0", [172, 17, 4, 1], &neighbour, "eth0", [172, 17, 4, 2]);
-    let networks = host.machine.run(|| Networks::open(&host.options(), &before).unwrap());
+    let networks = host.machine.run(|| Networks::open(&host.options(), &[], &before).unwrap());
     assert_eq!(networks.bridge().subnet.to_string(), "172.18.0.0/16");
     networks.release(before[0].endpoints[0].clone());
     networks.settle();
@@ -163,7 +163,7 @@ fn an_interface_that_is_not_ours_is_not_touched() {
     let host = Host::new();
     let mac = [2, 0, 0, 0, 0, 1];
     host.machine.configure(&mut [link::create_bridge(&link::NewBridge { name: "conex0", mac, mtu: None })]);
-    let error = host.machine.run(|| Networks::open(&host.options(), &[]).unwrap_err());
+    let error = host.machine.run(|| Networks::open(&host.options(), &[], &[]).unwrap_err());
     assert!(matches!(error, OpenError::ForeignInterface { .. }), "{error}");
     assert!(host.machine.link_names().contains(&"conex0".to_owned()));
 }
@@ -174,7 +174,7 @@ fn a_subnet_that_the_host_is_in_is_left_alone() {
     let neighbour = Machine::new();
     host.machine.connect("lan0", [172, 17, 4, 1], &neighbour, "eth0", [172, 17, 4, 2]);
     let wanted = Options { subnet: Some("172.17.0.0/16".parse().unwrap()), ..host.options() };
-    let error = host.machine.run(|| Networks::open(&wanted, &[]).unwrap_err());
+    let error = host.machine.run(|| Networks::open(&wanted, &[], &[]).unwrap_err());
     assert!(matches!(error, OpenError::SubnetTaken { .. }), "{error}");
     let networks = host.open();
     assert_eq!(networks.bridge().subnet.to_string(), "172.18.0.0/16");
@@ -182,7 +182,7 @@ fn a_subnet_that_the_host_is_in_is_left_alone() {
     // The next start keeps it, unless told otherwise.
     assert_eq!(host.open().bridge().subnet.to_string(), "172.18.0.0/16");
     let wanted = Options { subnet: Some("10.77.0.0/24".parse().unwrap()), mtu: Some(1280), ..host.options() };
-    let networks = host.machine.run(|| Networks::open(&wanted, &[]).unwrap());
+    let networks = host.machine.run(|| Networks::open(&wanted, &[], &[]).unwrap());
     let sandbox = take(&networks);
     assert_eq!(sandbox.endpoint.as_ref().unwrap().address, Ipv4Addr::new(10, 77, 0, 2));
     let mut inside = within(sandbox.namespace.as_fd(), || Socket::open(Family::Route).unwrap());
@@ -202,7 +202,7 @@ fn the_mtu_is_the_uplinks_where_that_is_smaller() {
 fn addresses_run_out_and_come_back() {
     let host = Host::new();
     let options = Options { subnet: Some("10.77.0.0/29".parse().unwrap()), ready: 0, ..host.options() };
-    let networks = host.machine.run(|| Networks::open(&options, &[]).unwrap());
+    let networks = host.machine.run(|| Networks::open(&options, &[], &[]).unwrap());
     let mut taken: Vec<Sandbox> = (0..5).map(|_| take(&networks)).collect();
     let error = networks.take(Attachment::Bridge).unwrap_err();
     assert!(matches!(error, TakeError::Supply(_)) && error.to_string().contains("no available"), "{error}");
@@ -214,7 +214,7 @@ fn addresses_run_out_and_come_back() {
 fn a_supply_that_cannot_make_ahead_does_not_spin_and_recovers() {
     let host = Host::new();
     let options = Options { subnet: Some("10.77.0.0/30".parse().unwrap()), ready: 3, ..host.options() };
-    let networks = host.machine.run(|| Networks::open(&options, &[]).unwrap());
+    let networks = host.machine.run(|| Networks::open(&options, &[], &[]).unwrap());
     let only = take(&networks);
     networks.take(Attachment::Bridge).unwrap_err();
     networks.release(only.endpoint.unwrap());
@@ -240,7 +240,7 @@ fn a_container_may_choose_its_hardware_address() {
 fn neighbours_learn_at_once_that_an_address_has_a_new_owner() {
     let host = Host::new();
     let options = Options { subnet: Some("10.77.0.0/29".parse().unwrap()), ready: 0, ..host.options() };
-    let networks = host.machine.run(|| Networks::open(&options, &[]).unwrap());
+    let networks = host.machine.run(|| Networks::open(&options, &[], &[]).unwrap());
     let caller = take(&networks);
     let speaks_with = |sandbox: &Sandbox| {
         let server = serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().address, 80).into());

@@ -151,7 +151,7 @@ fn ports_outlive_the_engine_and_a_flush() {
     drop(networks);
     let target = SocketAddr::from((HOST, 8080));
     assert!(seen(&server, &outside, target).is_some(), "while no engine runs");
-    let networks = host.machine.run(|| Networks::open(&host.options(), std::slice::from_ref(&place)).unwrap());
+    let networks = host.machine.run(|| Networks::open(&host.options(), &[], std::slice::from_ref(&place)).unwrap());
     assert!(seen(&server, &outside, target).is_some(), "after the next start");
     let taken = host.machine.run(|| {
         let other = networks.take(Attachment::Bridge).unwrap();

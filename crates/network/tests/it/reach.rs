@@ -97,7 +97,7 @@ fn containers_of_two_engines_do_not_meet() {
     let ours = host.open();
     let run = tempfile::tempdir().unwrap();
     let options = Options { ready: 1, ..Options::new("other", run.path().to_owned()) };
-    let theirs = host.machine.run(|| Networks::open(&options, &[]).unwrap());
+    let theirs = host.machine.run(|| Networks::open(&options, &[], &[]).unwrap());
     assert_eq!(
         (theirs.bridge().interface.as_str(), theirs.bridge().subnet.to_string().as_str()),
         ("other0", "172.18.0.0/16")

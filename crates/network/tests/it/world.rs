@@ -125,7 +125,7 @@ impl Host {
     }
 
     pub(crate) fn open(&self) -> Networks {
-        self.machine.run(|| Networks::open(&self.options(), &[]).unwrap())
+        self.machine.run(|| Networks::open(&self.options(), &[], &[]).unwrap())
     }
 }
 

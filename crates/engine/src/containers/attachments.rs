@@ -1,0 +1,316 @@
+//! Which networks a container is to sit in, and sitting there.
+//!
+//! `spec.endpoints` says it, by name, from `create` on; `connect` and `disconnect` change it. What a running container has of it is
+//! its [`Place`]: endpoints in the order of their interfaces.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, LeadsOut, Mac, Place};
+
+use super::record::ContainerRecord;
+use super::relay::Relays;
+use crate::engine::{Engine, Inner};
+use crate::model::{ContainerSpec, EndpointSpec, EngineError, ErrorKind, NetworkMode};
+use crate::networks::{Found, NetworkRecord};
+
+/// The name of the default bridge.
+const BRIDGE: &str = "bridge";
+
+/// A network that a container is to sit in.
+#[derive(Debug)]
+struct Wanted<'a> {
+    name: &'a str,
+    /// As the networks know it.
+    id: String,
+    endpoint: &'a EndpointSpec,
+    internal: bool,
+}
+
+/// Names the networks of a request as they are called, the one of `--network` among them, and checks what is asked of each. A
+/// network that is not there is found missing at the start, as with Docker.
+pub(super) fn settle(engine: &Engine, spec: &mut ContainerSpec) -> Result<(), EngineError> {
+    let mut endpoints = BTreeMap::new();
+    for (reference, endpoint) in std::mem::take(&mut spec.endpoints) {
+        endpoints.insert(name_of(engine, &reference)?, endpoint);
+    }
+    if let Some(primary) = primary(engine, spec)? {
+        endpoints.entry(primary).or_default();
+    }
+    if spec.network_disabled || matches!(spec.network, NetworkMode::Container(_)) {
+        endpoints.clear();
+    }
+    if let (Some(name), Some(mac)) = (primary(engine, spec)?, spec.mac_address.clone())
+        && let Some(endpoint) = endpoints.get_mut(&name).filter(|endpoint| endpoint.mac_address.is_none())
+    {
+        endpoint.mac_address = Some(mac).filter(|mac| !mac.is_empty());
+    }
+    for (name, endpoint) in &endpoints {
+        check(engine.find_network(name).ok().as_ref(), name, endpoint)?;
+    }
+    alone(endpoints.keys().map(String::as_str))?;
+    spec.endpoints = endpoints;
+    Ok(())
+}
+
+fn name_of(engine: &Engine, reference: &str) -> Result<String, EngineError> {
+    match engine.find_network(if reference == "default" { BRIDGE } else { reference }) {
+        Ok(found) => Ok(found.name().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(reference.to_owned()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The network of `--network`, where that names one.
+fn primary(engine: &Engine, spec: &ContainerSpec) -> Result<Option<String>, EngineError> {
+    Ok(match &spec.network {
+        NetworkMode::Bridge => Some(BRIDGE.to_owned()),
+        NetworkMode::None => Some("none".to_owned()),
+        NetworkMode::Host => Some("host".to_owned()),
+        NetworkMode::Named(reference) => Some(name_of(engine, reference)?),
+        NetworkMode::Container(_) => None,
+    })
+}
+
+/// What may be asked of an endpoint.
+pub(super) fn check(found: Option<&Found>, name: &str, endpoint: &EndpointSpec) -> Result<(), EngineError> {
+    if let Some(mac) = &endpoint.mac_address {
+        mac.parse::<Mac>().map_err(|error| EngineError::invalid(error.to_string()))?;
+    }
+    if !endpoint.link_local.is_empty() || !endpoint.driver_options.is_empty() {
+        return Err(EngineError::not_implemented(format!(
+            "LinkLocalIPs and DriverOpts of the endpoint on {name} are not built"
+        )));
+    }
+    if !endpoint.links.is_empty() {
+        return Err(EngineError::not_implemented(format!("Links of the endpoint on {name} are not built")));
+    }
+    if endpoint.ipv6.is_some() {
+        return Err(EngineError::not_implemented(format!("IPv6Address of the endpoint on {name} is not built")));
+    }
+    match found {
+        Some(Found::Predefined(..)) => check_predefined(endpoint),
+        Some(Found::User(record)) => check_address(record, endpoint),
+        None => Ok(()),
+    }
+}
+
+fn check_predefined(endpoint: &EndpointSpec) -> Result<(), EngineError> {
+    if endpoint.ipv4.is_some() {
+        return Err(EngineError::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    if !endpoint.aliases.is_empty() {
+        return Err(EngineError::invalid(
+            "network-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    Ok(())
+}
+
+fn check_address(record: &NetworkRecord, endpoint: &EndpointSpec) -> Result<(), EngineError> {
+    let Some(address) = endpoint.ipv4 else { return Ok(()) };
+    if !record.subnet_given {
+        return Err(EngineError::invalid(
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    }
+    if !record.definition.subnet.contains(address) {
+        return Err(EngineError::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains IP address {address}",
+            record.name
+        )));
+    }
+    Ok(())
+}
+
+/// Host and none stand alone.
+pub(super) fn alone<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), EngineError> {
+    if names.clone().count() < 2 {
+        return Ok(());
+    }
+    if names.clone().any(|name| name == "host") {
+        return Err(EngineError::invalid(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    if names.clone().any(|name| name == "none") {
+        return Err(EngineError::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    Ok(())
+}
+
+/// The networks of a container: that of `--network` first, the others by name.
+fn wanted<'a>(inner: &Inner, record: &'a ContainerRecord) -> Result<Vec<Wanted<'a>>, EngineError> {
+    let is_primary = |name: &str| match &record.spec.network {
+        NetworkMode::Bridge => name == BRIDGE,
+        NetworkMode::Named(reference) => {
+            let found = inner.registry.by_id(reference);
+            name == reference || found.is_some_and(|found| found.name == name)
+        }
+        _ => false,
+    };
+    let mut wanted = Vec::new();
+    for (name, endpoint) in record.spec.endpoints.iter().filter(|(name, _)| !matches!(name.as_str(), "none" | "host")) {
+        let (id, internal) = known(inner, name)?;
+        wanted.push(Wanted { name, id, endpoint, internal });
+    }
+    wanted.sort_by_key(|wanted| !is_primary(wanted.name));
+    Ok(wanted)
+}
+
+/// How the networks know this one, and whether it is internal.
+fn known(inner: &Inner, name: &str) -> Result<(String, bool), EngineError> {
+    if name == BRIDGE {
+        return Ok((DEFAULT_NETWORK.to_owned(), false));
+    }
+    match inner.registry.by_name(name) {
+        Some(record) => Ok((record.id.clone(), record.definition.internal)),
+        None => Err(EngineError::not_found(format!("failed to set up container networking: network {name} not found"))),
+    }
+}
+
+/// The network whose gateway a container's packets for elsewhere leave by: the highest priority, internal ones last, then by name.
+fn leading<'a>(wanted: &[Wanted<'a>]) -> Option<&'a str> {
+    let key =
+        |wanted: &&Wanted<'a>| (wanted.endpoint.gateway_priority, !wanted.internal, std::cmp::Reverse(wanted.name));
+    wanted.iter().filter(|wanted| !wanted.internal).max_by_key(key).map(|wanted| wanted.name)
+}
+
+/// A namespace with everything in it that the container is to have. What was taken is given back on failure.
+pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<(OwnedFd, Vec<Endpoint>), EngineError> {
+    let wanted = wanted(inner, record)?;
+    if let [only] = wanted.as_slice()
+        && only.id == DEFAULT_NETWORK
+    {
+        return take_default(inner, only.endpoint);
+    }
+    let sandbox = inner
+        .networks
+        .take(Attachment::None)
+        .map_err(|error| EngineError::system("failed to set up container networking", error))?;
+    let mut place = Place::default();
+    for one in &wanted {
+        if let Err(error) = plug(inner, sandbox.namespace.as_fd(), &mut place, one, leading(&wanted)) {
+            give_back(inner, place);
+            return Err(error);
+        }
+    }
+    Ok((sandbox.namespace, place.endpoints))
+}
+
+/// The usual case, for which everything is ready.
+fn take_default(inner: &Inner, endpoint: &EndpointSpec) -> Result<(OwnedFd, Vec<Endpoint>), EngineError> {
+    let taken = match mac_of(endpoint)? {
+        Some(mac) => inner.networks.take_with_mac(mac),
+        None => inner.networks.take(Attachment::Bridge),
+    };
+    let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
+    Ok((sandbox.namespace, sandbox.endpoint.into_iter().collect()))
+}
+
+fn mac_of(endpoint: &EndpointSpec) -> Result<Option<Mac>, EngineError> {
+    let mac = endpoint.mac_address.as_deref();
+    mac.map(|text| text.parse().map_err(|error: network::MacError| EngineError::invalid(error.to_string()))).transpose()
+}
+
+fn plug(
+    inner: &Inner,
+    namespace: BorrowedFd<'_>,
+    place: &mut Place,
+    wanted: &Wanted<'_>,
+    leading: Option<&str>,
+) -> Result<(), EngineError> {
+    let is_free = |name: &String| place.endpoints.iter().all(|endpoint| endpoint.interface != *name);
+    let interface = (0..).map(|number| format!("eth{number}")).find(is_free).unwrap_or_default();
+    let request = AttachRequest {
+        network: &wanted.id,
+        interface: &interface,
+        address: wanted.endpoint.ipv4,
+        mac: mac_of(wanted.endpoint)?,
+        leads_out: if leading == Some(wanted.name) { LeadsOut::Yes } else { LeadsOut::No },
+    };
+    let endpoint = inner.networks.attach(namespace, &request).map_err(|error| {
+        let message = format!("failed to set up container networking: {error}");
+        match error {
+            network::AttachError::Address(network::AddressError::Taken) => EngineError::forbidden(message),
+            network::AttachError::Address(_) => EngineError::invalid(message),
+            _ => EngineError::new(ErrorKind::System, message),
+        }
+    })?;
+    place.endpoints.push(endpoint);
+    Ok(())
+}
+
+/// Gives everything back.
+pub(super) fn give_back(inner: &Inner, place: Place) {
+    inner.networks.unpublish(&place.ports);
+    place.endpoints.into_iter().for_each(|endpoint| inner.networks.release(endpoint));
+}
+
+/// Publishes the container's ports: they lead to it from now on. Behind internal networks nothing is published.
+pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Relays, EngineError> {
+    let wanted = wanted(inner, record)?;
+    let leading = leading(&wanted).and_then(|name| wanted.iter().find(|wanted| wanted.name == name));
+    let target = leading.and_then(|leading| place.endpoints.iter().find(|endpoint| endpoint.network == leading.id));
+    let Some(endpoint) = target.cloned() else { return Ok(Relays::default()) };
+    let binding = inner.registry.by_id(&endpoint.network).and_then(|record| record.host_binding);
+    let requests = super::ports::requests(&record.spec, binding);
+    if requests.is_empty() {
+        return Ok(Relays::default());
+    }
+    let wrong = |error: &dyn std::fmt::Display| {
+        let message = format!(
+            "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({}): {error}",
+            record.name, record.id
+        );
+        EngineError::new(ErrorKind::System, message)
+    };
+    place.ports = inner.networks.publish(&requests, &endpoint).map_err(|error| wrong(&error))?;
+    Relays::open(&place.ports).map_err(|error| wrong(&error))
+}
+
+/// Brings a running container's place in line with its record, in which one network was added or removed; `before` is its record as
+/// it was. Returns the endpoint that led out before where another does now: then its ports have to move.
+pub(super) fn change(
+    inner: &Inner,
+    before: &ContainerRecord,
+    record: &ContainerRecord,
+    pid: i32,
+    place: &mut Place,
+) -> Result<Moved, EngineError> {
+    let namespace = network::namespace_of(pid.unsigned_abs())
+        .map_err(|error| EngineError::system("cannot enter the container's network", error))?;
+    let now = wanted(inner, record)?;
+    let led = leading_endpoint(inner, before, place);
+    for one in &now {
+        if place.endpoints.iter().all(|endpoint| endpoint.network != one.id) {
+            plug(inner, namespace.as_fd(), place, one, None)?;
+        }
+    }
+    let leads = leading_endpoint(inner, record, place);
+    if led != leads
+        && let Err(error) = inner.networks.change_default_route(namespace.as_fd(), led.as_ref(), leads.as_ref())
+    {
+        tracing::warn!("container {}: cannot change the default route: {error}", record.id);
+    }
+    let is_wanted = |endpoint: &Endpoint| now.iter().any(|one| one.id == endpoint.network);
+    for gone in place.endpoints.extract_if(.., |endpoint| !is_wanted(endpoint)) {
+        inner.networks.release(gone);
+    }
+    Ok(if led == leads { Moved::No } else { Moved::Yes })
+}
+
+/// Whether a container's packets for elsewhere leave by another endpoint than before: its ports then lead there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    Yes,
+    No,
+}
+
+fn leading_endpoint(inner: &Inner, record: &ContainerRecord, place: &Place) -> Option<Endpoint> {
+    let wanted = wanted(inner, record).ok()?;
+    let (id, _) = known(inner, leading(&wanted)?).ok()?;
+    place.endpoints.iter().find(|endpoint| endpoint.network == id).cloned()
+}

@@ -1,0 +1,385 @@
+//! Networks: bridge, host and none, and those that users make.
+//!
+//! ```text
+//! request ─▶ request::check ─▶ Definition (subnet chosen) ─▶ record, on disk ─▶ bridge and rules ─▶ Registry
+//! ```
+//!
+//! The record comes first: a bridge without one is swept at the next start, a record without a bridge gets it back. Which containers
+//! sit in a network is theirs to say: their views name it.
+
+mod record;
+mod request;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use network::{CreateError, Definition, SubnetConflict};
+use oci::Digest;
+
+pub(crate) use record::{NetworkRecord, Registry};
+use request::{Pool, Wanted};
+
+use crate::engine::{Engine, blocking};
+use crate::model::{
+    EngineError, ErrorKind, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkRequest, NetworkView,
+    PruneFilters, PruneReport, name_matches,
+};
+use crate::store::{Change, Durability};
+
+/// The networks that are always there: name and driver.
+const PREDEFINED: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// A predefined network's id: stable for an engine, and different from every other engine's.
+pub(crate) fn id_of(engine_id: &str, name: &str) -> String {
+    Digest::of(format!("network {engine_id} {name}").as_bytes()).hex()
+}
+
+/// A network that a reference leads to.
+#[derive(Debug, Clone)]
+pub(crate) enum Found {
+    /// One that is always there: name and driver.
+    Predefined(&'static str, &'static str),
+    /// One that a user made.
+    User(Arc<NetworkRecord>),
+}
+
+impl Found {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Predefined(name, _) => name,
+            Self::User(record) => &record.name,
+        }
+    }
+
+    /// Its driver.
+    pub(crate) fn driver(&self) -> &str {
+        match self {
+            Self::Predefined(_, driver) => driver,
+            Self::User(_) => "bridge",
+        }
+    }
+}
+
+impl Engine {
+    /// A network by name, id or unique prefix, with its members.
+    pub fn network(&self, reference: &str) -> Result<NetworkView, EngineError> {
+        Ok(self.network_view(&self.find_network(reference)?))
+    }
+
+    /// What a name, an id or a unique prefix leads to.
+    pub(crate) fn find_network(&self, reference: &str) -> Result<Found, EngineError> {
+        let predefined = |test: &dyn Fn(&str) -> bool| {
+            let found = PREDEFINED.iter().find(|(name, _)| test(name));
+            found.map(|(name, driver)| Found::Predefined(name, driver))
+        };
+        if let Some(found) = predefined(&|name| name == reference) {
+            return Ok(found);
+        }
+        if let Some(found) = self.inner.registry.find(reference)? {
+            return Ok(Found::User(found));
+        }
+        predefined(&|name| !reference.is_empty() && self.network_id(name).starts_with(reference))
+            .ok_or_else(|| not_found(reference))
+    }
+
+    /// Networks.
+    pub fn networks(&self, query: &NetworkQuery) -> Result<Vec<NetworkView>, EngineError> {
+        let any = |list: &[String], test: &dyn Fn(&str) -> bool| list.is_empty() || list.iter().any(|text| test(text));
+        let predefined = PREDEFINED.iter().map(|(name, driver)| Found::Predefined(name, driver));
+        let users = self.inner.registry.all().into_iter().map(Found::User);
+        let shown = |found: &Found, view: &NetworkView| {
+            let kind_of = if matches!(found, Found::User(_)) { "custom" } else { "builtin" };
+            any(&query.name, &|name| name_matches(name, &view.name))
+                && any(&query.id, &|id| view.id.starts_with(id))
+                && any(&query.driver, &|driver| driver == view.driver)
+                && any(&query.scope, &|scope| scope == view.scope)
+                && any(&query.kind, &|kind| kind == kind_of)
+                && query.label.iter().all(|label| label.matches(&view.labels))
+                && query.dangling.is_none_or(|dangling| dangling == (kind_of == "custom" && view.containers.is_empty()))
+        };
+        let views = predefined.chain(users).map(|found| (self.network_view(&found), found));
+        Ok(views.filter(|(view, found)| shown(found, view)).map(|(view, _)| view).collect())
+    }
+
+    /// Creates a network and returns its id.
+    pub async fn create_network(&self, request: NetworkRequest) -> Result<String, EngineError> {
+        check_name(&request)?;
+        let wanted = request::check(&request)?;
+        let _one_at_a_time = self.inner.registry.changing.lock().await;
+        if self.inner.registry.by_name(&request.name).is_some() {
+            return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
+        }
+        let id = oci::ContainerId::from_random(crate::random_bytes()).to_string();
+        let record = self.with_subnet(id, request, wanted).await?;
+        self.make_network(&record).await?;
+        let id = record.id.clone();
+        self.tell_of_network("create", &record);
+        self.inner.registry.insert(Arc::new(record));
+        Ok(id)
+    }
+
+    /// The record of a network to be made: with the subnet that was asked for, if it is free, or one that is.
+    async fn with_subnet(
+        &self,
+        id: String,
+        request: NetworkRequest,
+        wanted: Wanted,
+    ) -> Result<NetworkRecord, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        let subnet_given = wanted.pool.is_some();
+        let pool = blocking(move || match wanted.pool {
+            Some(pool) => match inner.networks.conflict(pool.subnet).map_err(cannot_look)? {
+                None => Ok(pool),
+                Some(conflict) => Err(overlap(&inner.registry, pool.subnet, &conflict)),
+            },
+            None => inner.networks.choose_subnet().map_err(cannot_look)?.map(Pool::chosen).ok_or_else(|| {
+                EngineError::invalid("all predefined address pools have been fully subnetted: choose one with --subnet")
+            }),
+        })
+        .await?;
+        let options = wanted.options;
+        let definition = Definition {
+            interface: options.interface(&id),
+            id: id.clone(),
+            subnet: pool.subnet,
+            gateway: pool.gateway(),
+            range: pool.range,
+            reserved: pool.reserved(),
+            mtu: options.mtu,
+            internal: request.internal,
+            talk: options.talk,
+            masquerade: options.masquerade,
+        };
+        Ok(NetworkRecord {
+            version: record::RECORD_VERSION,
+            id,
+            name: request.name,
+            created: Timestamp::now(),
+            definition,
+            attachable: request.attachable,
+            labels: request.labels,
+            options: request.options,
+            ipam_options: request.ipam_options,
+            pools: vec![pool.shown()],
+            subnet_given,
+            host_binding: options.host_binding,
+        })
+    }
+
+    async fn make_network(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+        let text = serde_json::to_string(record)
+            .map_err(|error| EngineError::system("cannot write the network's record", error))?;
+        self.store_network(Change::PutNetwork { id: record.id.clone(), record: text }).await?;
+        let (inner, definition) = (Arc::clone(&self.inner), record.definition.clone());
+        let made = blocking(move || inner.networks.add(&definition).map_err(cannot_make)).await;
+        if made.is_err() {
+            self.store_network(Change::RemoveNetwork { id: record.id.clone() }).await?;
+        }
+        made
+    }
+
+    async fn store_network(&self, change: Change) -> Result<(), EngineError> {
+        let written = self.inner.store.write(vec![change], Durability::Machine).await;
+        written.map_err(|error| EngineError::system("cannot store the network", error))
+    }
+
+    /// Removes a network that no running container is in.
+    pub async fn remove_network(&self, reference: &str) -> Result<(), EngineError> {
+        match self.find_network(reference)? {
+            Found::Predefined(name, _) => {
+                Err(EngineError::forbidden(format!("{name} is a pre-defined network and cannot be removed")))
+            }
+            Found::User(record) => self.remove_user_network(&record).await,
+        }
+    }
+
+    async fn remove_user_network(&self, record: &Arc<NetworkRecord>) -> Result<(), EngineError> {
+        let _one_at_a_time = self.inner.registry.changing.lock().await;
+        let (inner, id) = (Arc::clone(&self.inner), record.id.clone());
+        if !blocking(move || Ok(inner.networks.remove(&id))).await? {
+            let members: Vec<String> = self.members(&record.name).iter().map(active).collect();
+            return Err(EngineError::forbidden(format!(
+                "error while removing network: network {} has active endpoints ({})",
+                record.name,
+                members.join(" ")
+            )));
+        }
+        self.store_network(Change::RemoveNetwork { id: record.id.clone() }).await?;
+        self.inner.registry.remove(&record.id);
+        self.tell_of_network("destroy", record);
+        Ok(())
+    }
+
+    /// Removes networks that no running container is in.
+    pub async fn prune_networks(&self, filters: PruneFilters) -> Result<PruneReport, EngineError> {
+        let mut report = PruneReport::default();
+        for record in self.inner.registry.all() {
+            let wanted = filters.label.iter().all(|label| label.matches(&record.labels))
+                && !filters.without_label.iter().any(|label| label.matches(&record.labels))
+                && filters.until.is_none_or(|until| record.created < until);
+            if !wanted {
+                continue;
+            }
+            match self.remove_user_network(&record).await {
+                Ok(()) => report.deleted.push(record.name.clone()),
+                Err(error) if error.kind() == ErrorKind::Forbidden => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.tell(EventKind::Network, "prune", "", BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]));
+        Ok(report)
+    }
+
+    /// The id of a network by name, for events and views; a predefined one's, or a user's while it is there.
+    pub(crate) fn network_id(&self, name: &str) -> String {
+        if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) {
+            return id_of(&self.inner.id, name);
+        }
+        self.inner.registry.by_name(name).map(|record| record.id.clone()).unwrap_or_default()
+    }
+
+    fn tell_of_network(&self, action: &str, record: &NetworkRecord) {
+        let attributes = [("name", record.name.as_str()), ("type", "bridge")];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        self.tell(EventKind::Network, action, &record.id, BTreeMap::from(attributes));
+    }
+
+    fn network_view(&self, found: &Found) -> NetworkView {
+        let mut view = NetworkView {
+            id: self.network_id(found.name()),
+            name: found.name().into(),
+            driver: found.driver().into(),
+            // As old as the engine that made them.
+            created: self.inner.opened,
+            scope: "local".into(),
+            enable_ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam: Vec::new(),
+            ipam_options: BTreeMap::new(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            containers: self.members(found.name()),
+        };
+        match found {
+            Found::Predefined("bridge", _) => {
+                let bridge = self.inner.networks.bridge();
+                view.ipam = vec![IpamPool {
+                    subnet: bridge.subnet.to_string(),
+                    range: None,
+                    gateway: Some(IpAddr::V4(bridge.gateway)),
+                    auxiliary: BTreeMap::new(),
+                }];
+                view.options = bridge_options(bridge);
+            }
+            Found::Predefined(..) => {}
+            Found::User(record) => {
+                view.id.clone_from(&record.id);
+                view.created = record.created;
+                view.internal = record.definition.internal;
+                view.attachable = record.attachable;
+                view.ipam.clone_from(&record.pools);
+                view.ipam_options.clone_from(&record.ipam_options);
+                view.options.clone_from(&record.options);
+                view.labels.clone_from(&record.labels);
+            }
+        }
+        view
+    }
+
+    fn members(&self, network: &str) -> BTreeMap<String, NetworkMember> {
+        let mut members = BTreeMap::new();
+        for handle in self.inner.index.all() {
+            let view = handle.view();
+            let (Some(_), Some(endpoint)) = (handle.live(), view.networks.endpoints.get(network)) else { continue };
+            let member = NetworkMember {
+                name: view.name.to_string(),
+                endpoint_id: endpoint.endpoint_id.clone(),
+                mac_address: endpoint.mac_address.clone(),
+                ipv4: endpoint.ipv4,
+                ipv4_prefix: endpoint.ipv4_prefix,
+            };
+            members.insert(handle.id.to_string(), member);
+        }
+        members
+    }
+}
+
+fn check_name(request: &NetworkRequest) -> Result<(), EngineError> {
+    let name = request.name.as_str();
+    if name.trim().is_empty() {
+        return Err(EngineError::invalid("network name cannot be empty"));
+    }
+    if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) || name == "default" {
+        return Err(EngineError::forbidden(format!("operation is not permitted on predefined {name} network ")));
+    }
+    if name.contains([':', '/']) {
+        return Err(EngineError::invalid(format!("invalid network name \"{name}\": ':' and '/' mean something else")));
+    }
+    if request.ingress || request.scope == "swarm" || request.driver == "overlay" {
+        return Err(EngineError::unavailable(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        ));
+    }
+    match request.driver.as_str() {
+        "" | "bridge" | "default" => Ok(()),
+        "host" | "null" => {
+            Err(EngineError::forbidden(format!("only one instance of \"{}\" network is allowed", request.driver)))
+        }
+        "macvlan" | "ipvlan" => {
+            Err(EngineError::not_implemented(format!("the network driver {} is not built", request.driver)))
+        }
+        other => Err(EngineError::not_found(format!("plugin \"{other}\" not found"))),
+    }
+}
+
+/// A member as the refusal of a removal shows it.
+fn active((id, member): (&String, &NetworkMember)) -> String {
+    format!("name:\"{}\" id:\"{}\"", member.name, id.get(..12).unwrap_or(id))
+}
+
+fn overlap(registry: &Registry, subnet: network::Subnet, conflict: &SubnetConflict) -> EngineError {
+    let with = match conflict {
+        SubnetConflict::Network { id, subnet } => {
+            let name = registry.by_id(id).map_or_else(|| id.clone(), |record| record.name.clone());
+            format!("{subnet} of network {name}")
+        }
+        SubnetConflict::Host(taken) => format!("the host's own route to {taken}"),
+    };
+    EngineError::forbidden(format!(
+        "invalid pool request: Pool overlaps with other one on this address space: {subnet} overlaps with {with}"
+    ))
+}
+
+fn cannot_look(error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::system("cannot look for a free subnet", error)
+}
+
+fn cannot_make(error: CreateError) -> EngineError {
+    match error {
+        CreateError::Bridge(network::OpenError::ForeignInterface { interface }) => EngineError::forbidden(format!(
+            "cannot create network: the interface {interface} exists and was not made by this engine"
+        )),
+        error => EngineError::system("cannot create network", error),
+    }
+}
+
+/// Docker's labels of its default bridge.
+fn bridge_options(bridge: &network::Bridge) -> BTreeMap<String, String> {
+    let options = [
+        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
+        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
+        ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
+        ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
+        ("com.docker.network.bridge.name", bridge.interface.clone()),
+        ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
+    ];
+    options.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+fn not_found(reference: &str) -> EngineError {
+    EngineError::not_found(format!("network {reference} not found"))
+}

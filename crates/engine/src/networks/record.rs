@@ -1,0 +1,99 @@
+//! What the database keeps of a user's network, and all of them in memory.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use network::Definition;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{EngineError, IpamPool};
+
+/// The version of the record; a newer one is left alone.
+pub(super) const RECORD_VERSION: u32 = 1;
+
+/// A network that a user made. Nothing of it changes but by its removal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NetworkRecord {
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    #[serde(with = "crate::moment")]
+    pub(crate) created: Timestamp,
+    pub(crate) definition: Definition,
+    pub(crate) attachable: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) ipam_options: BTreeMap<String, String>,
+    pub(crate) pools: Vec<IpamPool>,
+    /// Whether the user chose the subnet: only then may containers choose their address.
+    pub(crate) subnet_given: bool,
+    /// Where ports are published for who names no address.
+    pub(crate) host_binding: Option<IpAddr>,
+}
+
+/// All networks that users made. Locked for a look-up or a change only.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    by_id: RwLock<BTreeMap<String, Arc<NetworkRecord>>>,
+    /// Held while one is made or removed: who chooses a name or a subnet must see what others chose.
+    pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+impl Registry {
+    /// Those of the database. What cannot be read is told and left alone.
+    pub(crate) fn open(texts: &[(String, String)]) -> Self {
+        let mut by_id = BTreeMap::new();
+        for (id, text) in texts {
+            match serde_json::from_str::<NetworkRecord>(text) {
+                Ok(record) if record.version <= RECORD_VERSION => {
+                    by_id.insert(id.clone(), Arc::new(record));
+                }
+                Ok(record) => tracing::error!("the record of network {id} is of version {}", record.version),
+                Err(error) => tracing::error!("cannot read the record of network {id}: {error}"),
+            }
+        }
+        Self { by_id: RwLock::new(by_id), changing: tokio::sync::Mutex::default() }
+    }
+
+    /// Every one, by id.
+    pub(crate) fn all(&self) -> Vec<Arc<NetworkRecord>> {
+        self.by_id.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The one of this full id.
+    pub(crate) fn by_id(&self, id: &str) -> Option<Arc<NetworkRecord>> {
+        self.by_id.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The one of this name.
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<NetworkRecord>> {
+        let all = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().find(|record| record.name == name).cloned()
+    }
+
+    /// By full id, name, or unique prefix of an id, in Docker's order.
+    pub(crate) fn find(&self, reference: &str) -> Result<Option<Arc<NetworkRecord>>, EngineError> {
+        if let Some(found) = self.by_id(reference).or_else(|| self.by_name(reference)) {
+            return Ok(Some(found));
+        }
+        let all = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
+        let mut matching = all.values().filter(|record| !reference.is_empty() && record.id.starts_with(reference));
+        match (matching.next(), matching.count()) {
+            (found, 0) => Ok(found.cloned()),
+            (_, more) => Err(EngineError::invalid(format!(
+                "network {reference} is ambiguous ({} matches found on ID prefix)",
+                more + 1
+            ))),
+        }
+    }
+
+    pub(super) fn insert(&self, record: Arc<NetworkRecord>) {
+        self.by_id.write().unwrap_or_else(PoisonError::into_inner).insert(record.id.clone(), record);
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}

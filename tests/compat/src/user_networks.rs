@@ -1,0 +1,219 @@
+//! Networks that users make.
+
+use harness::{Engine, Output};
+
+fn quiet(output: Output) -> String {
+    output.error_text()
+}
+
+fn run<'a>(engine: &Engine, name: &'a str, options: &[&str]) -> &'a str {
+    engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sleep", "1000"]).ok();
+    name
+}
+
+fn address(engine: &Engine, container: &str, network: &str) -> String {
+    let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.IPAddress}}}}{{{{end}}}}");
+    engine.docker(["inspect", "-f", &template, container]).ok()
+}
+
+/// Whether a container reaches an address.
+fn reaches(engine: &Engine, container: &str, address: &str) -> bool {
+    engine.docker(["exec", container, "ping", "-c", "1", "-W", "1", address]).run().code == 0
+}
+
+#[test]
+fn a_network_is_made_shown_used_and_removed() {
+    let engine = Engine::with_busybox();
+    let create =
+        ["network", "create", "--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.128/25", "--gateway", "10.77.0.1"];
+    let id = engine.docker(create).args(["--aux-address", "router=10.77.0.130", "--label", "a=b", "back"]).ok();
+    assert_eq!(id.len(), 64);
+    let inspected = engine.docker(["network", "inspect", "back"]).run().json();
+    let network = &inspected[0];
+    assert_eq!(network["Id"], id.as_str());
+    assert_eq!((&network["Driver"], &network["Scope"]), (&"bridge".into(), &"local".into()));
+    assert_eq!(network["Labels"]["a"], "b");
+    let pool = &network["IPAM"]["Config"][0];
+    assert_eq!((&pool["Subnet"], &pool["Gateway"]), (&"10.77.0.0/24".into(), &"10.77.0.1".into()));
+    assert_eq!(
+        (&pool["IPRange"], &pool["AuxiliaryAddresses"]["router"]),
+        (&"10.77.0.128/25".into(), &"10.77.0.130".into())
+    );
+    run(&engine, "one", &["--network", "back"]);
+    run(&engine, "two", &["--network", "back", "--ip", "10.77.0.9", "--mac-address", "02:00:00:00:00:99"]);
+    assert_eq!(address(&engine, "one", "back"), "10.77.0.128");
+    assert_eq!(address(&engine, "two", "back"), "10.77.0.9");
+    assert!(engine.docker(["exec", "two", "cat", "/sys/class/net/eth0/address"]).ok().contains("02:00:00:00:00:99"));
+    assert!(reaches(&engine, "one", "10.77.0.9") && reaches(&engine, "one", "10.77.0.1"));
+    let listed = engine.docker(["network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"]).ok();
+    assert_eq!(listed, "back");
+    let members = engine.docker(["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", &id[..12]]).ok();
+    assert!(members.contains("one ") && members.contains("two "), "{members}");
+    let error = engine.docker(["network", "rm", "back"]).fails(1);
+    assert!(error.contains("error while removing network: network back has active endpoints (name:\""), "{error}");
+    engine.docker(["rm", "-f", "one", "two"]).ok();
+    assert_eq!(engine.docker(["network", "rm", "back"]).ok(), "back");
+    assert!(engine.docker(["network", "inspect", "back"]).fails(1).contains("network back not found"));
+    engine.finish();
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_in_dockers_words() {
+    let engine = Engine::start();
+    engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "back"]).ok();
+    for (arguments, words) in [
+        (vec!["back"], "network with name back already exists"),
+        (vec!["bridge"], "operation is not permitted on predefined bridge network"),
+        (
+            vec!["--subnet", "10.77.0.128/25", "more"],
+            "Pool overlaps with other one on this address space: 10.77.0.128/25 overlaps with 10.77.0.0/24 of network back",
+        ),
+        (vec!["--subnet", "10.78.0.1/24", "more"], "invalid subnet 10.78.0.1/24: it should be 10.78.0.0/24"),
+        (vec!["-d", "nosuch", "more"], "plugin \"nosuch\" not found"),
+        (vec!["-d", "macvlan", "more"], "the network driver macvlan is not built"),
+        (vec!["-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "more"], "is not built"),
+    ] {
+        let error = quiet(engine.docker(["network", "create"]).args(&arguments).run().expect_code(1));
+        assert!(error.contains(words), "{arguments:?}: {error}");
+        let error = quiet(engine.conex(["network", "create"]).args(&arguments).run().expect_code(1));
+        assert!(error.contains(words), "conex {arguments:?}: {error}");
+    }
+    engine.host().program("ip").args(["link", "add", "lan0", "type", "bridge"]).ok();
+    engine.host().program("ip").args(["addr", "add", "10.80.0.1/16", "dev", "lan0"]).ok();
+    let error = engine.docker(["network", "create", "--subnet", "10.80.5.0/24", "lan"]).fails(1);
+    assert!(error.contains("overlaps with the host's own route to 10.80.0.0/16"), "{error}");
+    engine.host().program("ip").args(["link", "del", "lan0"]).ok();
+    assert!(
+        engine.docker(["network", "rm", "bridge"]).fails(1).contains("is a pre-defined network and cannot be removed")
+    );
+    assert_eq!(engine.conex(["network", "prune", "-f"]).ok(), "Deleted Networks:\nback");
+    engine.finish();
+}
+
+#[test]
+fn containers_come_and_go_while_they_run() {
+    let engine = Engine::with_busybox();
+    for name in ["front", "back"] {
+        engine.docker(["network", "create", name]).ok();
+    }
+    run(&engine, "web", &["--network", "front", "-p", "8080:80"]);
+    run(&engine, "db", &["--network", "back"]);
+    let db = address(&engine, "db", "back");
+    assert!(!reaches(&engine, "web", &db), "networks are apart");
+    engine.conex(["network", "connect", "back", "web"]).ok();
+    assert!(reaches(&engine, "web", &db));
+    assert_eq!(engine.docker(["exec", "web", "ls", "/sys/class/net"]).ok(), "eth0\neth1\nlo");
+    let routes = engine.docker(["exec", "web", "ip", "route"]).ok();
+    assert_eq!(routes.matches("default").count(), 1, "{routes}");
+    let error = engine.docker(["network", "connect", "back", "web"]).fails(1);
+    assert!(error.contains("endpoint with name web already exists in network back"), "{error}");
+    engine.docker(["network", "disconnect", "front", "web"]).ok();
+    assert_eq!(engine.docker(["exec", "web", "ls", "/sys/class/net"]).ok(), "eth1\nlo");
+    let routes = engine.docker(["exec", "web", "ip", "route"]).ok();
+    assert!(routes.contains("default via") && routes.contains("eth1"), "{routes}");
+    assert!(engine.docker(["port", "web"]).ok().contains("80/tcp -> 0.0.0.0:8080"));
+    let error = engine.docker(["network", "disconnect", "front", "web"]).fails(1);
+    assert!(error.contains("is not connected to network front"), "{error}");
+    // Of a stopped container it is its next start that counts.
+    engine.docker(["stop", "-t", "0", "web"]).ok();
+    engine.docker(["network", "connect", "--ip", "172.31.0.9", "front", "web"]).fails(1);
+    engine.docker(["network", "connect", "front", "web"]).ok();
+    engine.docker(["network", "disconnect", "back", "web"]).ok();
+    engine.docker(["start", "web"]).ok();
+    assert!(!reaches(&engine, "web", &db));
+    let networks =
+        engine.docker(["inspect", "-f", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}", "web"]).ok();
+    assert_eq!(networks, "front ");
+    engine.docker(["rm", "-f", "web", "db"]).ok();
+    assert_eq!(engine.docker(["network", "rm", "front", "back"]).ok(), "front\nback");
+    engine.finish();
+}
+
+#[test]
+fn several_networks_at_create_and_the_one_that_leads_out() {
+    let engine = Engine::with_busybox();
+    for name in ["a", "b"] {
+        engine.docker(["network", "create", name]).ok();
+    }
+    run(&engine, "one", &["--network", "name=b", "--network", "name=a,gw-priority=0"]);
+    let by = |name: &str| engine.docker(["exec", name, "ip", "route", "show", "default"]).ok();
+    // The first is eth0; without a priority the first name leads.
+    assert!(by("one").contains("dev eth1"), "{}", by("one"));
+    run(&engine, "two", &["--network", "name=b,gw-priority=1", "--network", "a"]);
+    assert!(by("two").contains("dev eth0"), "{}", by("two"));
+    run(&engine, "three", &[]);
+    engine.docker(["network", "connect", "a", "three"]).ok();
+    assert_eq!(engine.docker(["exec", "three", "ls", "/sys/class/net"]).ok(), "eth0\neth1\nlo");
+    let error = engine.docker(["run", "--network", "host", "--network", "a", "busybox", "true"]).fails(125);
+    assert!(!error.is_empty());
+    let error = engine.docker(["run", "--network", "nosuch", "busybox", "true"]).fails(125);
+    assert!(error.contains("network nosuch not found"), "{error}");
+    engine.finish();
+}
+
+#[test]
+fn an_internal_network_leads_nowhere_and_icc_keeps_containers_apart() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--internal", "inside"]).ok();
+    engine.docker(["network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "apart"]).ok();
+    run(&engine, "web", &["-p", "8080:80"]);
+    run(&engine, "one", &["--network", "inside", "-p", "8081:80"]);
+    run(&engine, "two", &["--network", "inside"]);
+    assert!(reaches(&engine, "one", &address(&engine, "two", "inside")));
+    assert!(!engine.docker(["exec", "one", "ip", "route"]).ok().contains("default"));
+    assert_eq!(engine.docker(["port", "one"]).ok(), "");
+    // Even a container that adds the route itself stays inside.
+    engine
+        .docker([
+            "run",
+            "-d",
+            "--name",
+            "sly",
+            "--cap-add",
+            "NET_ADMIN",
+            "--network",
+            "inside",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let gateway =
+        engine.docker(["network", "inspect", "-f", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", "inside"]).ok();
+    engine.docker(["exec", "sly", "ip", "route", "add", "default", "via", &gateway]).ok();
+    assert!(!reaches(&engine, "sly", &address(&engine, "web", "bridge")));
+    run(&engine, "left", &["--network", "apart"]);
+    run(&engine, "right", &["--network", "apart"]);
+    assert!(!reaches(&engine, "left", &address(&engine, "right", "apart")));
+    engine.finish();
+}
+
+#[test]
+fn networks_and_addresses_outlive_the_daemon() {
+    let mut engine = Engine::with_busybox();
+    engine.docker(["network", "create", "back"]).ok();
+    engine.docker(["network", "create", "unused"]).ok();
+    run(&engine, "one", &["--network", "back"]);
+    let before = address(&engine, "one", "back");
+    engine.kill();
+    engine.launch();
+    assert_eq!(address(&engine, "one", "back"), before);
+    run(&engine, "two", &["--network", "back"]);
+    assert_ne!(address(&engine, "two", "back"), before);
+    assert!(reaches(&engine, "two", &before));
+    engine.docker(["rm", "-f", "one", "two"]).ok();
+    // Without containers a daemon that ends takes the bridges along; the next one gives them back.
+    engine.stop();
+    assert!(!engine.host().program("ip").args(["-o", "link"]).ok().contains("br-"));
+    engine.launch();
+    run(&engine, "three", &["--network", "back"]);
+    assert!(reaches(
+        &engine,
+        "three",
+        &engine.docker(["network", "inspect", "-f", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", "back"]).ok()
+    ));
+    engine.docker(["rm", "-f", "three"]).ok();
+    let removed = engine.docker(["network", "prune", "-f"]).ok();
+    assert!(removed.contains("back") && removed.contains("unused"), "{removed}");
+    engine.finish();
+}
