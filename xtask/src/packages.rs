@@ -26,6 +26,9 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "python3", package: "python3" },
     Needed { program: "strace", package: "strace" },
     Needed { program: "skopeo", package: "skopeo" },
+    Needed { program: "docker-registry", package: "docker-registry" },
+    Needed { program: "htpasswd", package: "apache2-utils" },
+    Needed { program: "curl", package: "curl" },
     Needed { program: "openssl", package: "openssl" },
     Needed { program: "runc", package: "runc" },
     Needed { program: "crun", package: "crun" },
@@ -84,11 +87,37 @@ fn update() -> Result<()> {
 
 fn install(packages: &[&str]) -> Result<()> {
     say(&format!("installing Debian packages: {}", packages.join(" ")));
+    let _policy = NoServices::declare()?;
     run(Command::new("apt-get")
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdout(std::process::Stdio::null()))
+}
+
+/// As long as it lives, packages do not start the services that they bring.
+struct NoServices(Option<&'static str>);
+
+impl NoServices {
+    fn declare() -> Result<Self> {
+        const POLICY: &str = "/usr/sbin/policy-rc.d";
+        if std::path::Path::new(POLICY).exists() {
+            // The machine has a policy of its own.
+            return Ok(NoServices(None));
+        }
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+        std::fs::set_permissions(POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(NoServices(Some(POLICY)))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = self.0 {
+            // The next installation declares it again anyway.
+            let _ = std::fs::remove_file(policy);
+        }
+    }
 }
 
 fn install_first_of(packages: &[&str]) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Images.
 
-use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, PruneReport, Summary};
+use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, PruneReport, SearchResult, Summary};
 use docker_api::progress::Message;
-use docker_api::{AuthConfig, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
+use docker_api::{AuthConfig, AuthResponse, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
 
 use crate::body::Body;
 use crate::client::{Client, Request, Upload};
@@ -116,6 +116,32 @@ impl Client {
         let query = options.changes.iter().fold(query, |query, change| query.with("changes", change)).build();
         let request = Request::post(format!("/images/create{query}")).header("Content-Type", "text/plain");
         self.upload(request, tar).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Sends an image to a registry.
+    pub fn image_push(&self, name: &str, tag: &str, platform: &str, auth: &AuthConfig) -> Result<Lines<Message>> {
+        let query = QueryBuilder::new().with_some("tag", tag).with_some("platform", platform).build();
+        let request = Request::post(at(name, &format!("/push{query}"))).header(REGISTRY_AUTH_HEADER, auth.to_header());
+        self.send(request).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Looks for repositories.
+    pub fn image_search(
+        &self,
+        term: &str,
+        limit: u32,
+        filters: &Filters,
+        auth: &AuthConfig,
+    ) -> Result<Vec<SearchResult>> {
+        let query =
+            QueryBuilder::new().with("term", term).with("limit", &limit.to_string()).with_filters(filters).build();
+        let request = Request::get(format!("/images/search{query}")).header(REGISTRY_AUTH_HEADER, auth.to_header());
+        self.document(request)
+    }
+
+    /// Proves that credentials are good.
+    pub fn login(&self, auth: &AuthConfig) -> Result<AuthResponse> {
+        self.document(Request::post("/auth").json(auth)?)
     }
 
     /// Fetches an image from a registry.

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
-    archive, containers, execs, images, networks, streams, system, unsupported, verify, volumes, websocket,
+    archive, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes, websocket,
 };
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
@@ -88,6 +88,10 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ImageInspect(name) => images::inspect(engine, &name, &request),
         Route::ImageHistory(name) => images::history(engine, &name),
         Route::ImageTag(name) => images::tag(engine, &name, &request).await,
+        Route::ImagePush(name) => registries::push(engine, &name, request).await,
+        Route::ImageSearch => registries::search(engine, &request).await,
+        Route::Distribution(name) => registries::distribution(engine, &name, &request).await,
+        Route::Auth => registries::login(engine, request).await,
         Route::ImageRemove(name) => images::remove(engine, &name, &request).await,
         Route::NetworkList => networks::list(engine, &request),
         Route::NetworkInspect(name) => networks::inspect(engine, &name, request.version),

@@ -6,6 +6,7 @@
 
 mod commands;
 mod context;
+mod credentials;
 mod error;
 mod flags;
 mod output;

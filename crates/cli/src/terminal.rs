@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// A terminal in raw mode; dropped, it is as it was.
 #[derive(Debug)]
@@ -31,6 +31,24 @@ impl Drop for RawMode {
         // A terminal that is gone needs no mending.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
     }
+}
+
+/// Reads a line from standard input without showing it, where that is a terminal.
+pub(crate) fn read_hidden_line() -> std::io::Result<String> {
+    let stdin = rustix::stdio::stdin();
+    let before = tcgetattr(stdin).ok();
+    if let Some(before) = &before {
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        // A terminal that cannot hide it shows it.
+        let _ = tcsetattr(stdin, OptionalActions::Flush, &hidden);
+    }
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    if let Some(before) = &before {
+        let _ = tcsetattr(stdin, OptionalActions::Now, before);
+    }
+    read.map(|_| line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Rows and columns of the terminal behind standard output or input.

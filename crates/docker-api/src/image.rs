@@ -238,6 +238,27 @@ pub struct PruneReport {
     pub space_reclaimed: u64,
 }
 
+/// One repository that a search found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct SearchResult {
+    pub star_count: i64,
+    pub is_official: bool,
+    pub name: String,
+    pub is_automated: bool,
+    pub description: String,
+}
+
+/// What a registry has under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct DistributionInspect {
+    pub descriptor: oci::image::Descriptor,
+    pub platforms: Vec<oci::image::Platform>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::networks::Registry;
 use crate::options::{EngineOptions, StorageBackend};
+use crate::registries::Registries;
 use crate::runtimes::Runtimes;
 use crate::store::{Contents, Durability, Store};
 use crate::volumes::Volumes;
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) filters: Filters,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
+    pub(crate) registries: Registries,
     pub(crate) networks: network::Networks,
     pub(crate) registry: Registry,
     /// True once the engine closes: actors end, containers run on.
@@ -167,6 +169,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         filters: Filters::default(),
         snapshotter,
         images: Arc::new(images),
+        registries: Registries::new(&options.registries),
         networks,
         registry,
         closing: watch::Sender::new(false),

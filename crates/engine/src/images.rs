@@ -29,7 +29,7 @@ pub type ProgressStream = mpsc::Receiver<Result<ImageProgress, EngineError>>;
 pub type InputStream = mpsc::Receiver<io::Result<Bytes>>;
 
 /// Messages that may wait for the client.
-const PROGRESS_QUEUE: usize = 64;
+pub(crate) const PROGRESS_QUEUE: usize = 64;
 /// Pieces of a tar that may wait for the client.
 const PIECE_QUEUE: usize = 8;
 
@@ -151,10 +151,7 @@ impl Engine {
         platform: Option<&str>,
         sink: &mpsc::Sender<Result<ImageProgress, EngineError>>,
     ) -> Result<(), EngineError> {
-        let platform = match platform.filter(|text| !text.is_empty()) {
-            None => None,
-            Some(text) => Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?),
-        };
+        let platform = parse_platform(platform)?;
         let tell = |event: LoadEvent| {
             let event = match event {
                 LoadEvent::Layer { id, current_bytes, total_bytes } => {
@@ -216,12 +213,7 @@ impl Engine {
             },
             changes: changes(&request.changes)?,
             message: request.message,
-            platform: match request.platform.as_deref().filter(|text| !text.is_empty()) {
-                None => None,
-                Some(text) => {
-                    Some(images::parse_platform(text).map_err(|error| EngineError::invalid(error.to_string()))?)
-                }
-            },
+            platform: parse_platform(request.platform.as_deref())?,
         };
         let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
         let engine = self.clone();
@@ -252,7 +244,7 @@ impl Engine {
         removals.into_iter().map(tell).collect()
     }
 
-    fn tell_image(&self, action: &str, id: &str, name: &str) {
+    pub(crate) fn tell_image(&self, action: &str, id: &str, name: &str) {
         let mut attributes = match self.inner.images.resolve(id) {
             Ok(image) => image.config.config.labels.clone().unwrap_or_default(),
             Err(_) => BTreeMap::new(),
@@ -293,6 +285,13 @@ fn named(repository: &str, tag: &str) -> Result<Reference, EngineError> {
     let invalid = |error: oci::ReferenceError| EngineError::invalid(error.to_string());
     let name = Reference::parse(repository).map_err(invalid)?;
     if tag.is_empty() { Ok(name.with_default_tag()) } else { name.with_tag(tag).map_err(invalid) }
+}
+
+/// A platform as a user writes it; none where he writes none.
+pub(crate) fn parse_platform(text: Option<&str>) -> Result<Option<oci::image::Platform>, EngineError> {
+    let text = text.filter(|text| !text.is_empty());
+    let platform = text.map(images::parse_platform).transpose();
+    platform.map_err(|error| EngineError::invalid(error.to_string()))
 }
 
 fn changes(lines: &[String]) -> Result<Vec<Change>, EngineError> {

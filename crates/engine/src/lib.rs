@@ -25,6 +25,7 @@ mod moment;
 mod monitors;
 mod networks;
 mod options;
+mod registries;
 mod rootfs;
 mod runtimes;
 mod spec;
@@ -39,7 +40,8 @@ pub use events::EventStream;
 pub use execs::PendingExec;
 pub use images::{ByteStream, InputStream, ProgressStream};
 pub use logs::LogStream;
-pub use options::{EngineOptions, NetworkOptions, StorageBackend};
+pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
+pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;
 pub use verification::{CheckStream, ImageRepair};
 

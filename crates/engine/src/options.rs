@@ -22,6 +22,19 @@ pub struct EngineOptions {
     pub runtime: PathBuf,
     /// Other runtimes.
     pub runtimes: RuntimeOptions,
+    /// How registries are reached.
+    pub registries: RegistryOptions,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// Those that need not prove who they are.
+    pub insecure: Vec<registry::Insecure>,
+    /// Servers that are asked before the registry itself.
+    pub mirrors: Vec<registry::Mirror>,
+    /// Folders of certificates, `HOST[:PORT]/*.{crt,cert,key}`.
+    pub certificates: Vec<PathBuf>,
 }
 
 /// How the default networks are made.

@@ -8,7 +8,7 @@ use oci::{DiffId, Reference};
 
 use crate::disk::{ImageRecord, StoredImage};
 use crate::store::StoreError;
-use crate::{ErrorKind, Image, ImageId, ImageStore};
+use crate::{ErrorKind, Image, ImageId, ImageStore, PulledManifest};
 
 /// An image to be made. Hold a [`Lease`](crate::Lease) from before its layers come until it is made.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,20 +54,30 @@ impl CreateError {
 impl ImageStore {
     /// Makes an image of a configuration and of layers that are here. If it is here already, it only gets the names.
     pub fn create(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
-        self.create_tagged(new, Some(Timestamp::now()))
+        self.create_tagged(new, None, Some(Timestamp::now()))
     }
 
     /// The same for an image that came with its names, which nobody gave it at any time.
     pub(crate) fn create_with_its_names(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
-        self.create_tagged(new, None)
+        self.create_tagged(new, None, None)
     }
 
-    fn create_tagged(&self, new: NewImage, tagged: Option<Timestamp>) -> Result<Arc<Image>, CreateError> {
+    /// Makes an image that came from a registry. If it is here already, it gets the names, and the manifest if it has none.
+    pub fn create_pulled(&self, new: NewImage, manifest: PulledManifest) -> Result<Arc<Image>, CreateError> {
+        self.create_tagged(new, Some(manifest), Some(Timestamp::now()))
+    }
+
+    fn create_tagged(
+        &self,
+        new: NewImage,
+        manifest: Option<PulledManifest>,
+        tagged: Option<Timestamp>,
+    ) -> Result<Arc<Image>, CreateError> {
         let config: ImageConfig = crate::json::object(&new.config).map_err(CreateError::Config)?;
         let layer_sizes = self.layer_sizes(&config.rootfs.diff_ids)?;
         let id = ImageId::of_config(&new.config);
         let parent = new.parent.filter(|parent| *parent != id);
-        let record = ImageRecord { loaded: Timestamp::now(), parent, layer_sizes };
+        let record = ImageRecord { loaded: Timestamp::now(), parent, layer_sizes, manifest };
         let stored = StoredImage { record, config_bytes: new.config.into() };
         Ok(self.add(id, stored, Arc::new(config), &new.references, tagged)?)
     }

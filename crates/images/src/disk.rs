@@ -27,6 +27,18 @@ pub(crate) struct ImageRecord {
     pub(crate) parent: Option<ImageId>,
     /// The sizes of its layers' tars, lowest first.
     pub(crate) layer_sizes: Vec<u64>,
+    /// The manifest that a registry had for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<PulledManifest>,
+}
+
+/// A manifest as a registry had it, byte for byte: with it an image goes to another registry under the same digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PulledManifest {
+    /// What it is.
+    pub media_type: String,
+    /// The document.
+    pub document: String,
 }
 
 impl Versioned for ImageRecord {

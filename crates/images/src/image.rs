@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use oci::image::ImageConfig;
 use oci::{DiffId, Digest, Reference};
 
-use crate::ImageId;
+use crate::{ImageId, PulledManifest};
 
 /// An image. It never changes; a change of its names publishes another one.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Image {
     pub created: Option<Timestamp>,
     /// When it came here.
     pub loaded: Timestamp,
+    /// The manifest that a registry had for it.
+    pub manifest: Option<Arc<PulledManifest>>,
     /// When the newest of its tags was given here; tags that came with it do not count.
     pub last_tagged: Option<Timestamp>,
 }

@@ -1,6 +1,6 @@
 //! `docker import`: an image of one layer, from a tar of a root file system.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use oci::{DiffId, Reference};
 
 use crate::change::{Change, ChangeError};
 use crate::create::CreateError;
+use crate::layer::LayerError;
 use crate::load::platform;
 use crate::store::TagError;
 use crate::{ErrorKind, Image, ImageStore, NewImage};
@@ -41,12 +42,9 @@ pub enum ImportError {
     /// The image would be for another operating system.
     #[error("operating system is not supported: {0}")]
     OperatingSystem(String),
-    /// The stream ends, is damaged, or is no tar.
-    #[error("cannot read the tar to import")]
-    Input(#[source] io::Error),
-    /// The layer cannot be stored.
+    /// The tar cannot be read or stored.
     #[error("cannot import the tar")]
-    Layer(#[source] snapshots::Error),
+    Layer(#[from] LayerError),
     /// The image cannot be made.
     #[error(transparent)]
     Create(#[from] CreateError),
@@ -56,11 +54,8 @@ impl ImportError {
     /// What it means to a caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ImportError::Change(_) | ImportError::OperatingSystem(_) | ImportError::Input(_) => {
-                ErrorKind::InvalidParameter
-            }
-            ImportError::Layer(snapshots::Error::Refused(_)) => ErrorKind::InvalidParameter,
-            ImportError::Layer(_) => ErrorKind::Internal,
+            ImportError::Change(_) | ImportError::OperatingSystem(_) => ErrorKind::InvalidParameter,
+            ImportError::Layer(error) => error.kind(),
             ImportError::Tag(error) => error.kind(),
             ImportError::Create(error) => error.kind(),
         }
@@ -80,24 +75,11 @@ impl ImageStore {
             return Err(ImportError::OperatingSystem(platform::display(&platform)));
         }
         let _lease = self.lease();
-        let layer = self.store_layer(input)?;
+        let layer = self.add_layer(input, None)?;
         linux::allocator::give_back();
         let config = serde_json::to_vec(&image_config(config, &platform, layer, request.message));
         let config = config.map_err(CreateError::Config)?;
         Ok(self.create(NewImage { config, references: request.reference.into_iter().collect(), parent: None })?)
-    }
-
-    fn store_layer(&self, input: Box<dyn Read + Send>) -> Result<DiffId, ImportError> {
-        let mut tar = archive::compression::decompress(input).map_err(ImportError::Input)?;
-        let mut writer = self.snapshotter.stage().map_err(ImportError::Layer)?;
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let length = read_full(&mut tar, &mut piece).map_err(ImportError::Input)?;
-            if writer.write_all(&piece[..length]).is_err() || length < piece.len() {
-                // What was wrong with the tar is known better to `finish` than to `write_all`.
-                return writer.finish(None).map(|layer| layer.diff_id).map_err(ImportError::Layer);
-            }
-        }
     }
 }
 

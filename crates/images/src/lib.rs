@@ -8,6 +8,7 @@
 //!   blobs/sha256/<hex>         a configuration, exactly as it came; named by its digest
 //!   images/sha256/<hex>.json   what Conex adds to it: when it came, its parent, the sizes of its layers
 //!   images/references.json     which name means which image, and since when
+//!   images/blobs/<hex>.json    which blobs of registries a layer came from or went to
 //! ```
 //!
 //! They are written in that order, each synced before the next, and removed in the opposite order. So a crash leaves at
@@ -17,6 +18,7 @@
 //! Readers take an immutable [`Catalogue`] and never wait; one lock orders writers. Everything blocks; the engine calls it
 //! from blocking threads. What must not be known here: containers (but for [`ImageUsers`]), HTTP, how layers are kept.
 
+mod blobs;
 mod builtin;
 mod catalogue;
 mod change;
@@ -32,6 +34,7 @@ mod id;
 mod image;
 mod import;
 mod json;
+mod layer;
 mod load;
 mod path_match;
 mod prune;
@@ -44,17 +47,20 @@ mod time;
 mod usage;
 mod verify;
 
+pub use blobs::LayerBlob;
 pub use builtin::HELLO;
 pub use catalogue::{Catalogue, Damage, ResolveError};
 pub use change::{Change, ChangeError, Command, HealthcheckChange, HealthcheckOptions};
 pub use create::{CreateError, NewImage};
+pub use disk::PulledManifest;
 pub use error::ErrorKind;
 pub use filter::{LabelFilter, ListError, ListFilters};
 pub use history::{HistoryEntry, HistoryError};
 pub use id::ImageId;
 pub use image::{Image, Intermediate, ListedImage};
 pub use import::{ImportError, ImportRequest};
-pub use load::platform::{PlatformError, parse_platform};
+pub use layer::LayerError;
+pub use load::platform::{PlatformError, best_platform, is_platform, parse_platform, platform_name};
 pub use load::{LayoutError, LoadError, LoadEvent, LoadRequest, Loaded};
 pub use prune::{Dangling, PruneFilters, Pruned};
 pub use remove::{

@@ -14,8 +14,9 @@ use oci::image::ImageConfig;
 use oci::{DiffId, Reference};
 use snapshots::Snapshotter;
 
+use crate::blobs::{BlobNotes, LayerBlob};
 use crate::catalogue::{Damage, ResolveError, looked_up};
-use crate::disk::{Disk, NamedImage, StoredImage};
+use crate::disk::{Disk, ImageRecord, NamedImage, StoredImage};
 use crate::filter::{ListError, ListFilters};
 use crate::history::{HistoryEntry, HistoryError};
 use crate::prune::{PruneFilters, Pruned};
@@ -28,6 +29,7 @@ use crate::{Catalogue, ErrorKind, Image, ImageId, Intermediate, ListedImage, tim
 pub struct ImageStore {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     disk: Disk,
+    blobs: BlobNotes,
     catalogue: ArcSwap<Catalogue>,
     state: Mutex<State>,
     users: OnceLock<Arc<dyn ImageUsers>>,
@@ -117,9 +119,11 @@ impl ImageStore {
         let damage =
             |(id, reason): (&ImageId, &String)| Damage { subject: format!("image {id}"), reason: reason.clone() };
         contents.problems.extend(state.damaged.iter().map(damage));
+        let blobs = BlobNotes::open(&root.join("images"), |layer| snapshotter.has(layer))?;
         Ok(ImageStore {
             snapshotter,
             disk,
+            blobs,
             catalogue: ArcSwap::from_pointee(state.catalogue()),
             state: Mutex::new(state),
             users: OnceLock::new(),
@@ -229,21 +233,50 @@ impl ImageStore {
     ) -> Result<Arc<Image>, StoreError> {
         let mut state = self.lock();
         // An image that is here keeps its record: when it came does not change because it comes again.
-        if !state.images.contains_key(&id) {
-            let written = self.disk.write_image(&id, &stored);
-            // A write that failed late may have left its record, which must not outlive the layers: it goes, or the image stays.
-            if written.is_ok() || self.disk.remove_image(&id).is_err() {
-                state.damaged.remove(&id);
-                state.images.insert(id, (stored, config));
+        match state.images.get(&id) {
+            None => {
+                let written = self.disk.write_image(&id, &stored);
+                // A write that failed late may have left its record, which must not outlive the layers: it goes, or the image stays.
+                if written.is_ok() || self.disk.remove_image(&id).is_err() {
+                    state.damaged.remove(&id);
+                    state.images.insert(id, (stored, config));
+                }
+                written?;
             }
-            written?;
+            Some((known, _)) => {
+                if let Some(stored) = with_manifest(known, stored) {
+                    self.disk.write_image(&id, &stored)?;
+                    state.images.insert(id, (stored, config));
+                }
+            }
         }
         self.add_references(&mut state, &id, references, tagged)?;
         Ok(self.publish(&state, &id))
     }
 
-    /// Looks at layers again that an archive brought and no image may have taken.
-    pub(crate) fn doubt_layers(&self, layers: impl Iterator<Item = DiffId>) -> Result<(), StoreError> {
+    /// Notes that a registry has a layer as this blob.
+    pub fn note_blob(&self, layer: &DiffId, blob: LayerBlob) -> Result<(), StoreError> {
+        Ok(self.blobs.note(layer, blob)?)
+    }
+
+    /// The blobs that registries had of a layer, the newest first.
+    pub fn blobs_of(&self, layer: &DiffId) -> Vec<LayerBlob> {
+        self.blobs.of(layer)
+    }
+
+    /// Gives an image a name with a digest: what a registry calls it since it was pushed there.
+    pub fn add_digest(&self, id: &ImageId, reference: &Reference) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        // Somebody may have removed it meanwhile.
+        if state.images.contains_key(id) {
+            self.add_references(&mut state, id, std::slice::from_ref(reference), None)?;
+            self.publish(&state, id);
+        }
+        Ok(())
+    }
+
+    /// Looks at layers again that came for an image which may not have been made after all.
+    pub fn doubt_layers(&self, layers: impl Iterator<Item = DiffId>) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.doubtful_layers.extend(layers);
         self.delete_doubtful_layers(&mut state)
@@ -351,6 +384,7 @@ impl ImageStore {
                 return Ok(());
             }
             self.snapshotter.remove(&layer)?;
+            self.blobs.forget(&layer)?;
             drop(leases);
             state.doubtful_layers.remove(&layer);
         }
@@ -394,6 +428,13 @@ impl State {
     }
 }
 
+/// The record that is here with a manifest that it did not have yet; nothing where there is no news.
+fn with_manifest(known: &StoredImage, new: StoredImage) -> Option<StoredImage> {
+    let manifest = new.record.manifest.filter(|_| known.record.manifest.is_none())?;
+    let record = ImageRecord { manifest: Some(manifest), ..known.record.clone() };
+    Some(StoredImage { record, config_bytes: known.config_bytes.clone() })
+}
+
 fn image_of(
     id: ImageId,
     stored: &StoredImage,
@@ -415,6 +456,7 @@ fn image_of(
         parent: stored.record.parent,
         created: time::parse_created(config.created.as_deref()),
         loaded: stored.record.loaded,
+        manifest: stored.record.manifest.clone().map(Arc::new),
         last_tagged: names.iter().filter_map(|(_, tagged)| *tagged).max(),
     }
 }

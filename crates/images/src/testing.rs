@@ -31,6 +31,7 @@ pub(crate) fn image(name: &str, parent: Option<&str>, layers: &str, created: i64
         parent: parent.map(id),
         created: Some(Timestamp::from_second(created).unwrap()),
         loaded: Timestamp::UNIX_EPOCH,
+        manifest: None,
         last_tagged: None,
     }
 }

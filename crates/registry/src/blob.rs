@@ -101,7 +101,7 @@ impl BlobStream {
 
     fn broken_off(&self) -> Error {
         let what = format!("the body ended after {} of {} bytes", self.position, self.size_bytes);
-        Error::Broken { asked: self.asked(), source: what.into() }
+        Error::Broken { asked: self.asked(), cause: what.into() }
     }
 
     fn asked(&self) -> Asked {

@@ -35,25 +35,18 @@ pub struct Options {
 /// A client of registries; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    options: Options,
-    dialler: Arc<Dialler>,
+    options: Arc<Options>,
 }
 
 impl Client {
     /// A client with these options.
     pub fn new(options: Options) -> Client {
-        let dialler = Dialler::new(options.proxies.clone(), options.places.certificates.clone());
-        Client { inner: Arc::new(Inner { options, dialler: Arc::new(dialler) }) }
+        Client { options: Arc::new(options) }
     }
 
     /// Where registries are.
     pub fn places(&self) -> &Places {
-        &self.inner.options.places
+        &self.options.places
     }
 
     /// Asks a server whether it is there. Credentials are for the registry itself: a mirror is never told them.
@@ -87,11 +80,13 @@ impl Client {
     }
 
     pub(crate) fn exchange(&self) -> Exchange {
-        let Options { patience, user_agent, .. } = &self.inner.options;
-        Exchange::new(Arc::clone(&self.inner.dialler), *patience, user_agent.clone())
+        let Options { places, proxies, patience, user_agent, .. } = &*self.options;
+        // New for each operation: certificates that somebody has put there meanwhile count at once.
+        let dialler = Dialler::new(proxies.clone(), places.certificates.clone());
+        Exchange::new(dialler, *patience, user_agent.clone())
     }
 
     pub(crate) fn retry(&self) -> Retry {
-        self.inner.options.retry
+        self.options.retry
     }
 }

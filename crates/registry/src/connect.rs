@@ -35,7 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub(crate) struct Dialler {
     proxies: Proxies,
     certificates: Vec<PathBuf>,
-    /// Reading authorities takes milliseconds; each server's are read once.
+    /// Reading authorities takes milliseconds; each server's are read once in an operation.
     connectors: Mutex<HashMap<(Origin, Trust), WebConnector>>,
 }
 
@@ -136,7 +136,7 @@ pub(crate) enum Form {
 
 /// Tries each address of a server.
 async fn dial(origin: &Origin) -> Result<TcpStream, ConnectError> {
-    let resolve = |source| ConnectError::Resolve { host: origin.host.clone(), source };
+    let resolve = |cause| ConnectError::Resolve { host: origin.host.clone(), cause };
     let addresses = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await.map_err(resolve)?;
     let mut failure = ConnectError::Timeout { address: origin.host_and_port() };
     for address in addresses {
@@ -146,7 +146,7 @@ async fn dial(origin: &Origin) -> Result<TcpStream, ConnectError> {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(source)) => failure = ConnectError::Dial { address: address.to_string(), source },
+            Ok(Err(cause)) => failure = ConnectError::Dial { address: address.to_string(), cause },
             Err(_) => failure = ConnectError::Timeout { address: address.to_string() },
         }
     }

@@ -28,24 +28,24 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Why no connection could be made.
+/// Why no connection could be made. Messages hold their cause, as Go's do, so it is not told again.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name is not known.
-    #[error("dial tcp: lookup {host}: {}", words(.source))]
+    #[error("dial tcp: lookup {host}: {}", words(.cause))]
     Resolve {
         /// The name.
         host: String,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Nobody listens, or the way there is closed.
-    #[error("dial tcp {address}: connect: {}", words(.source))]
+    #[error("dial tcp {address}: connect: {}", words(.cause))]
     Dial {
         /// The address.
         address: String,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It took too long.
     #[error("dial tcp {address}: i/o timeout")]
@@ -55,7 +55,7 @@ pub enum ConnectError {
     },
     /// TLS failed, or the certificates cannot be read.
     #[error("{}", tls_words(.0))]
-    Tls(#[source] tls::TlsError),
+    Tls(tls::TlsError),
     /// The proxy does not connect.
     #[error("proxyconnect tcp: {0}")]
     Proxy(String),
@@ -79,12 +79,12 @@ pub enum Error {
         source: ConnectError,
     },
     /// The connection broke.
-    #[error("{asked}: {}", cause(.source.as_ref()))]
+    #[error("{asked}: {}", innermost(.cause.as_ref()))]
     Broken {
         /// What was asked.
         asked: Asked,
         /// How.
-        source: Box<dyn StdError + Send + Sync>,
+        cause: Box<dyn StdError + Send + Sync>,
     },
     /// Nothing came for too long.
     #[error("{asked}: nothing was received for {} s", .limit.as_secs())]
@@ -268,7 +268,7 @@ fn tls_words(error: &tls::TlsError) -> String {
 }
 
 /// The innermost cause alone: what is around it says only that a connection failed.
-fn cause(error: &(dyn StdError + 'static)) -> String {
+fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
@@ -326,10 +326,10 @@ mod tests {
 
     #[test]
     fn connections_that_fail_read_as_in_docker() {
-        let source = io::Error::from_raw_os_error(111);
+        let cause = io::Error::from_raw_os_error(111);
         let error = Error::Connect {
             asked: Asked::new(&Method::GET, &Url::parse("http://127.0.0.1:5000/v2/").unwrap()),
-            source: ConnectError::Dial { address: "127.0.0.1:5000".to_owned(), source },
+            source: ConnectError::Dial { address: "127.0.0.1:5000".to_owned(), cause },
         };
         assert_eq!(
             error.to_string(),

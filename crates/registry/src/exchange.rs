@@ -81,14 +81,14 @@ impl Request {
 /// Connections of one operation. They end with it.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    dialler: Arc<Dialler>,
+    dialler: Dialler,
     patience: Patience,
     user_agent: String,
     idle: Mutex<HashMap<(Origin, Trust), Vec<Connection>>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(dialler: Arc<Dialler>, patience: Patience, user_agent: String) -> Exchange {
+    pub(crate) fn new(dialler: Dialler, patience: Patience, user_agent: String) -> Exchange {
         Exchange { dialler, patience, user_agent, idle: Mutex::default() }
     }
 
@@ -109,7 +109,7 @@ impl Exchange {
         let answer = tokio::time::timeout(self.patience.answer, connection.sender.send_request(request));
         let answer = match answer.await {
             Err(_) => return Err(Error::Stalled { asked, limit: self.patience.answer }),
-            Ok(Err(error)) => return Err(Error::Broken { asked, source: Box::new(error) }),
+            Ok(Err(error)) => return Err(Error::Broken { asked, cause: Box::new(error) }),
             Ok(Ok(answer)) => answer,
         };
         let (head, body) = answer.into_parts();
@@ -219,7 +219,7 @@ impl Response {
                     }
                     return Ok(None);
                 }
-                Some(Err(error)) => return Err(Error::Broken { asked: self.asked.clone(), source: Box::new(error) }),
+                Some(Err(error)) => return Err(Error::Broken { asked: self.asked.clone(), cause: Box::new(error) }),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
                     // Trailers, or nothing.

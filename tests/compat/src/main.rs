@@ -3,14 +3,20 @@
 //! One file a topic. Every test has its own engine in its own namespaces ([`harness::Engine`]) and ends with
 //! `finish`, which fails if anything is left behind.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
+
 mod attacks;
 mod cli;
 mod exec;
+mod fake_server;
+mod hostile_registries;
 mod images;
 mod lifecycle;
 mod limits;
 mod network;
 mod ports;
+mod registries;
+mod registry_server;
 mod run;
 mod runtimes;
 mod security;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use api_server::{Address, SocketGroup};
-use engine::{EngineOptions, NetworkOptions, RuntimeOptions, StorageBackend};
+use engine::{EngineOptions, Insecure, Mirror, NetworkOptions, RegistryOptions, RuntimeOptions, StorageBackend};
 use lexopt::{Arg, ValueExt as _};
 use tracing::Level;
 
@@ -25,6 +25,10 @@ Options:
       --runtime FILE           The conex-runtime program (default: beside this program)
       --add-runtime NAME=PATH  Another OCI runtime for containers; may be repeated (runc and crun are known where they are installed)
       --default-runtime NAME   The runtime of containers that ask for none (default conex)
+      --insecure-registry REG  HOST[:PORT] or network whose registries need no TLS, or no valid certificate; may be repeated
+      --registry-mirror URL    Ask this server before Docker Hub, or with NAME=URL before the registry NAME; may be repeated
+      --registry-certs DIR     Certificates as DIR/HOST[:PORT]/*.{crt,cert,key}; may be repeated
+                               (default /etc/conex/certs.d and /etc/docker/certs.d)
       --tlscacert FILE         Accept TCP clients with a certificate of this authority
       --tlscert FILE           The certificate to show to TCP clients
       --tlskey FILE            Its key
@@ -98,6 +102,9 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("runtime") => given.runtime = Some(path(&mut parser)?),
             Arg::Long("add-runtime") => given.runtimes.add(&text(&mut parser)?).map_err(engine_error)?,
             Arg::Long("default-runtime") => given.runtimes.default = Some(text(&mut parser)?),
+            Arg::Long("insecure-registry") => given.registries.insecure.push(insecure(&text(&mut parser)?)?),
+            Arg::Long("registry-mirror") => given.registries.mirrors.push(mirror(&text(&mut parser)?)?),
+            Arg::Long("registry-certs") => given.registries.certificates.push(path(&mut parser)?),
             Arg::Long("tlscacert") => given.tls.authority = Some(path(&mut parser)?),
             Arg::Long("tlscert") => given.tls.certificate = Some(path(&mut parser)?),
             Arg::Long("tlskey") => given.tls.key = Some(path(&mut parser)?),
@@ -122,6 +129,7 @@ struct Given {
     subnet: Option<String>,
     runtime: Option<PathBuf>,
     runtimes: RuntimeOptions,
+    registries: RegistryOptions,
     tls: Tls,
     verify: bool,
     insecure: bool,
@@ -143,6 +151,7 @@ impl Given {
                 run,
                 name: self.name.unwrap_or_else(|| "conex".into()),
                 storage: self.storage,
+                registries: with_usual_certificates(self.registries),
                 network: NetworkOptions { bridge_subnet: self.subnet },
                 runtime: match self.runtime {
                     Some(runtime) => runtime,
@@ -186,6 +195,22 @@ fn storage(text: &str) -> Result<StorageBackend, OptionsError> {
 
 fn engine_error(error: engine::model::EngineError) -> OptionsError {
     OptionsError::Engine(error.to_string())
+}
+
+fn insecure(text: &str) -> Result<Insecure, OptionsError> {
+    Insecure::parse(text).map_err(|error| OptionsError::Engine(error.to_string()))
+}
+
+fn mirror(text: &str) -> Result<Mirror, OptionsError> {
+    Mirror::parse(text).map_err(|error| OptionsError::Engine(error.to_string()))
+}
+
+/// Where certificates are unless somebody says otherwise: our own folder, and the one that Docker's users have.
+fn with_usual_certificates(mut registries: RegistryOptions) -> RegistryOptions {
+    if registries.certificates.is_empty() {
+        registries.certificates = ["/etc/conex/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec();
+    }
+    registries
 }
 
 /// `conex-runtime` in the folder of this program.
@@ -233,6 +258,8 @@ mod tests {
             ("--add-runtime x", "invalid runtime argument: x"),
             ("--add-runtime x=/a --add-runtime x=/b", "already defined"),
             ("-H ftp://x", "cannot listen"),
+            ("--insecure-registry http://x", "invalid insecure registry"),
+            ("--registry-mirror x", "invalid registry mirror"),
         ] {
             assert!(options(words).unwrap_err().contains(message), "{words}");
         }

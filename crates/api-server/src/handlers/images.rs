@@ -5,7 +5,6 @@ use docker_api::progress::Message;
 use engine::Engine;
 use engine::model::{EngineError, ImageProgress, ImportRequest};
 use http::StatusCode;
-use oci::Reference;
 
 use super::streams::tar_body;
 use crate::body::{ReplyBody, Writer};
@@ -104,7 +103,7 @@ fn platform(request: &Request) -> ApiResult<Option<String>> {
     Ok(request.query.find("platform").filter(|text| !text.is_empty()).map(str::to_owned))
 }
 
-async fn write_step(
+pub(super) async fn write_step(
     writer: &Writer,
     step: Result<ImageProgress, EngineError>,
     quiet: bool,
@@ -125,11 +124,10 @@ async fn write_step(
     }
 }
 
-/// Pull, which is not there yet, or import.
+/// Pull or import.
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
-    let from = request.query.get("fromImage");
-    if !from.is_empty() {
-        return Err(refuse_pull(from, request.query.get("tag")));
+    if !request.query.get("fromImage").is_empty() {
+        return super::registries::pull(engine, request).await;
     }
     match request.query.get("fromSrc") {
         "-" => import(engine, request).await,
@@ -138,18 +136,6 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
             "importing from a URL is not built yet: download {url} and import the file"
         ))),
     }
-}
-
-fn refuse_pull(image: &str, tag: &str) -> ApiError {
-    let name = match tag {
-        "" => image.to_owned(),
-        digest if digest.contains(':') => format!("{image}@{digest}"),
-        tag => format!("{image}:{tag}"),
-    };
-    let name = Reference::parse(&name).map_or(name, |reference| reference.familiar());
-    ApiError::not_implemented(format!(
-        "cannot pull {name}: pulling images from registries is not built yet; use \"load\" or \"import\", or run the built-in image \"hello\""
-    ))
 }
 
 async fn import(engine: &Engine, request: Request) -> ApiResult<Reply> {
@@ -190,16 +176,4 @@ async fn import(engine: &Engine, request: Request) -> ApiResult<Reply> {
         }
     });
     Ok(reply::stream("application/json", body))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_pull_names_the_image_in_short() {
-        let refusal = refuse_pull("docker.io/library/alpine", "latest");
-        assert_eq!(refusal.status, StatusCode::NOT_IMPLEMENTED);
-        assert!(refusal.message.starts_with("cannot pull alpine:latest: "), "{}", refusal.message);
-    }
 }

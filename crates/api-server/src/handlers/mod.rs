@@ -5,6 +5,7 @@ pub(crate) mod containers;
 pub(crate) mod execs;
 pub(crate) mod images;
 pub(crate) mod networks;
+pub(crate) mod registries;
 pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod unsupported;

@@ -33,10 +33,6 @@ pub(crate) fn refusal(engine: &Engine, route: &Route) -> ApiError {
         Route::Build | Route::BuildPrune | Route::BuildCancel => missing("building images"),
         Route::Session | Route::Grpc => missing("BuildKit's API"),
         Route::Commit => missing("committing a container to an image"),
-        Route::ImagePush(_) => missing("pushing images to registries"),
-        Route::ImageSearch => missing("searching registries"),
-        Route::Distribution(_) => missing("asking registries about images"),
-        Route::Auth => missing("logging in to registries"),
         other => missing(&format!("{other:?}")),
     }
 }

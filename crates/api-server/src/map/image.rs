@@ -1,11 +1,11 @@
 //! Images.
 
 use docker_api::container::{DriverData, HealthConfig};
-use docker_api::image::{Config, DeleteItem, HistoryItem, Inspect, Metadata, RootFs, Summary};
+use docker_api::image::{Config, DeleteItem, HistoryItem, Inspect, Metadata, RootFs, SearchResult, Summary};
 use docker_api::progress::{Message, Progress};
 use docker_api::{Empty, ZERO_TIME};
 use engine::model::{HistoryView, ImageProgress, ImageRemoval, ImageSummary, ImageView};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::time::shown;
 
@@ -104,6 +104,17 @@ pub(crate) fn history(step: &HistoryView) -> HistoryItem {
     }
 }
 
+/// One repository that a search found.
+pub(crate) fn found(found: engine::Found) -> SearchResult {
+    SearchResult {
+        star_count: found.star_count,
+        is_official: found.is_official,
+        name: found.name,
+        is_automated: found.is_automated,
+        description: found.description,
+    }
+}
+
 /// One line of a removal.
 pub(crate) fn removal(removal: &ImageRemoval) -> DeleteItem {
     match removal {
@@ -112,7 +123,7 @@ pub(crate) fn removal(removal: &ImageRemoval) -> DeleteItem {
     }
 }
 
-/// One line of a load or an import; bars are left out for those who want it quiet.
+/// One line of a load, an import, a pull or a push; bars are left out for those who want it quiet.
 pub(crate) fn progress(progress: ImageProgress, quiet: bool) -> Option<Message> {
     match progress {
         ImageProgress::Layer { .. } if quiet => None,
@@ -120,6 +131,16 @@ pub(crate) fn progress(progress: ImageProgress, quiet: bool) -> Option<Message> 
             let progress = Progress { current: size(current), total: total.map_or(0, size), start: 0 };
             Some(Message::step(id, status, progress))
         }
+        ImageProgress::Heading { id, status } => Some(Message { id, status, ..Message::default() }),
+        ImageProgress::Step { id, status } => {
+            Some(Message { id, status, progress_detail: Some(Progress::default()), ..Message::default() })
+        }
+        ImageProgress::Status(text) => Some(Message::status(text)),
+        ImageProgress::Pushed { tag, digest, size_bytes } => Some(Message {
+            progress_detail: Some(Progress::default()),
+            aux: Some(json!({ "Tag": tag, "Digest": digest, "Size": size_bytes })),
+            ..Message::default()
+        }),
         ImageProgress::Note(text) => Some(Message::stream(format!("{text}\n"))),
         ImageProgress::LoadedReference(name) => Some(Message::stream(format!("Loaded image: {name}\n"))),
         ImageProgress::LoadedId(id) => Some(Message::stream(format!("Loaded image ID: {id}\n"))),
@@ -138,6 +159,13 @@ mod tests {
             line(ImageProgress::LoadedReference("a:b".into()), true).unwrap(),
             "{\"stream\":\"Loaded image: a:b\\n\"}\r\n"
         );
+        let step = ImageProgress::Step { id: "abc".into(), status: "Pull complete".into() };
+        assert_eq!(
+            line(step, false).unwrap(),
+            "{\"status\":\"Pull complete\",\"progressDetail\":{},\"id\":\"abc\"}\r\n"
+        );
+        let heading = ImageProgress::Heading { id: "latest".into(), status: "Pulling from library/alpine".into() };
+        assert_eq!(line(heading, false).unwrap(), "{\"status\":\"Pulling from library/alpine\",\"id\":\"latest\"}\r\n");
         let layer =
             ImageProgress::Layer { id: "abc".into(), status: "Loading layer".into(), current: 512, total: Some(1024) };
         assert_eq!(line(layer.clone(), true), None);

@@ -5,7 +5,9 @@ mod exec;
 mod image;
 mod inspect;
 mod logs;
+mod manifest;
 mod network;
+mod registry;
 mod run;
 mod shell;
 mod stats;
@@ -67,14 +69,19 @@ const TOP: &[&Entry] = &[
     &inspect::INSPECT,
     &container::KILL,
     &image::LOAD,
+    &registry::LOGIN,
+    &registry::LOGOUT,
     &logs::LOGS,
     &container::PAUSE,
     &container::PORT,
+    &registry::PULL,
+    &registry::PUSH,
     &container::RENAME,
     &container::RESTART,
     &container::RM,
     &image::RMI,
     &image::SAVE,
+    &registry::SEARCH,
     &run::START,
     &stats::STATS,
     &container::STOP,
@@ -134,10 +141,23 @@ const GROUPS: &[Group] = &[
             ("load", &[], &image::LOAD),
             ("ls", &["list"], &image::IMAGES),
             ("prune", &[], &image::PRUNE),
+            ("pull", &[], &registry::PULL),
+            ("push", &[], &registry::PUSH),
             ("rm", &["remove"], &image::RMI),
             ("save", &[], &image::SAVE),
             ("tag", &[], &image::TAG),
             ("verify", &[], &verify::VERIFY),
+        ],
+    ),
+    (
+        "manifest",
+        "Manage manifests and lists of manifests",
+        &[
+            ("annotate", &[], &manifest::ANNOTATE),
+            ("create", &[], &manifest::CREATE),
+            ("inspect", &[], &manifest::INSPECT),
+            ("push", &[], &manifest::PUSH),
+            ("rm", &[], &manifest::RM),
         ],
     ),
     (

@@ -160,7 +160,8 @@ fn with_tag(image: &str) -> String {
 fn fetch(client: &Client, image: &str, platform: &str, quiet: bool) -> Result<(), Failure> {
     let full = with_tag(image);
     let (repository, tag) = full.rsplit_once(['@', ':']).unwrap_or((&full, ""));
-    let lines = client.image_pull(repository, tag, platform, &docker_api::AuthConfig::default())?;
+    let auth = crate::credentials::ConfigFile::load()?.of_image(image)?;
+    let lines = client.image_pull(repository, tag, platform, &auth)?;
     crate::output::progress::show(
         lines,
         if quiet { crate::output::progress::Mode::Silent } else { crate::output::progress::Mode::Errors },

@@ -39,6 +39,8 @@ pub(crate) fn show(messages: Lines<Message>, mode: Mode) -> Result<(), Failure> 
 
 struct Screen {
     mode: Mode,
+    /// Whether anybody sees bars.
+    visible: bool,
     bars: MultiProgress,
     by_id: HashMap<String, ProgressBar>,
 }
@@ -47,12 +49,18 @@ impl Screen {
     fn new(mode: Mode) -> Self {
         let visible = mode != Mode::Silent && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { mode, bars: MultiProgress::with_draw_target(target), by_id: HashMap::new() }
+        Self { mode, visible, bars: MultiProgress::with_draw_target(target), by_id: HashMap::new() }
     }
 
     fn show(&mut self, message: &Message) -> Result<(), Failure> {
         match (&message.progress_detail, message.id.is_empty()) {
-            (Some(progress), false) => self.draw(&message.id, &message.status, *progress),
+            (Some(progress), false) if progress.total > 0 || progress.current > 0 => {
+                self.draw(&message.id, &message.status, *progress);
+            }
+            (Some(_), false) => self.step(&message.id, &message.status)?,
+            (None, false) if !message.status.is_empty() => {
+                self.line(&format!("{}: {}\n", message.id, message.status))?;
+            }
             _ if !message.stream.is_empty() => self.line(&message.stream)?,
             _ if !message.status.is_empty() => self.line(&format!("{}\n", message.status))?,
             _ => {}
@@ -71,7 +79,21 @@ impl Screen {
         }
     }
 
+    /// A step without a size: where bars are seen it is a bar's text, elsewhere a line.
+    fn step(&mut self, id: &str, status: &str) -> Result<(), Failure> {
+        match self.by_id.get(id) {
+            Some(bar) => {
+                bar.set_message(status.to_owned());
+                Ok(())
+            }
+            None => self.line(&format!("{id}: {status}\n")),
+        }
+    }
+
     fn draw(&mut self, id: &str, status: &str, progress: Progress) {
+        if !self.visible {
+            return;
+        }
         let bars = &self.bars;
         let bar = self.by_id.entry(id.to_owned()).or_insert_with(|| bars.add(new_bar()));
         bar.set_length(progress.total.max(progress.current).max(0) as u64);

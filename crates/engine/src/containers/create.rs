@@ -360,6 +360,7 @@ mod tests {
             parent: None,
             created: None,
             loaded: jiff::Timestamp::UNIX_EPOCH,
+            manifest: None,
             last_tagged: None,
         }
     }

@@ -121,7 +121,59 @@ pub struct ImportRequest {
     pub platform: Option<String>,
 }
 
-/// What a load or an import tells while it works.
+/// What to fetch from a registry.
+#[derive(Debug, Clone, Default)]
+pub struct PullRequest {
+    /// The name, which may have a tag or a digest.
+    pub image: String,
+    /// A tag or a digest; where there is none in the name either, all tags are meant.
+    pub tag: String,
+    /// `platform`
+    pub platform: Option<String>,
+    /// Who asks.
+    pub credentials: registry::Credentials,
+}
+
+/// What to send to a registry.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// The name.
+    pub image: String,
+    /// The tag; where there is none in the name either, all tags are meant.
+    pub tag: String,
+    /// `platform`
+    pub platform: Option<String>,
+    /// Who asks.
+    pub credentials: registry::Credentials,
+}
+
+/// What a registry has under a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distribution {
+    /// The manifest or index.
+    pub descriptor: oci::image::Descriptor,
+    /// What it is for.
+    pub platforms: Vec<oci::image::Platform>,
+}
+
+/// Which repositories to look for.
+#[derive(Debug, Clone, Default)]
+pub struct SearchRequest {
+    /// What to look for, after a registry's name where it is not Docker Hub.
+    pub term: String,
+    /// How many.
+    pub limit: u32,
+    /// Only those that Docker keeps, or only others.
+    pub is_official: Option<bool>,
+    /// Only those that a robot builds, or only others.
+    pub is_automated: Option<bool>,
+    /// At least so many stars.
+    pub stars: i64,
+    /// Who asks.
+    pub credentials: registry::Credentials,
+}
+
+/// What a load, an import, a pull or a push tells while it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageProgress {
     /// A layer is being read.
@@ -134,6 +186,31 @@ pub enum ImageProgress {
         current: u64,
         /// Bytes in all, when known.
         total: Option<u64>,
+    },
+    /// What comes next, under the name of the whole.
+    Heading {
+        /// The tag or digest.
+        id: String,
+        /// What is done.
+        status: String,
+    },
+    /// A layer has come to another step.
+    Step {
+        /// The short id of the layer.
+        id: String,
+        /// Which step.
+        status: String,
+    },
+    /// A line about the whole.
+    Status(String),
+    /// A tag has been pushed.
+    Pushed {
+        /// Which.
+        tag: String,
+        /// What it names.
+        digest: Digest,
+        /// The size of that manifest.
+        size_bytes: u64,
     },
     /// A remark, as a line without its end.
     Note(String),

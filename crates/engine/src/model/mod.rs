@@ -37,8 +37,8 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{
-    CheckVerdict, CheckedKind, HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary,
-    ImageView, ImportRequest,
+    CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval,
+    ImageSummary, ImageView, ImportRequest, PullRequest, PushRequest, SearchRequest,
 };
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,

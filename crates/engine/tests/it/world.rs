@@ -11,7 +11,7 @@ use engine::model::{
     AttachRequest, AttachTarget, ContainerSpec, CreateRequest, ImageProgress, ImportRequest, NetworkMode,
     RemoveOptions, WaitCondition,
 };
-use engine::{Engine, EngineOptions, NetworkOptions, StorageBackend};
+use engine::{Engine, EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
 use tokio::sync::mpsc;
 
 /// Longer than any step of a test takes on a busy machine.
@@ -186,6 +186,7 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         network: NetworkOptions::default(),
         runtimes: Default::default(),
         runtime: runtime_program(),
+        registries: RegistryOptions::default(),
     }
 }
 

@@ -17,6 +17,25 @@ pub(crate) fn is(wanted: &Platform, candidate: &Platform) -> bool {
     wanted.os == candidate.os && wanted.architecture == candidate.architecture && same_variant
 }
 
+/// The place of the best of `candidates`; nothing where none can run.
+pub fn best_platform<'a>(
+    wanted: Option<&Platform>,
+    candidates: impl Iterator<Item = Option<&'a Platform>>,
+) -> Option<usize> {
+    let ranked = candidates.enumerate().filter_map(|(at, candidate)| Some((rank(wanted, candidate)?, at)));
+    ranked.min().map(|(_, at)| at)
+}
+
+/// Says whether an image for `candidate` is what was asked for.
+pub fn is_platform(wanted: &Platform, candidate: &Platform) -> bool {
+    is(wanted, candidate)
+}
+
+/// `linux/arm/v7`.
+pub fn platform_name(platform: &Platform) -> String {
+    display(platform)
+}
+
 fn rank_on(host: &Platform, candidate: &Platform) -> Option<usize> {
     if candidate.os != host.os {
         return None;

@@ -1,0 +1,98 @@
+//! Images from and to registries.
+//!
+//! ```text
+//! pull ─▶ Session ─▶ manifest ─▶ configuration ─▶ layers, some at a time:
+//!           stream of the blob ─▶ (blocking thread) hash ─▶ inflate ─▶ images::add_layer
+//! push ─▶ layers: there already? mounted? else (blocking thread) tar ─▶ deflate ─▶ hash ─▶ Upload; then configuration, manifest
+//! ```
+//!
+//! A task of its own works for each request, and ends when the client goes away.
+
+mod ask;
+mod failure;
+mod fetch;
+mod offer;
+mod pull;
+mod push;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use oci::{DiffId, Reference};
+use registry::{Client, Options};
+use tokio::sync::mpsc;
+
+use crate::model::{EngineError, ImageProgress};
+use crate::options::RegistryOptions;
+
+/// What an engine needs to speak to registries.
+#[derive(Debug)]
+pub(crate) struct Registries {
+    client: Client,
+    /// One lock for each layer that is being fetched: who needs the same one waits for it.
+    fetching: Mutex<HashMap<DiffId, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Registries {
+    pub(crate) fn new(options: &RegistryOptions) -> Registries {
+        let places = registry::Places {
+            insecure: options.insecure.clone(),
+            mirrors: options.mirrors.clone(),
+            certificates: options.certificates.clone(),
+        };
+        let proxies = registry::Proxies::read(|name| std::env::var(name).ok());
+        let user_agent = format!("conex/{}", env!("CARGO_PKG_VERSION"));
+        let client = Client::new(Options { places, proxies, user_agent, ..Options::default() });
+        Registries { client, fetching: Mutex::default() }
+    }
+
+    /// The lock that whoever fetches a layer holds.
+    fn fetching(&self, layer: &DiffId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        fetching.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = fetching.get(layer).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        fetching.insert(*layer, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// Tells a client how it goes.
+#[derive(Debug, Clone)]
+struct Told(mpsc::Sender<Result<ImageProgress, EngineError>>);
+
+impl Told {
+    /// A line that must arrive. Who does not listen any more is noticed elsewhere.
+    async fn line(&self, progress: ImageProgress) {
+        let _ = self.0.send(Ok(progress)).await;
+    }
+
+    async fn step(&self, id: &str, status: &str) {
+        self.line(ImageProgress::Step { id: id.to_owned(), status: status.to_owned() }).await;
+    }
+
+    async fn status(&self, text: String) {
+        self.line(ImageProgress::Status(text)).await;
+    }
+
+    /// Only for the eye: a slow client must not slow the work down.
+    fn bar(&self, id: &str, status: &str, current: u64, total: u64) {
+        let progress =
+            ImageProgress::Layer { id: id.to_owned(), status: status.to_owned(), current, total: Some(total) };
+        let _ = self.0.try_send(Ok(progress));
+    }
+}
+
+/// `name` with `tag`, which may be a tag, a digest, or nothing.
+fn named(name: &str, tag: &str) -> Result<Reference, EngineError> {
+    let invalid = |error: oci::ReferenceError| EngineError::invalid(error.to_string());
+    let reference = Reference::parse(name).map_err(invalid)?;
+    match oci::Digest::parse(tag) {
+        _ if tag.is_empty() => Ok(reference),
+        Ok(digest) => Ok(reference.with_digest(digest)),
+        Err(_) if tag.contains(':') => Err(EngineError::invalid("invalid reference format")),
+        Err(_) => reference.with_tag(tag).map_err(invalid),
+    }
+}

@@ -1,0 +1,369 @@
+//! `docker pull`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use images::{NewImage, PulledManifest};
+use oci::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
+use oci::{DiffId, Digest, Reference};
+use registry::{Credentials, Document, Endpoint, Fetched, Name, Repository};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::failure::Failure;
+use super::fetch::{self, Wanted};
+use super::{Told, named};
+use crate::engine::{Engine, blocking};
+use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
+use crate::model::{EngineError, ImageProgress, PullRequest, chain};
+
+/// Layers of one image that come at one time, as in Docker.
+const LAYERS_AT_ONCE: usize = 3;
+/// The largest configuration that is read.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
+/// How deep indexes may nest.
+const INDEX_DEPTH_MAX: u32 = 3;
+
+impl Engine {
+    /// Fetches an image, or all tags of a repository. The first message says whether anything was found; an error ends the messages.
+    pub fn pull_image(&self, request: PullRequest) -> Result<ProgressStream, EngineError> {
+        let reference = named(&request.image, &request.tag)?;
+        let platform = parse_platform(request.platform.as_deref())?;
+        let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
+        let told = Told(sink.clone());
+        let credentials = request.credentials;
+        let pull = Pull { engine: self.clone(), platform, credentials, told, touched: Mutex::default() };
+        tokio::spawn(async move {
+            let pulled = tokio::select! {
+                pulled = pull.run(&reference) => Some(pulled),
+                () = sink.closed() => None,
+            };
+            match pulled {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    pull.doubt_layers().await;
+                    let _ = sink.send(Err(error)).await;
+                }
+                None => {
+                    tracing::debug!("the client that pulled {reference} is gone");
+                    pull.doubt_layers().await;
+                }
+            }
+        });
+        Ok(stream)
+    }
+}
+
+struct Pull {
+    engine: Engine,
+    platform: Option<Platform>,
+    credentials: Credentials,
+    told: Told,
+    /// Layers that may have come without becoming part of an image.
+    touched: Mutex<Vec<DiffId>>,
+}
+
+/// One image, known but for its layers.
+struct Found {
+    manifest: Fetched,
+    config: Vec<u8>,
+    layers: Vec<Wanted>,
+}
+
+/// Whether something new came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Newer,
+    None,
+}
+
+impl Pull {
+    async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
+        let places = self.engine.inner.registries.client.places();
+        let endpoints = places.to_pull(reference).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let Some((last, mirrors)) = endpoints.split_last() else { return Ok(()) };
+        for mirror in mirrors {
+            match self.from(mirror, reference).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!("mirror {}: {}", mirror.url(), chain(&error)),
+            }
+        }
+        self.from(last, reference).await.map_err(|failure| failure.of_pull(reference))
+    }
+
+    async fn from(&self, endpoint: &Endpoint, reference: &Reference) -> Result<(), Failure> {
+        let session = self.engine.inner.registries.client.open(endpoint, self.credentials.clone()).await?;
+        let repository = session.repository(reference.path());
+        if !reference.is_name_only() {
+            return self.one(&repository, reference).await;
+        }
+        for tag in repository.tags().await? {
+            // A registry may have tags that are none.
+            if let Ok(tagged) = reference.with_tag(&tag) {
+                self.one(&repository, &tagged).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(&self, repository: &Repository, reference: &Reference) -> Result<(), Failure> {
+        let known = match reference.digest() {
+            Some(digest) => Some(*digest),
+            None => {
+                let tag = Name::Tag(reference.tag().unwrap_or_default());
+                repository.head_manifest(tag).await?.map(|known| known.digest)
+            }
+        };
+        let (digest, news) = match known {
+            // Nothing is fetched, and nothing counts against anybody's limit, where all is here.
+            Some(digest) if self.is_here(reference, &digest).await? => {
+                self.head(repository, reference).await;
+                (digest, News::None)
+            }
+            _ => self.fetch(repository, reference, known.as_ref()).await?,
+        };
+        self.told.status(format!("Digest: {digest}")).await;
+        let name = reference.familiar();
+        self.told
+            .status(match news {
+                News::Newer => format!("Status: Downloaded newer image for {name}"),
+                News::None => format!("Status: Image is up to date for {name}"),
+            })
+            .await;
+        self.engine.tell_image("pull", &name, &reference.familiar_name());
+        Ok(())
+    }
+
+    /// The first line: its id is the tag or the digest.
+    async fn head(&self, repository: &Repository, reference: &Reference) {
+        let digest = reference.digest().map(ToString::to_string);
+        let id = digest.unwrap_or_else(|| reference.tag().unwrap_or_default().to_owned());
+        self.told.line(ImageProgress::Heading { id, status: format!("Pulling from {}", repository.path()) }).await;
+    }
+
+    /// Whether the image that the registry means is here, for the platform that is wanted; gives it the tag if it has lost it.
+    async fn is_here(&self, reference: &Reference, digest: &Digest) -> Result<bool, EngineError> {
+        let images = &self.engine.inner.images;
+        let Some(id) = images.catalogue().find_reference(&reference.with_digest(*digest)) else { return Ok(false) };
+        let Ok(image) = images.resolve(&id.to_string()) else { return Ok(false) };
+        let wanted = self.platform.clone().unwrap_or_else(Platform::host);
+        if !images::is_platform(&wanted, &image.config.platform()) {
+            return Ok(false);
+        }
+        if reference.digest().is_none() && images.catalogue().find_reference(reference) != Some(id) {
+            let (images, target) = (Arc::clone(images), reference.clone());
+            let tagged = blocking(move || {
+                let tagged = images.tag(&id.to_string(), &target);
+                tagged.map_err(|error| EngineError::system("cannot tag the image", error))
+            });
+            tagged.await?;
+        }
+        Ok(true)
+    }
+
+    async fn fetch(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        known: Option<&Digest>,
+    ) -> Result<(Digest, News), Failure> {
+        let name = match known {
+            Some(digest) => Name::Digest(digest),
+            None => Name::Tag(reference.tag().unwrap_or_default()),
+        };
+        let top = repository.manifest(name).await?;
+        let digest = top.digest;
+        let found = self.find(repository, reference, top).await?;
+        self.head(repository, reference).await;
+        let _lease = self.engine.inner.images.lease();
+        self.fetch_layers(repository, &found.layers).await?;
+        Ok((digest, self.store(&found, reference, digest).await?))
+    }
+
+    /// Follows a manifest, or an index to the best of its manifests, to the configuration.
+    async fn find(&self, repository: &Repository, reference: &Reference, top: Fetched) -> Result<Found, Failure> {
+        let (mut fetched, mut depth) = (top, 0);
+        let manifest = loop {
+            match fetched.document()? {
+                Document::Manifest(manifest) => break manifest,
+                Document::Index(_) if depth == INDEX_DEPTH_MAX => {
+                    return Err(Failure::Image(format!("indexes are nested more than {INDEX_DEPTH_MAX} deep")));
+                }
+                Document::Index(index) => {
+                    let chosen = choose(&index, self.platform.as_ref())?;
+                    fetched = repository.manifest(Name::Digest(&chosen.digest)).await?;
+                    depth += 1;
+                }
+            }
+        };
+        let config = self.config(repository, &manifest).await?;
+        let (config_bytes, diff_ids) = config;
+        let origin = reference.canonical_name();
+        let layers = wanted_layers(manifest, diff_ids, &origin)?;
+        Ok(Found { manifest: fetched, config: config_bytes, layers })
+    }
+
+    async fn config(&self, repository: &Repository, manifest: &Manifest) -> Result<(Vec<u8>, Vec<DiffId>), Failure> {
+        let Descriptor { media_type, digest, size, .. } = &manifest.config;
+        if !matches!(media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+            return Err(Failure::NoImage(media_type.clone()));
+        }
+        let bytes = repository.small_blob(digest, *size, CONFIG_BYTES_MAX).await?;
+        let config: ImageConfig = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::Image(format!("invalid image configuration: {error}")))?;
+        if !config.os.is_empty() && config.os != "linux" {
+            let words = "cannot be used on this platform: operating system is not supported";
+            return Err(Failure::Image(format!("image operating system {:?} {words}", config.os)));
+        }
+        if let Some(wanted) = self.platform.as_ref().filter(|wanted| !images::is_platform(wanted, &config.platform())) {
+            let (wanted, present) = (images::platform_name(wanted), images::platform_name(&config.platform()));
+            return Err(Failure::Platform { wanted, present });
+        }
+        Ok((bytes, config.rootfs.diff_ids))
+    }
+
+    /// Fetches what is not here, some layers at a time. Tasks end with this future.
+    async fn fetch_layers(&self, repository: &Repository, layers: &[Wanted]) -> Result<(), Failure> {
+        let images = &self.engine.inner.images;
+        let mut missing = Vec::new();
+        for wanted in layers {
+            let is_here = images.has_layer(&wanted.layer);
+            self.told.step(&wanted.id(), if is_here { "Already exists" } else { "Pulling fs layer" }).await;
+            if !is_here {
+                missing.push(wanted.clone());
+                self.touched.lock().unwrap_or_else(PoisonError::into_inner).push(wanted.layer);
+            }
+        }
+        for wanted in missing.iter().skip(LAYERS_AT_ONCE) {
+            self.told.step(&wanted.id(), "Waiting").await;
+        }
+        let places = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
+        let mut tasks = JoinSet::new();
+        for wanted in missing {
+            let (engine, repository, told) = (self.engine.clone(), repository.clone(), self.told.clone());
+            let places = Arc::clone(&places);
+            tasks.spawn(async move {
+                let _place = places.acquire().await.expect("it is never closed");
+                fetch::fetch(&engine, &repository, &wanted, &told).await
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| EngineError::system("a task of the engine ended early", error))??;
+        }
+        Ok(())
+    }
+
+    async fn store(&self, found: &Found, reference: &Reference, digest: Digest) -> Result<News, EngineError> {
+        let images = Arc::clone(&self.engine.inner.images);
+        let names = match reference.digest() {
+            Some(_) => vec![reference.with_digest(digest)],
+            None => vec![reference.clone(), reference.with_digest(digest)],
+        };
+        let new = NewImage { config: found.config.clone(), references: names, parent: None };
+        let Fetched { media_type, bytes, .. } = found.manifest.clone();
+        blocking(move || {
+            let document =
+                String::from_utf8(bytes).map_err(|error| EngineError::system("the manifest is not UTF-8", error))?;
+            let id = images::ImageId::of_config(&new.config);
+            let catalogue = images.catalogue();
+            let is_news = new.references.iter().any(|name| catalogue.find_reference(name) != Some(id));
+            let made = images.create_pulled(new, PulledManifest { media_type, document });
+            made.map_err(|error| EngineError::system("cannot store the image", error))?;
+            Ok(if is_news { News::Newer } else { News::None })
+        })
+        .await
+    }
+
+    /// Layers of an image that was not made after all go again, unless others need them.
+    async fn doubt_layers(&self) {
+        let images = Arc::clone(&self.engine.inner.images);
+        let layers = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+        let doubted = blocking(move || {
+            let doubted = images.doubt_layers(layers.into_iter());
+            doubted.map_err(|error| EngineError::system("cannot clean up after a pull", error))
+        });
+        if let Err(error) = doubted.await {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// The best manifest of an index for what is wanted, or else for this machine. Attestations are no images.
+fn choose<'a>(index: &'a Index, wanted: Option<&Platform>) -> Result<&'a Descriptor, Failure> {
+    let is_image = |descriptor: &&Descriptor| {
+        let is_known = media_type::is_index(&descriptor.media_type) || media_type::is_manifest(&descriptor.media_type);
+        let is_attestation = descriptor.annotations.contains_key("vnd.docker.reference.type")
+            || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+        is_known && !is_attestation
+    };
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(is_image).collect();
+    let best = images::best_platform(wanted, images.iter().map(|descriptor| descriptor.platform.as_ref()));
+    best.map(|at| images[at]).ok_or_else(|| {
+        let present: Vec<String> =
+            images.iter().filter_map(|descriptor| descriptor.platform.as_ref().map(images::platform_name)).collect();
+        let host = Platform::host();
+        let wanted = images::platform_name(wanted.unwrap_or(&host));
+        Failure::Platform { wanted, present: if present.is_empty() { "none".to_owned() } else { present.join(", ") } }
+    })
+}
+
+/// Pairs the blobs of a manifest with the layers of a configuration.
+fn wanted_layers(manifest: Manifest, diff_ids: Vec<DiffId>, origin: &str) -> Result<Vec<Wanted>, Failure> {
+    if manifest.layers.len() != diff_ids.len() {
+        return Err(Failure::Image(format!(
+            "layers from manifest don't match image configuration: {} and {}",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
+    }
+    let pairs = manifest.layers.into_iter().zip(diff_ids);
+    pairs
+        .map(|(blob, layer)| {
+            if blob.media_type.contains(".foreign.") || blob.media_type.contains(".nondistributable.") {
+                return Err(Failure::Image(format!(
+                    "layer {} must be fetched from elsewhere, which is not supported",
+                    blob.digest
+                )));
+            }
+            Ok(Wanted { blob, layer, origin: origin.to_owned() })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(entries: &[(&str, &str)]) -> Index {
+        let manifests = entries.iter().map(|(name, platform)| {
+            let platform = images::parse_platform(platform).ok();
+            serde_json::json!({
+                "mediaType": media_type::OCI_MANIFEST, "size": 1, "digest": Digest::of(name.as_bytes()), "platform": platform,
+            })
+        });
+        let manifests: Vec<_> = manifests.collect();
+        serde_json::from_value(serde_json::json!({ "schemaVersion": 2, "manifests": manifests })).unwrap()
+    }
+
+    #[test]
+    fn the_best_manifest_is_chosen() {
+        let wanted = |text: &str| images::parse_platform(text).unwrap();
+        let index = index(&[("arm", "linux/arm/v7"), ("amd", "linux/amd64"), ("windows", "windows/amd64")]);
+        let chosen = |platform: Option<Platform>| choose(&index, platform.as_ref()).map(|found| found.digest);
+        assert_eq!(chosen(Some(wanted("linux/arm/v7"))).unwrap(), Digest::of(b"arm"));
+        assert_eq!(chosen(Some(wanted("linux/amd64"))).unwrap(), Digest::of(b"amd"));
+        let error = chosen(Some(wanted("linux/s390x"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no matching manifest for linux/s390x in the manifest list entries: linux/arm/v7, linux/amd64, windows/amd64"
+        );
+    }
+
+    #[test]
+    fn attestations_are_no_images() {
+        let mut index = index(&[("attestation", "none"), ("image", "none")]);
+        index.manifests[0]
+            .annotations
+            .insert("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned());
+        assert_eq!(choose(&index, None).unwrap().digest, Digest::of(b"image"));
+    }
+}

@@ -1,0 +1,219 @@
+//! `docker push`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use images::{Image, PulledManifest};
+use oci::image::{Descriptor, Manifest, media_type};
+use oci::{Digest, Reference};
+use registry::{Credentials, Document, Fetched, Name};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::offer::{self, Target};
+use super::{Told, failure, named};
+use crate::engine::{Engine, blocking};
+use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
+use crate::model::{EngineError, ImageProgress, PushRequest};
+
+/// Layers that are compressed and sent at one time.
+const LAYERS_AT_ONCE: usize = 3;
+
+impl Engine {
+    /// Sends an image, or all tags of a repository. An error ends the messages.
+    pub fn push_image(&self, request: PushRequest) -> Result<ProgressStream, EngineError> {
+        let reference = named(&request.image, &request.tag)?;
+        if reference.digest().is_some() {
+            return Err(EngineError::invalid("cannot push a digest reference"));
+        }
+        let platform = parse_platform(request.platform.as_deref())?;
+        let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
+        let push = Push { engine: self.clone(), platform, credentials: request.credentials, told: Told(sink.clone()) };
+        tokio::spawn(async move {
+            let pushed = tokio::select! {
+                pushed = push.run(&reference) => pushed,
+                () = sink.closed() => Ok(()),
+            };
+            if let Err(error) = pushed {
+                let _ = sink.send(Err(error)).await;
+            }
+        });
+        Ok(stream)
+    }
+}
+
+struct Push {
+    engine: Engine,
+    platform: Option<oci::image::Platform>,
+    credentials: Credentials,
+    told: Told,
+}
+
+impl Push {
+    async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
+        self.told.status(format!("The push refers to repository [{}]", reference.canonical_name())).await;
+        let tagged = self.tagged(reference)?;
+        let client = &self.engine.inner.registries.client;
+        let session = client.open_registry_of(reference, self.credentials.clone()).await;
+        let session = session.map_err(|error| failure::of_request(&error))?;
+        let repository = session.repository(reference.path());
+        let target = Target { repository, domain: reference.domain().to_owned() };
+        for (name, image) in tagged {
+            self.one(&target, &name, &image).await?;
+        }
+        Ok(())
+    }
+
+    /// What is to be sent, by its names.
+    fn tagged(&self, reference: &Reference) -> Result<Vec<(Reference, Arc<Image>)>, EngineError> {
+        let catalogue = self.engine.inner.images.catalogue();
+        let names: Vec<Reference> = match reference.tag() {
+            Some(_) => vec![reference.clone()],
+            None => {
+                let all = catalogue.images().flat_map(|image| image.tags.iter());
+                all.filter(|tag| tag.canonical_name() == reference.canonical_name()).cloned().collect()
+            }
+        };
+        let missing = || {
+            let name = reference.familiar_name();
+            EngineError::not_found(format!("An image does not exist locally with the tag: {name}"))
+        };
+        if names.is_empty() {
+            return Err(missing());
+        }
+        let image_of = |name: Reference| match catalogue.find_reference(&name).and_then(|id| catalogue.get(&id)) {
+            None => Err(missing()),
+            Some(image) => {
+                match self.platform.as_ref().filter(|wanted| !images::is_platform(wanted, &image.config.platform())) {
+                    None => Ok((name, Arc::clone(image))),
+                    Some(wanted) => Err(EngineError::not_found(format!(
+                        "image with reference {} was found but does not provide the specified platform ({})",
+                        name.familiar(),
+                        images::platform_name(wanted)
+                    ))),
+                }
+            }
+        };
+        names.into_iter().map(image_of).collect()
+    }
+
+    async fn one(&self, target: &Target, name: &Reference, image: &Arc<Image>) -> Result<(), EngineError> {
+        // Nothing of it may be deleted meanwhile.
+        let _lease = self.engine.inner.images.lease();
+        let original = image.manifest.as_deref().and_then(parse);
+        let layers = self.layers(target, image, original.as_ref()).await?;
+        let failed = |error: registry::Error| failure::of_request(&error);
+        let config = Digest::of(&image.config_bytes);
+        if !target.repository.has_blob(&config).await.map_err(failed)? {
+            target.repository.put_blob(Bytes::copy_from_slice(&image.config_bytes)).await.map_err(failed)?;
+        }
+        let manifest = manifest_of(image, original, layers)?;
+        let tag = name.tag().unwrap_or_default();
+        let document = manifest.document.as_bytes();
+        let put = target.repository.put_manifest(Name::Tag(tag), &manifest.media_type, document);
+        let (digest, size_bytes) = (put.await.map_err(failed)?, document.len() as u64);
+        self.add_digest(image, &name.with_digest(digest)).await?;
+        self.told.status(format!("{tag}: digest: {digest} size: {size_bytes}")).await;
+        self.told.line(ImageProgress::Pushed { tag: tag.to_owned(), digest, size_bytes }).await;
+        self.engine.tell_image("push", &name.familiar(), &name.familiar_name());
+        Ok(())
+    }
+
+    /// The blobs of all layers, which the registry has afterwards, lowest first.
+    async fn layers(
+        &self,
+        target: &Target,
+        image: &Image,
+        original: Option<&Manifest>,
+    ) -> Result<Vec<Descriptor>, EngineError> {
+        // Docker begins at the top.
+        for layer in image.layers.iter().rev() {
+            self.told.step(&layer.digest().short(), "Preparing").await;
+        }
+        for layer in image.layers.iter().rev().skip(LAYERS_AT_ONCE) {
+            self.told.step(&layer.digest().short(), "Waiting").await;
+        }
+        let places = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
+        let mut tasks = JoinSet::new();
+        for (at, layer) in image.layers.iter().copied().enumerate().rev() {
+            let preferred = original.and_then(|manifest| manifest.layers.get(at)).cloned();
+            let (engine, target, told) = (self.engine.clone(), target.clone(), self.told.clone());
+            let places = Arc::clone(&places);
+            tasks.spawn(async move {
+                let _place = places.acquire().await.expect("it is never closed");
+                let blob = offer::offer(&engine, &target, layer, preferred.as_ref(), &told).await?;
+                // The manifest's own words about the blob count, where it is the same blob.
+                Ok::<_, EngineError>((at, preferred.filter(|known| known.digest == blob.digest).unwrap_or(blob)))
+            });
+        }
+        let mut blobs = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            blobs.push(ended.map_err(|error| EngineError::system("a task of the engine ended early", error))??);
+        }
+        blobs.sort_by_key(|(at, _)| *at);
+        Ok(blobs.into_iter().map(|(_, blob)| blob).collect())
+    }
+
+    async fn add_digest(&self, image: &Image, reference: &Reference) -> Result<(), EngineError> {
+        let (images, id, reference) = (Arc::clone(&self.engine.inner.images), image.id, reference.clone());
+        blocking(move || {
+            let added = images.add_digest(&id, &reference);
+            added.map_err(|error| EngineError::system("cannot note the digest", error))
+        })
+        .await
+    }
+}
+
+fn parse(manifest: &PulledManifest) -> Option<Manifest> {
+    let bytes = manifest.document.clone().into_bytes();
+    let fetched = Fetched { digest: Digest::of(&bytes), media_type: manifest.media_type.clone(), bytes };
+    match fetched.document() {
+        Ok(Document::Manifest(manifest)) => Some(manifest),
+        _ => None,
+    }
+}
+
+/// The manifest to send: the one that the image came with, where all its blobs are the same; else one of our own.
+fn manifest_of(
+    image: &Image,
+    original: Option<Manifest>,
+    layers: Vec<Descriptor>,
+) -> Result<PulledManifest, EngineError> {
+    if let (Some(original), Some(known)) = (&original, &image.manifest)
+        && original.config.digest == Digest::of(&image.config_bytes)
+        && original.layers == layers
+    {
+        return Ok(PulledManifest::clone(known));
+    }
+    let is_oci = layers.iter().any(|layer| layer.media_type.starts_with("application/vnd.oci."))
+        || original.as_ref().is_some_and(|original| original.media_type == media_type::OCI_MANIFEST);
+    let (media_type, config_type) = match is_oci {
+        true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+        false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+    };
+    let layers = layers.into_iter().map(|layer| if is_oci { as_oci(layer) } else { layer }).collect();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type.to_owned(),
+        artifact_type: None,
+        config: Descriptor::new(config_type, Digest::of(&image.config_bytes), image.config_bytes.len() as u64),
+        layers,
+        subject: None,
+        annotations: original.map(|original| original.annotations).unwrap_or_default(),
+    };
+    let document = serde_json::to_string(&manifest)
+        .map_err(|error| EngineError::system("cannot write down the manifest", error))?;
+    Ok(PulledManifest { media_type: media_type.to_owned(), document })
+}
+
+/// OCI's names for Docker's kinds of layers.
+fn as_oci(mut layer: Descriptor) -> Descriptor {
+    let kind = match layer.media_type.as_str() {
+        media_type::DOCKER_LAYER => media_type::OCI_LAYER,
+        media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP,
+        media_type::DOCKER_LAYER_ZSTD => media_type::OCI_LAYER_ZSTD,
+        _ => return layer,
+    };
+    kind.clone_into(&mut layer.media_type);
+    layer
+}

@@ -1,0 +1,58 @@
+//! One layer on its way into the store: decompressed, hashed, indexed and written in one pass.
+
+use std::io::{self, Read, Write as _};
+
+use oci::DiffId;
+
+use crate::import::{PIECE_BYTES, read_full};
+use crate::{ErrorKind, ImageStore};
+
+/// Why a layer is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// Its stream broke off, or its compression is damaged.
+    #[error("cannot read the layer")]
+    Input(#[source] io::Error),
+    /// Its tar is refused, is another one than was announced, or cannot be written.
+    #[error(transparent)]
+    Store(#[from] snapshots::Error),
+}
+
+impl LayerError {
+    /// What it means to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            LayerError::Input(_)
+            | LayerError::Store(snapshots::Error::Refused(_) | snapshots::Error::WrongDigest { .. }) => {
+                ErrorKind::InvalidParameter
+            }
+            LayerError::Store(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl ImageStore {
+    /// Stores the layer that `input` gives, compressed or not. Hold a [`Lease`](crate::Lease) until an image has it.
+    pub fn add_layer(&self, input: Box<dyn Read + Send>, expected: Option<&DiffId>) -> Result<DiffId, LayerError> {
+        let mut tar = archive::compression::decompress(input).map_err(LayerError::Input)?;
+        let mut writer = self.snapshotter.stage()?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let length = read_full(&mut tar, &mut piece).map_err(LayerError::Input)?;
+            if writer.write_all(&piece[..length]).is_err() || length < piece.len() {
+                // What was wrong with the tar is known better to `finish` than to `write_all`.
+                return Ok(writer.finish(expected)?.diff_id);
+            }
+        }
+    }
+
+    /// Whether the layer is here.
+    pub fn has_layer(&self, layer: &DiffId) -> bool {
+        self.snapshotter.has(layer)
+    }
+
+    /// The layer's uncompressed tar, and its size.
+    pub fn open_layer(&self, layer: &DiffId) -> Result<(Box<dyn Read + Send>, u64), snapshots::Error> {
+        Ok((self.snapshotter.open_tar(layer)?, self.snapshotter.size(layer)?))
+    }
+}
