@@ -170,7 +170,7 @@ fn enter(job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
         Err(error) => (error, channel),
         Ok(terminal) => {
             let terminal = ManuallyDrop::new(terminal);
-            become_process(&job.process, terminal.as_ref(), channel, Box::new(Ok))
+            become_process(&job.process, terminal.as_ref(), channel, None, Box::new(Ok))
         }
     }
 }

@@ -6,7 +6,7 @@
 //! before the capabilities go; with it, it comes after everything, so that it need not allow what the runtime does.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use linux::credentials::{self, Capabilities};
@@ -111,16 +111,24 @@ pub(crate) fn check(process: &Process) -> Result<()> {
 pub(crate) type BeforeExec<'a> = dyn FnOnce(Channel) -> std::result::Result<Channel, (Error, Channel)> + 'a;
 
 /// Becomes the process. Returns only the error, and the channel to tell it on.
+///
+/// `needed` is a descriptor that `before` needs.
 pub(crate) fn become_process(
     plan: &ProcessPlan<'_>,
     terminal: Option<&OwnedFd>,
     channel: Channel,
+    needed: Option<RawFd>,
     before: Box<BeforeExec<'_>>,
 ) -> (Error, Channel) {
     let prepared = match prepare(plan, terminal) {
         Ok(prepared) => prepared,
         Err(error) => return (error, channel),
     };
+    // It may wait for its start for long, and others may be in its pid namespace: nothing of the host is left to be seen by then.
+    let kept = needed.into_iter().chain([channel.as_fd().as_raw_fd()]);
+    if let Err(errno) = close_all_but(plan.preserve_fds, kept.collect()) {
+        return (Error::os(Stage::Exec, "cannot close descriptors", errno), channel);
+    }
     let channel = match before(channel) {
         Ok(channel) => channel,
         Err(failed) => return failed,
@@ -392,8 +400,7 @@ fn exec_error(path: &CString, errno: Errno) -> Error {
 
 /// Closes every descriptor but the standard streams, those to preserve, and the channel, which moves behind them.
 pub(crate) fn keep_only(channel: Channel, preserve: u32) -> std::result::Result<Channel, (Error, Channel)> {
-    let first_free = 3 + i32::try_from(preserve).unwrap_or(0);
-    let moved = match rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), first_free) {
+    let moved = match rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), first_unpreserved(preserve)) {
         Ok(moved) => moved,
         Err(errno) => return Err((Error::os(Stage::Exec, "cannot move a descriptor", errno), channel)),
     };
@@ -401,11 +408,27 @@ pub(crate) fn keep_only(channel: Channel, preserve: u32) -> std::result::Result<
     let _closed_below = std::mem::ManuallyDrop::new(channel);
     let number = moved.as_raw_fd();
     let moved = Channel::new(moved);
-    let below = if number > first_free { fds::close_range(first_free, number - 1) } else { Ok(()) };
-    match below.and_then(|()| fds::close_from(number + 1)) {
+    match close_all_but(preserve, vec![number]) {
         Ok(()) => Ok(moved),
         Err(errno) => Err((Error::os(Stage::Exec, "cannot close descriptors", errno), moved)),
     }
+}
+
+fn first_unpreserved(preserve: u32) -> RawFd {
+    3 + i32::try_from(preserve).unwrap_or(0)
+}
+
+/// Closes every descriptor but the standard streams, those to preserve, and `kept`.
+fn close_all_but(preserve: u32, mut kept: Vec<RawFd>) -> linux::Result<()> {
+    let mut next = first_unpreserved(preserve);
+    kept.sort_unstable();
+    for number in kept {
+        if number > next {
+            fds::close_range(next, number - 1)?;
+        }
+        next = next.max(number + 1);
+    }
+    fds::close_from(next)
 }
 
 fn drop_privileges(plan: &ProcessPlan<'_>, prepared: &Prepared, channel: &Channel) -> Result<()> {

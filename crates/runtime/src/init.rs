@@ -1,7 +1,7 @@
 //! The container's first process, from its creation to the user's program.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use linux::clone::{CloneArgs, Cloned, Parentage, clone3, exit_now};
@@ -160,6 +160,10 @@ fn init(job: Job<'_>, channel: Channel) -> (Error, Channel) {
         Err(error) => return (error, channel),
     };
     let gate = std::mem::replace(&mut job.gate, Gate::Open);
+    let listener = match &gate {
+        Gate::Listener(listener) => Some(listener.as_raw_fd()),
+        Gate::Open | Gate::Creator => None,
+    };
     let (hooks, state) = (job.spec.hooks.as_ref(), &job.state);
     let before = Box::new(move |channel: Channel| {
         let channel = pass_gate(gate, channel)?;
@@ -172,7 +176,7 @@ fn init(job: Job<'_>, channel: Channel) -> (Error, Channel) {
             Err(error) => Err((error, channel)),
         }
     });
-    become_process(&job.process, terminal.as_ref(), channel, before)
+    become_process(&job.process, terminal.as_ref(), channel, listener, before)
 }
 
 /// Tells the creator that all is ready, and waits for the start.

@@ -1,7 +1,19 @@
 //! Published attacks that come with an image or over the API. Each test looks at a canary outside of the container, and where the
 //! image's files matter, on every way in which layers are kept.
 //!
-//! Those on the runtime alone are with it: `runtime`'s integration tests list them all.
+//! Those on the runtime alone are with it: `runtime`'s integration tests list them all. Of the others:
+//!
+//! | attack | test |
+//! |---|---|
+//! | CVE-2014-6407, CVE-2014-9356, CVE-2025-62518, CVE-2026-17106, CVE-2026-33056 | `snapshots attacks::`, on every store |
+//! | documents and layers that never end | `images hostile::`, `archive` unit tests |
+//! | CVE-2020-15257, CVE-2025-9074 | `a_shared_network_shows_no_socket_of_ours` |
+//! | CVE-2021-41091, CVE-2021-41103, CVE-2024-25621 | `nobody_runs_a_containers_programs_on_the_host` |
+//! | CVE-2022-23648 | `volumes_are_filled_from_the_image_alone` |
+//! | CVE-2022-31030, CVE-2025-64329 | `floods_and_crowds_leave_nothing` |
+//! | CVE-2024-9676, CVE-2026-47262 | `files_of_users_are_read_with_suspicion` |
+//! | CVE-2024-40635, CVE-2026-46680 | `no_text_becomes_root_by_mistake` |
+//! | requests that never end | `a_body_without_end_is_refused` |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -273,7 +285,8 @@ fn absurd_values_are_refused_at_no_cost() {
     engine.finish();
 }
 
-/// CVE-2020-15257: a container in the host's network sees the host's abstract sockets, and may connect to them.
+/// CVE-2020-15257 and CVE-2025-9074: a container in the host's network sees the host's abstract sockets and ports, and may connect to
+/// them.
 ///
 /// Fails where the engine, a monitor or its pool listens on one.
 #[test]
@@ -284,6 +297,9 @@ fn a_shared_network_shows_no_socket_of_ours() {
     assert!(sockets.lines().count() > 1, "the engine's own are in this network: {sockets}");
     let abstract_ones: Vec<&str> = sockets.lines().filter(|line| line.contains(" @")).collect();
     assert!(abstract_ones.is_empty(), "{abstract_ones:?}");
+    let tcp = run(&engine, &["--network", "host", "busybox", "cat", "/proc/net/tcp", "/proc/net/tcp6"]).text();
+    let listening: Vec<&str> = tcp.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).collect();
+    assert!(listening.is_empty(), "{listening:?}");
     engine.finish();
 }
 

@@ -303,9 +303,16 @@ fn sweep_cgroups() {
             for pid in members.lines().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
                 let _it_has_ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
-            folders(cgroup).iter().for_each(|below| drop(std::fs::remove_dir(below)));
-            // Where processes take their time to end, the next test that starts removes it.
-            let _still_in_use = std::fs::remove_dir(cgroup);
+            // Processes take their time to end; what is left then, the next test that starts removes.
+            for _ in 0..100 {
+                folders(cgroup).iter().for_each(|below| drop(std::fs::remove_dir(below)));
+                match std::fs::remove_dir(cgroup) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    _ => break,
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | attack | test |
 //! |---|---|
-//! | CVE-2016-9962 | `processes::a_joining_process_shows_nothing_of_the_host`, `processes::a_joining_process_cannot_be_traced`, `processes::a_joining_container_cannot_be_traced` |
+//! | CVE-2016-9962 | `processes::a_joining_process_shows_nothing_of_the_host`, `processes::a_joining_process_cannot_be_traced`, `processes::a_joining_container_cannot_be_traced`, `processes::a_container_that_waits_holds_nothing_of_the_host` |
 //! | CVE-2018-20699 | `configurations::lists_of_processors_take_no_memory`, compat `attacks::` |
 //! | CVE-2019-5736 | oci-conformance `attacks::`, compat `attacks::` |
 //! | CVE-2019-16884, CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-54867 | `paths::proc_and_sys_must_be_ordinary_directories`, `paths::nothing_but_a_procfs_is_mounted_on_proc`, compat `attacks::` |
