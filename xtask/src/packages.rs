@@ -1,10 +1,11 @@
 //! Debian packages and cargo tools that building and testing need.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::process::{cargo, found, run, say};
+use crate::process::{cargo, found, run, say, workspace};
 
 /// A program that must be at the PATH, and the Debian package that brings it.
 struct Needed {
@@ -60,6 +61,53 @@ pub(crate) fn for_tests() -> Result<()> {
         install_first_of(DOCKER_CLIENTS)?;
     }
     Ok(())
+}
+
+/// The Debian release that has Compose.
+const COMPOSE_SUITE: &str = "trixie";
+
+/// Unpacks Docker Compose to `target/compose`, unless it is there. Its package is of a later Debian release than this machine's may be, so
+/// apt is given lists and folders of its own and nothing is installed.
+pub(crate) fn compose() -> Result<()> {
+    let folder = workspace().join("target/compose");
+    let program = folder.join("docker-compose");
+    if program.exists() {
+        return Ok(());
+    }
+    say(&format!("unpacking Docker Compose to {}", folder.display()));
+    for part in ["lists/partial", "cache/archives/partial", "root"] {
+        std::fs::create_dir_all(folder.join(part))?;
+    }
+    std::fs::write(folder.join("sources.list"), format!("deb {} {COMPOSE_SUITE} main\n", mirror()?))?;
+    apt(&folder, &["update", "-qq"])?;
+    apt(&folder, &["download", "-qq", "docker-compose"])?;
+    let package = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+    let package = package.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let package = package.context("apt-get downloaded no package")?;
+    run(Command::new("dpkg").arg("-x").arg(&package).arg(folder.join("root")))?;
+    // Last: until it is there all is done again.
+    Ok(std::fs::rename(folder.join("root/usr/libexec/docker/cli-plugins/docker-compose"), program)?)
+}
+
+/// apt-get that sees only what is in `folder`.
+fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let places = [("Dir::Etc::SourceList", "sources.list"), ("Dir::State::Lists", "lists"), ("Dir::Cache", "cache")];
+    let mut command = Command::new("apt-get");
+    for (name, place) in places {
+        command.arg("-o").arg(format!("{name}={}", folder.join(place).display()));
+    }
+    command.args(["-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User=root"]);
+    run(command.args(arguments).current_dir(folder))
+}
+
+/// The Debian mirror that this machine's own apt uses.
+pub(crate) fn mirror() -> Result<String> {
+    let output = Command::new("apt-cache").arg("policy").output().context("cannot start apt-cache")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mirror = text
+        .split_whitespace()
+        .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"));
+    Ok(mirror.context("apt-cache policy names no Debian mirror")?.to_owned())
 }
 
 /// Installs what booting a virtual machine needs.

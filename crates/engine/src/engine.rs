@@ -7,7 +7,7 @@ use oci::ContainerId;
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
-use crate::containers::{Containers, Index};
+use crate::containers::{Containers, Index, Names};
 use crate::events::Bus;
 use crate::execs::Execs;
 use crate::filters::Filters;
@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) registries: Registries,
     pub(crate) networks: network::Networks,
     pub(crate) registry: Registry,
+    pub(crate) names: Names,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
     /// Held until the engine has shut down: one engine per root.
@@ -172,6 +173,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         registries: Registries::new(&options.registries),
         networks,
         registry,
+        names: Names::default(),
         closing: watch::Sender::new(false),
         options,
         lock: Mutex::new(Some(lock)),

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use crate::resolver::RESOLVER;
+
 /// What `--dns`, `--dns-search` and `--dns-option` say; each list replaces the host's when it is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
@@ -24,6 +26,8 @@ pub struct Dns {
 pub enum Reach {
     /// All of them: it shares the host's network, or has none.
     Everything,
+    /// None of them: it has a name server of its own, which asks them.
+    Resolver,
     /// Those outside: on a bridge the host's loopback is not there, and without IPv6 neither are IPv6 servers.
     OutsideIpv4,
 }
@@ -41,6 +45,11 @@ pub fn read_host_resolv_conf() -> std::io::Result<String> {
     }
     let behind = read_or_empty(Path::new("/run/systemd/resolve/resolv.conf"))?;
     Ok(if behind.is_empty() { text } else { behind })
+}
+
+/// The host's name servers.
+pub fn host_servers() -> Vec<IpAddr> {
+    servers_of(&read_host_resolv_conf().unwrap_or_default())
 }
 
 fn read_or_empty(path: &Path) -> std::io::Result<String> {
@@ -62,7 +71,11 @@ pub fn resolv_conf(host: &str, wishes: &Dns, reach: Reach) -> String {
         if wishes.search.is_empty() { words_after(host, &["search", "domain"]) } else { wishes.search.clone() };
     let search: Vec<String> = search.into_iter().filter(|domain| domain != ".").collect();
     write_list(&mut text, "search", &search);
-    let options = if wishes.options.is_empty() { words_after(host, &["options"]) } else { wishes.options.clone() };
+    let mut options = if wishes.options.is_empty() { words_after(host, &["options"]) } else { wishes.options.clone() };
+    if reach == Reach::Resolver && !options.iter().any(|option| option.starts_with("ndots:")) {
+        // Names of containers have no dots: they are asked for as they are first.
+        options.push("ndots:0".to_owned());
+    }
     write_list(&mut text, "options", &options);
     text
 }
@@ -74,6 +87,9 @@ fn write_list(text: &mut String, keyword: &str, words: &[String]) {
 }
 
 fn servers_for(host: &str, wishes: &Dns, reach: Reach) -> Vec<IpAddr> {
+    if reach == Reach::Resolver {
+        return vec![RESOLVER.into()];
+    }
     if !wishes.servers.is_empty() {
         return wishes.servers.clone();
     }
@@ -220,6 +236,16 @@ mod tests {
             body(host, &Dns::default(), Reach::Everything),
             "nameserver 127.0.0.1\nnameserver ::1\nnameserver fd00::53\nnameserver 192.0.2.53\n"
         );
+    }
+
+    #[test]
+    fn a_container_with_a_name_server_of_its_own_asks_that() {
+        let host = "nameserver 192.0.2.53\nsearch example.org\noptions edns0\n";
+        let wishes = Dns { servers: vec!["192.0.2.1".parse().unwrap()], ..Dns::default() };
+        let expected = "nameserver 127.0.0.11\nsearch example.org\noptions edns0 ndots:0\n";
+        assert_eq!(body(host, &wishes, Reach::Resolver), expected);
+        let wishes = Dns { options: vec!["ndots:2".to_owned()], ..Dns::default() };
+        assert!(body(host, &wishes, Reach::Resolver).ends_with("options ndots:2\n"));
     }
 
     #[test]

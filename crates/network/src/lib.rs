@@ -28,6 +28,7 @@ mod names;
 mod networks;
 mod pools;
 mod ports;
+mod resolver;
 mod settings;
 mod supply;
 mod watch;
@@ -36,7 +37,8 @@ pub use address::{Mac, MacError, Subnet, SubnetError};
 pub use definition::Definition;
 pub use endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
 pub use files::{
-    Dns, ExtraHost, ExtraHostError, HostAddress, Reach, hostname_file, hosts_file, read_host_resolv_conf, resolv_conf,
+    Dns, ExtraHost, ExtraHostError, HostAddress, Reach, host_servers, hostname_file, hosts_file, read_host_resolv_conf,
+    resolv_conf,
 };
 pub use firewall::FirewallError;
 pub use maker::{LeadsOut, MakeError};
@@ -47,4 +49,5 @@ pub use networks::{
     PublishError, Remaining, StatisticsError, SubnetConflict, TakeError, Warning, namespace_of,
 };
 pub use ports::{ANY_IPV4, PortError, PortRequest, Published, Transport};
+pub use resolver::{RESOLVER, ResolverError, open_resolver};
 pub use supply::{AddressError, SupplyError};

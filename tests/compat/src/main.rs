@@ -7,12 +7,14 @@
 
 mod attacks;
 mod cli;
+mod compose;
 mod exec;
 mod fake_server;
 mod hostile_registries;
 mod images;
 mod lifecycle;
 mod limits;
+mod names;
 mod network;
 mod ports;
 mod registries;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::process::{run, say, workspace};
 
@@ -45,7 +45,7 @@ pub(crate) fn make() -> Result<()> {
     run(Command::new("debootstrap")
         .args(["--variant=minbase", "--include=ca-certificates", SUITE])
         .arg(&root)
-        .arg(mirror()?))?;
+        .arg(crate::packages::mirror()?))?;
     std::fs::copy("/etc/resolv.conf", root.join("etc/resolv.conf"))?;
     copy_if_there(Path::new("/etc/ssl/certs/ca-certificates.crt"), &root.join("etc/ssl/certs/ca-certificates.crt"))?;
     // No package may start its service here.
@@ -70,16 +70,6 @@ fn install(root: &Path) -> Result<()> {
         PACKAGES.join(" ")
     );
     run(Command::new("unshare").args(["-m", "--propagation", "private", "sh", "-c", &script]).arg(root))
-}
-
-/// The Debian mirror that this machine's own apt uses.
-fn mirror() -> Result<String> {
-    let output = Command::new("apt-cache").arg("policy").output().context("cannot start apt-cache")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mirror = text
-        .split_whitespace()
-        .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"));
-    Ok(mirror.context("apt-cache policy names no Debian mirror")?.to_owned())
 }
 
 /// The root, if it has been made.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns::Serving;
 use monitor_protocol::{Event as MonitorEvent, FailureKind, KillScope, Request, Response, Target};
 use network::Place;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +20,7 @@ use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
 use super::relay::Relays;
 use super::start::{self, HeldAttach};
-use super::{attachments, health, remove, view};
+use super::{attachments, health, remove, resolver, view};
 use crate::engine::{Engine, blocking};
 use crate::model::{
     ContainerName, EndpointSpec, EngineError, EventKind, Health, NetworkMode, RestartPolicy, Signal, UpdateRequest,
@@ -121,6 +122,8 @@ pub(super) struct Actor {
     pub(super) life: Life,
     pub(super) place: Place,
     relays: Relays,
+    /// Its own name server, on networks with names.
+    names: Option<Serving>,
     pub(super) health: Option<Health>,
     connection: Option<Connection>,
     incoming: Option<mpsc::Receiver<Incoming>>,
@@ -163,6 +166,7 @@ impl Actor {
             life,
             place,
             relays: Relays::default(),
+            names: None,
             health: None,
             connection: None,
             incoming: None,
@@ -175,7 +179,11 @@ impl Actor {
     }
 
     /// Takes up a container that runs.
-    pub(super) fn recover(&mut self, recovered: Recovered) {
+    pub(super) async fn recover(&mut self, recovered: Recovered) {
+        self.announce();
+        if let Some(pid) = self.life.pid() {
+            self.serve_names(pid).await;
+        }
         if let Some(pid) = self.life.pid() {
             self.handle.publish_live(Some(Live { connection: recovered.connection.clone(), pid }));
         }
@@ -389,7 +397,7 @@ impl Actor {
         let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
         let attaches = std::mem::take(&mut self.held);
         let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
-        (self.place, self.relays) = (started.place, started.relays);
+        (self.place, self.relays, self.names) = (started.place, started.relays, started.serving);
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
@@ -482,6 +490,7 @@ impl Actor {
             return Err(error);
         }
         self.engine.inner.index.release_name(&old);
+        self.announce();
         self.handle.publish_record(self.record.clone());
         self.publish();
         self.tell("rename", &[("oldName", &format!("/{old}"))]);
@@ -543,10 +552,39 @@ impl Actor {
             }
         }
         self.record = changed;
+        self.announce();
+        if self.names.is_none()
+            && let Some(pid) = self.life.pid()
+        {
+            self.serve_names(pid).await;
+        }
         self.write_record(Durability::Machine).await?;
         self.handle.publish_record(self.record.clone());
         self.publish();
         Ok(())
+    }
+
+    /// Tells others by which names a running container is found.
+    fn announce(&self) {
+        if self.life.pid().is_some() {
+            resolver::announce(&self.engine.inner, &self.record, &self.place);
+        }
+    }
+
+    /// Gives a running container a name server, if it has come to a network with names.
+    async fn serve_names(&mut self, pid: i32) {
+        let (inner, record, place) = (Arc::clone(&self.engine.inner), self.record.clone(), self.place.clone());
+        let served = blocking(move || {
+            let serving = resolver::serve_running(&inner, &record, &place, pid);
+            if serving.is_some() {
+                start::write_resolv_conf(&record, &inner.container_dir(&record.id), network::Reach::Resolver)?;
+            }
+            Ok(serving)
+        });
+        match served.await {
+            Ok(serving) => self.names = serving,
+            Err(error) => tracing::warn!("container {}: {error}", self.handle.id),
+        }
     }
 
     /// Has the ports lead to where the container is now.
@@ -631,6 +669,7 @@ impl Actor {
             self.handle.publish_live(None);
             self.probe = None;
             self.free_ports();
+            resolver::retract(&self.engine.inner, &self.record);
         }
         self.publish();
         for action in &actions {
@@ -690,6 +729,8 @@ impl Actor {
 
     fn give_back_place(&mut self) {
         self.free_ports();
+        self.names = None;
+        resolver::retract(&self.engine.inner, &self.record);
         for endpoint in std::mem::take(&mut self.place).endpoints {
             self.engine.inner.networks.release(endpoint);
         }

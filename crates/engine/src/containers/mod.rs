@@ -8,6 +8,7 @@
 //! | `create`, `plan`, `validate`, `names` | from a request to a record |
 //! | `attachments` | networks: joining, leaving, publishing |
 //! | `start`, `ports`, `shared_memory` | the blocking part of a start |
+//! | `resolver` | names of containers |
 //! | `relay` | ports of IPv6 addresses for containers without |
 //! | `recover` | taking up what runs |
 //! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
@@ -29,6 +30,7 @@ mod record;
 mod recover;
 mod relay;
 mod remove;
+mod resolver;
 mod shared_memory;
 mod start;
 mod stats;
@@ -55,6 +57,7 @@ pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
 pub(crate) use record::ContainerRecord;
 pub(crate) use recover::find_exec_exit;
+pub(crate) use resolver::Names;
 use start::HeldAttach;
 pub(crate) use start::log_path;
 pub(crate) use validate::parse_set;

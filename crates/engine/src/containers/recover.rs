@@ -84,7 +84,7 @@ impl Engine {
         let mut actor = Actor::new(self.clone(), Arc::clone(&handle), life, stored.place);
         if let Some((recovered, hello)) = found {
             self.take_over_execs(&handle, &hello.container.map(|container| container.execs).unwrap_or_default());
-            actor.recover(recovered);
+            actor.recover(recovered).await;
         } else {
             self.take_over_execs(&handle, &[]);
         }

@@ -1,20 +1,22 @@
 //! A start's blocking part, in one piece on one blocking thread: network, layers, files, specification, and the message to a monitor.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use dns::Serving;
 use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
     SeccompProgram, StdinMode, Stdio, WindowSize,
 };
-use network::Place;
+use network::{Place, Reach};
 use oci::runtime::{LinuxDeviceType, Spec};
 
 use super::attachments;
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
 use super::relay::Relays;
+use super::resolver;
 use crate::engine::Inner;
 use crate::model::{ContainerSpec, EngineError, LogCompression, LogDelivery, LogDriver, NetworkMode};
 use crate::monitors::Launched;
@@ -37,6 +39,7 @@ pub(crate) struct Started {
     pub(crate) launched: Launched,
     pub(crate) place: Place,
     pub(super) relays: Relays,
+    pub(super) serving: Option<Serving>,
 }
 
 /// Does everything that a start needs before the monitor answers. What was taken is given back on failure.
@@ -48,11 +51,16 @@ pub(crate) fn launch(
 ) -> Result<Started, EngineError> {
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
+    let namespace = network.namespace.as_ref().map(AsFd::as_fd);
+    let serving = namespace.and_then(|namespace| resolver::serve(inner, record, &place, namespace));
+    let reach = reach(&record.spec.network, serving.is_some());
+    resolver::announce(inner, record, &place);
     let launched = attachments::publish(inner, record, &mut place)
-        .and_then(|relays| Ok((relays, send(inner, record, joined, network, attaches)?)));
+        .and_then(|relays| Ok((relays, send(inner, record, joined, network, (reach, attaches))?)));
     match launched {
-        Ok((relays, launched)) => Ok(Started { launched, place, relays }),
+        Ok((relays, launched)) => Ok(Started { launched, place, relays, serving }),
         Err(error) => {
+            resolver::retract(inner, record);
             attachments::give_back(inner, place);
             Err(error)
         }
@@ -93,7 +101,7 @@ fn send(
     record: &ContainerRecord,
     joined: JoinedNamespaces,
     network: TakenNetwork,
-    attaches: Vec<HeldAttach>,
+    (reach, attaches): (Reach, Vec<HeldAttach>),
 ) -> Result<Launched, EngineError> {
     let folder = inner.container_dir(&record.id);
     let files_folder = match &record.spec.network {
@@ -103,6 +111,7 @@ fn send(
     };
     if files_folder == folder {
         write_files(inner, record, &folder, network.endpoints.first())?;
+        write_resolv_conf(record, &folder, reach)?;
     }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
     let shared_memory = super::shared_memory::prepare(inner, record)?;
@@ -253,28 +262,36 @@ fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
     vec![(path("resolv.conf"), "/etc/resolv.conf"), (path("hostname"), "/etc/hostname"), (path("hosts"), "/etc/hosts")]
 }
 
-/// Writes the three files. They need no sync: every start writes them again.
+/// Writes who the container is. The files need no sync: every start writes them again.
 fn write_files(
     inner: &Inner,
     record: &ContainerRecord,
     folder: &Path,
     endpoint: Option<&network::Endpoint>,
 ) -> Result<(), EngineError> {
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text)
-            .map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
-    };
-    let spec = &record.spec;
-    write("hostname", network::hostname_file(&record.hostname))?;
-    write("hosts", hosts_file(inner, record, endpoint)?)?;
+    write(folder, "hostname", &network::hostname_file(&record.hostname))?;
+    write(folder, "hosts", &hosts_file(inner, record, endpoint)?)
+}
+
+/// Writes the resolver's configuration, which a running container sees as well.
+pub(super) fn write_resolv_conf(record: &ContainerRecord, folder: &Path, reach: Reach) -> Result<(), EngineError> {
     let host = network::read_host_resolv_conf()
         .map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
-    let reach = match spec.network {
-        NetworkMode::Bridge | NetworkMode::Named(_) => network::Reach::OutsideIpv4,
-        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => network::Reach::Everything,
-    };
-    write("resolv.conf", network::resolv_conf(&host, &dns(spec)?, reach))
+    write(folder, "resolv.conf", &network::resolv_conf(&host, &dns(&record.spec)?, reach))
+}
+
+/// Which name servers a container is told; `served` is whether it has one of its own.
+fn reach(network: &NetworkMode, served: bool) -> Reach {
+    match network {
+        _ if served => Reach::Resolver,
+        NetworkMode::Bridge | NetworkMode::Named(_) => Reach::OutsideIpv4,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => Reach::Everything,
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), EngineError> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
 }
 
 /// The host's network has the host's names; others have Docker's list.
