@@ -195,6 +195,28 @@ fn a_private_authority_and_a_password() {
 }
 
 #[test]
+fn a_pull_heals_what_the_disk_has_spoilt() {
+    let (engine, registry) = engine_and_registry();
+    let name = registry.name("test/busybox:1");
+    engine.docker(["tag", "busybox", &name]).ok();
+    let digest = digest_in(&engine.docker(["push", &name]).ok());
+    let layer = engine.docker(["image", "inspect", "-f", "{{index .RootFS.Layers 0}}", &name]).ok();
+    let tar =
+        engine.root_folder().join("layers/sha256").join(layer.trim_start_matches("sha256:")).with_extension("tar");
+    let mut bytes = std::fs::read(&tar).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&tar, &bytes).unwrap();
+    assert_ne!(engine.conex(["image", "verify"]).run().code, 0);
+    let pulled = engine.docker(["pull", &name]).ok();
+    assert!(pulled.contains(": Pull complete") && pulled.contains(&digest), "{pulled}");
+    assert_eq!(engine.conex(["image", "verify"]).run().code, 0);
+    assert_eq!(engine.docker(["run", "--rm", &name, "echo", "whole"]).ok(), "whole");
+    drop(registry);
+    engine.finish();
+}
+
+#[test]
 fn questions_to_a_registry() {
     let (engine, registry) = engine_and_registry();
     let docker = |arguments: &[&str]| engine.docker(arguments).run().expect_code(0);

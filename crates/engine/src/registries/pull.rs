@@ -146,7 +146,9 @@ impl Pull {
         let Some(id) = images.catalogue().find_reference(&reference.with_digest(*digest)) else { return Ok(false) };
         let Ok(image) = images.resolve(&id.to_string()) else { return Ok(false) };
         let wanted = self.platform.clone().unwrap_or_else(Platform::host);
-        if !images::is_platform(&wanted, &image.config.platform()) {
+        // A layer that was found corrupt counts as missing: pulling heals it.
+        let is_whole = image.layers.iter().all(|layer| images.has_layer(layer));
+        if !is_whole || !images::is_platform(&wanted, &image.config.platform()) {
             return Ok(false);
         }
         if reference.digest().is_none() && images.catalogue().find_reference(reference) != Some(id) {
