@@ -9,6 +9,16 @@
 //! take ◀── the next ready one;   release ──▶ pool thread deletes its veth and frees its address
 //! ```
 //!
+//! Users' networks are bridges beside the default one ([`Definition`]); a namespace is plugged into them when a container needs it.
+//! One nftables table serves all: its chains never change, bridges and published ports are elements of its sets and maps.
+//!
+//! ```text
+//! publish ─▶ HostPorts (who has which port) ─▶ Firewall: two maps, address . protocol . port ─▶ container's address . port
+//! attach  ─▶ address of the network ─▶ pair between namespace and bridge;   release ──▶ the same thread as above
+//! ```
+//!
+//! What a running container has is its [`Place`], which the engine records and gives back to [`Networks::open`].
+//!
 //! Namespaces are held by descriptor only: when the last holder and the last process are gone, the kernel takes the namespace
 //! and its veth pair away, so an engine that is killed leaves nothing but its bridge and table, which its next start takes over.
 //!
