@@ -80,6 +80,11 @@ impl Directory {
         Ok(Self { fd, path: if path.is_empty() { self.path.clone() } else { self.path.join(path) } })
     }
 
+    /// The descriptor alone.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// The absolute path.
     pub(crate) fn path(&self) -> &Path {
         &self.path

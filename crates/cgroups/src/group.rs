@@ -200,12 +200,22 @@ impl Cgroup {
     pub fn entry(&self) -> Result<Entry, FileError> {
         let mut entry = Entry { v2: None, procs: Vec::with_capacity(self.groups.len()) };
         for group in &self.groups {
-            match group.version {
-                Version::V1 => entry.procs.push(group.open_procs()?),
-                Version::V2 => entry.v2 = Some(group.duplicate_directory()?),
-            }
+            group.add_entry("", &mut entry)?;
         }
         Ok(entry)
+    }
+
+    /// The v2 cgroup that a process of this one is in: itself, or one below that the process has moved to.
+    pub fn v2_directory_of(&self, pid: i32) -> Result<Option<OwnedFd>, FileError> {
+        let Some(group) = self.v2_group() else { return Ok(None) };
+        let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let content =
+            std::fs::read_to_string(&file).map_err(|source| FileError::Read { path: file.clone(), source })?;
+        let path = content.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let below = path.strip_prefix(group.path.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        // Elsewhere it is in nobody's cgroup that we know of.
+        let below = below.ok_or(FileError::Content { path: file, content: content.clone() })?;
+        group.open_below(below.trim_start_matches('/')).map(|directory| Some(directory.into_fd()))
     }
 
     /// Moves a process, with all its threads, into the cgroup.
@@ -395,13 +405,21 @@ impl Group {
         }
     }
 
-    fn open_procs(&self) -> Result<OwnedFd, FileError> {
-        self.directory.open_for_write(TASKS).map_err(|errno| self.directory.write_error(TASKS, "0", errno))
+    /// Opens the way into this directory, or into the one at `below`.
+    pub(crate) fn add_entry(&self, below: &str, entry: &mut Entry) -> Result<(), FileError> {
+        let directory = self.open_below(below)?;
+        match self.version {
+            Version::V1 => {
+                let tasks = directory.open_for_write(TASKS);
+                entry.procs.push(tasks.map_err(|errno| directory.write_error(TASKS, "0", errno))?);
+            }
+            Version::V2 => entry.v2 = Some(directory.into_fd()),
+        }
+        Ok(())
     }
 
-    fn duplicate_directory(&self) -> Result<OwnedFd, FileError> {
-        rustix::io::fcntl_dupfd_cloexec(&self.directory, 3)
-            .map_err(|errno| self.directory.read_error(".", errno.into()))
+    fn open_below(&self, below: &str) -> Result<Directory, FileError> {
+        self.directory.open_child(below).map_err(|errno| self.directory.read_error(below, errno.into()))
     }
 
     /// Makes controllers of a v2 hierarchy available in this cgroup: every ancestor has to hand them down.

@@ -7,7 +7,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `controller.rs`, `host.rs` | controllers; detection from `/proc/self/mountinfo` and `/proc/self/cgroup` |
-//! | `path.rs` | paths that cannot leave the hierarchy |
+//! | `path.rs`, `sub_cgroup.rs` | paths that cannot leave the hierarchy, or a container's cgroup |
 //! | `group.rs` | [`Cgroup`]: create, join, save, open, remove |
 //! | `limits/` | [`oci::runtime::LinuxResources`] → a plan of writes (pure), and its execution |
 //! | `devices/` | device rules: v1's lists, v2's eBPF program (pure), and their execution |
@@ -31,6 +31,7 @@ mod oom;
 mod path;
 mod processes;
 mod stats;
+mod sub_cgroup;
 mod systemd;
 
 pub use controller::{Controller, ControllerSet, Version};
@@ -46,4 +47,5 @@ pub use stats::{
     BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, MemoryUse, PidsStats, Pressure, PressureLine,
     RdmaEntry, Stats,
 };
+pub use sub_cgroup::{JoinError, SubCgroup, SubCgroupError};
 pub use systemd::{SystemdError, SystemdUnit};

@@ -57,6 +57,18 @@ pub fn set_io_priority(priority: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) }).map(drop)
 }
 
+/// The CPUs that this thread may run on, as [`set_affinity`] takes them.
+pub fn affinity() -> Result<Vec<u64>> {
+    /// As many CPUs as any kernel is built for.
+    const WORDS: usize = 128;
+    let mut mask = vec![0u64; WORDS];
+    let size = size_of_val(mask.as_slice());
+    // SAFETY: the kernel writes at most the size given.
+    let written = check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size, mask.as_mut_ptr()) })?;
+    mask.truncate((written as usize).div_ceil(size_of::<u64>()));
+    Ok(mask)
+}
+
 /// Lets this thread run on these CPUs only; bit N of the mask, in words of 64, is CPU N.
 pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // SAFETY: pointer and size of one slice.

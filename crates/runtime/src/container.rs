@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use cgroups::{Cgroup, CgroupPath, FreezerState, Host};
 use linux::Errno;
 use linux::clone::Child;
-use oci::runtime::{LinuxResources, LinuxSeccomp, Spec, State, Status};
+use oci::runtime::{
+    LinuxIntelRdt, LinuxMemoryPolicy, LinuxPersonality, LinuxResources, LinuxSeccomp, Spec, State, Status,
+};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
@@ -46,6 +48,8 @@ pub struct Running {
     pub warnings: Vec<String>,
     /// What processes that join it need to know.
     pub(crate) membership: Membership,
+    /// Who gets the seccomp listener of a process that joins it.
+    pub(crate) agent: Option<SeccompAgent>,
 }
 
 /// What a process that joins a container needs to know.
@@ -61,6 +65,15 @@ pub(crate) struct Membership {
     /// Where the root was mounted in the runtime's own mount namespace, for a container that has none of its own.
     #[serde(default)]
     pub(crate) root_on_host: Option<PathBuf>,
+    /// The execution domain of all its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<LinuxPersonality>,
+    /// The memory policy of all its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<LinuxMemoryPolicy>,
+    /// The class of service of all its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) intel_rdt: Option<LinuxIntelRdt>,
 }
 
 impl Membership {
@@ -106,7 +119,7 @@ pub(crate) fn start_through(socket: OwnedFd, init: &Running, agent: Option<&Secc
 }
 
 /// Where the listener of a container's seccomp notifications goes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SeccompAgent {
     configured: LinuxSeccomp,
     state: State,
@@ -117,6 +130,11 @@ impl SeccompAgent {
     pub(crate) fn of(spec: &Spec, state: State) -> Option<SeccompAgent> {
         let configured = spec.linux.as_ref()?.seccomp.as_ref().filter(|seccomp| !seccomp.listener_path.is_empty())?;
         Some(SeccompAgent { configured: configured.clone(), state })
+    }
+
+    /// Hands the listener that is descriptor `number` in a process of the container to the agent.
+    pub(crate) fn hand_over(&self, process: &Child, number: i32) -> Result<()> {
+        seccomp_notify::hand_over(process.pid, &process.pidfd, number, &self.configured, &self.state)
     }
 }
 
@@ -190,6 +208,7 @@ impl Running {
             cgroup,
             warnings: Vec::new(),
             membership,
+            agent: None,
         }
     }
 
@@ -265,6 +284,14 @@ impl Running {
     /// Compiles the filter of the container's configuration, for a process that joins it.
     pub fn compile_seccomp(&self, spec: &Spec) -> Result<Option<SeccompFilter>> {
         spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).map(seccomp_notify::compile).transpose()
+    }
+
+    /// Changes the cache and memory bandwidth lines of the container's class of service.
+    pub fn update_intel_rdt(&self, l3_cache: &str, memory_bandwidth: &str) -> Result<()> {
+        let Some(rdt) = &self.membership.intel_rdt else {
+            return Err(Error::new(Stage::Properties, "the container has no intelRdt in its configuration"));
+        };
+        crate::intel_rdt::update(rdt, &self.membership.id, [l3_cache, memory_bandwidth])
     }
 
     pub(crate) fn own_cgroup(&self) -> Result<&Cgroup> {

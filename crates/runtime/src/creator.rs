@@ -53,10 +53,13 @@ pub(crate) fn create(mut request: CreateRequest<'_>, waiting: Waiting) -> Result
     check(spec, linux, process, &namespaces)?;
     let filter = seccomp_filter(&mut request, linux)?;
     let mounts = spec.mounts.iter().map(PlannedMount::plan).collect::<Result<Vec<_>>>()?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = mounts.iter().flat_map(PlannedMount::options_without_effect).collect();
     let grantable = if namespaces.other_user_namespace { u64::MAX } else { own_capabilities()? };
     let capabilities = CapabilityPlan::plan(process, grantable, &mut warnings);
     let cgroup = make_cgroup(&request, linux, &mut warnings)?;
+    if let Some(made) = cgroup.cgroup.as_ref().filter(|_| may_manage_its_cgroup(&mounts, linux, &namespaces)) {
+        delegate(made, linux)?;
+    }
     let identity = request.identity.clone();
     let prepared =
         Prepared { linux, process, namespaces, mounts, capabilities, filter: filter.as_ref(), identity: &identity };
@@ -126,6 +129,9 @@ fn create_prepared(
             Identity::Numbers => Vec::new(),
         },
         root_on_host: root_on_host(&prepared.namespaces, &request.rootfs)?,
+        personality: prepared.linux.personality.clone(),
+        memory_policy: prepared.linux.memory_policy.clone(),
+        intel_rdt: prepared.linux.intel_rdt.clone(),
     };
     let root_change = match request.pivot {
         _ if membership.root_on_host.is_some() => RootChange::Chroot,
@@ -531,6 +537,26 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
     }
     let view = view_of(host, Some(&cgroup));
     Ok(PreparedCgroup { saved: Some(cgroup.saved()), cgroup: Some(cgroup), view, systemd: None })
+}
+
+/// Whether the container is to make cgroups of its own: it has the namespaces for it, and a `cgroup` mount that it may write to.
+fn may_manage_its_cgroup(mounts: &[PlannedMount<'_>], linux: &Linux, namespaces: &NamespacePlan) -> bool {
+    let writable = |planned: &PlannedMount<'_>| {
+        ["cgroup", "cgroup2"].contains(&planned.mount.kind.as_str()) && !planned.options.is_read_only()
+    };
+    let new = namespace::USER | namespace::CGROUP;
+    namespaces.new & new == new && !linux.uid_mappings.is_empty() && mounts.iter().any(writable)
+}
+
+/// Gives the v2 cgroup to the container's root; v1's cannot be handed down safely.
+fn delegate(cgroup: &Cgroup, linux: &Linux) -> Result<()> {
+    let root_of = |mappings: &[oci::runtime::LinuxIdMapping]| {
+        mappings.iter().find(|mapping| mapping.container_id == 0).map(|mapping| mapping.host_id)
+    };
+    match (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings)) {
+        (Some(uid), Some(gid)) => cgroup.delegate(uid, gid).map_err(|error| cgroup_error(&error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether there are limits besides the device rules, which every example configuration has.

@@ -17,6 +17,7 @@ use crate::init::new_terminal;
 use crate::properties;
 use crate::request::{ExecRequest, SeccompFilter, Stdio};
 use crate::root::Root;
+use crate::{intel_rdt, labels};
 
 /// A process that was started in a container.
 #[derive(Debug)]
@@ -53,21 +54,17 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
     let process = request.process;
     finish::check(process)?;
     if !process.apparmor_profile.is_empty() {
-        crate::labels::require_apparmor(&process.apparmor_profile)?;
+        labels::require_apparmor(&process.apparmor_profile)?;
     }
     if !process.selinux_label.is_empty() {
-        crate::labels::require_selinux()?;
+        labels::require_selinux()?;
     }
     let mut warnings = Vec::new();
     let other_user = container.membership.namespaces & namespace::USER != 0;
     let grantable = if other_user { u64::MAX } else { own_capabilities()? };
     let entry = entry_of(container, request.sub_cgroup)?;
-    let v2 = match entry.as_ref().and_then(|entry| entry.v2.as_ref()) {
-        Some(fd) => {
-            Some(rustix::io::fcntl_dupfd_cloexec(fd, 3).context(Stage::Cgroup, || "cannot duplicate a descriptor")?)
-        }
-        None => None,
-    };
+    let v2 = duplicate(entry.as_ref().and_then(|entry| entry.v2.as_ref()))?;
+    let v2 = V2Entry { directory: v2, may_move: request.sub_cgroup.is_none() };
     let filter: Option<SeccompFilter> = request.seccomp;
     let job = ExecJob {
         container,
@@ -83,8 +80,20 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
         stdio: request.stdio,
         entry,
     };
-    let (child, channel) = spawn(job, v2.as_ref())?;
-    serve(child, &channel, warnings)
+    let (child, channel) = spawn(job, &v2)?;
+    serve(child, &channel, container, warnings)
+}
+
+/// The v2 cgroup to be born in.
+struct V2Entry {
+    directory: Option<OwnedFd>,
+    /// The container's init may have moved further down, and then so may this process.
+    may_move: bool,
+}
+
+fn duplicate(fd: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    let duplicate = fd.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3)).transpose();
+    duplicate.context(Stage::Cgroup, || "cannot duplicate a descriptor")
 }
 
 fn join(container: &Running, kinds: u64) -> Result<()> {
@@ -97,35 +106,56 @@ fn join(container: &Running, kinds: u64) -> Result<()> {
     }
 }
 
-fn entry_of(container: &Running, sub_cgroup: Option<&str>) -> Result<Option<cgroups::Entry>> {
-    let Some(cgroup) = &container.cgroup else { return Ok(None) };
-    let entry = match sub_cgroup {
-        None => cgroup.entry(),
-        Some(_) => {
-            return Err(Error::new(
-                Stage::Cgroup,
-                "a cgroup below the container's cannot be joined: --cgroup is not supported",
-            ));
-        }
+fn entry_of(container: &Running, sub_cgroup: Option<&cgroups::SubCgroup>) -> Result<Option<cgroups::Entry>> {
+    let entry = match (&container.cgroup, sub_cgroup) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => container.own_cgroup()?.entry().map_err(|error| cgroup_error(&error)),
+        (Some(cgroup), None) => cgroup.entry().map_err(|error| cgroup_error(&error)),
+        (Some(cgroup), Some(sub)) => cgroup.entry_below(sub).map_err(|error| cgroup_error(&error)),
     };
-    entry.map(Some).map_err(|error| cgroup_error(&error))
+    entry.map(Some)
 }
 
 /// Clones the process; it is not dumpable from its first moment, because the container's processes can see it at once.
-fn spawn(job: ExecJob<'_>, v2: Option<&OwnedFd>) -> Result<(Child, Channel)> {
+fn spawn(job: ExecJob<'_>, v2: &V2Entry) -> Result<(Child, Channel)> {
     let (here, there) = Channel::pair()?;
     credentials::set_not_dumpable().context(Stage::Namespaces, || "prctl")?;
-    let args = CloneArgs { namespaces: 0, cgroup: v2.map(AsFd::as_fd), parent: Parentage::Caller };
-    match clone3(&args).context(Stage::Namespaces, || "cannot create a process")? {
-        Cloned::Child => {
-            close_in_child(&here);
-            run(job, there)
-        }
+    let affinity = job.process.process.exec_cpu_affinity.as_ref();
+    // Inherited by the child: in v2 it is in the cgroup from its first moment, and this is what counts before.
+    let own_cpus = properties::exchange_cpus(affinity.map_or("", |affinity| affinity.initial.as_str()))?;
+    let cloned = clone_into(&job, v2);
+    if let Ok(Cloned::Child) = cloned {
+        close_in_child(&here);
+        run(job, there)
+    }
+    if let Some(own_cpus) = own_cpus {
+        properties::restore_cpus(&own_cpus)?;
+    }
+    match cloned? {
         Cloned::Parent(child) => Ok((child, here)),
+        Cloned::Child => unreachable!("the child runs the program"),
     }
 }
 
-fn serve(mut child: Child, channel: &Channel, warnings: Vec<String>) -> Result<Executed> {
+fn clone_into(job: &ExecJob<'_>, v2: &V2Entry) -> Result<Cloned> {
+    let failed = || "cannot create a process";
+    let into = |cgroup: Option<&OwnedFd>| {
+        clone3(&CloneArgs { namespaces: 0, cgroup: cgroup.map(AsFd::as_fd), parent: Parentage::Caller })
+    };
+    match into(v2.directory.as_ref()) {
+        // A cgroup that gives controllers to its children holds no process itself: the container's init has moved into one of
+        // them (systemd does), and where it is there is room for others.
+        Err(Errno::BUSY) if v2.may_move => {
+            let cgroup = job.container.own_cgroup()?;
+            let pid = job.container.pid.as_raw_nonzero().get();
+            let directory = cgroup.v2_directory_of(pid).map_err(|error| cgroup_error(&error))?;
+            into(directory.as_ref()).context(Stage::Namespaces, failed)
+        }
+        other => other.context(Stage::Namespaces, failed),
+    }
+}
+
+fn serve(mut child: Child, channel: &Channel, container: &Running, warnings: Vec<String>) -> Result<Executed> {
     let mut console = None;
     let failed = loop {
         match channel.receive() {
@@ -136,8 +166,10 @@ fn serve(mut child: Child, channel: &Channel, warnings: Vec<String>) -> Result<E
                 None => break Error::new(Stage::Namespaces, "the process has no pid here"),
             },
             Ok(Some(Message::Failed(error))) => break error,
-            Ok(Some(Message::SeccompListener(_))) => {
-                break Error::new(Stage::Seccomp, "a seccomp listener is not supported for exec");
+            Ok(Some(Message::SeccompListener(number))) => {
+                if let Err(error) = hand_over_listener(container, &child, number, channel) {
+                    break error;
+                }
             }
             Ok(Some(_)) => break Error::new(Stage::Namespaces, "the process sent an unexpected message"),
             Err(error) => break error,
@@ -146,6 +178,14 @@ fn serve(mut child: Child, channel: &Channel, warnings: Vec<String>) -> Result<E
     let _it_may_have_ended = linux::signal::send_to_pidfd(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
     reap(&child.pidfd);
     Err(failed)
+}
+
+/// The process waits until its listener is with the container's agent.
+fn hand_over_listener(container: &Running, process: &Child, number: i32, channel: &Channel) -> Result<()> {
+    let agent = container.agent.as_ref();
+    let agent = agent.ok_or_else(|| Error::new(Stage::Seccomp, "nobody is there for the seccomp listener"))?;
+    agent.hand_over(process, number)?;
+    channel.send(&Message::Continue).context(Stage::Seccomp, || "the process is gone")
 }
 
 /// Runs as the child of `clone3`; does not return.
@@ -177,9 +217,7 @@ fn enter(job: ExecJob<'_>, channel: Channel) -> (Error, Channel) {
 
 /// Joins cgroup and namespaces; a pid namespace is for the children of this process.
 fn join_container(job: &mut ExecJob<'_>) -> Result<()> {
-    let process = job.process.process;
-    let affinity = process.exec_cpu_affinity.as_ref();
-    properties::set_cpus(affinity.map_or("", |affinity| affinity.initial.as_str()))?;
+    let affinity = job.process.process.exec_cpu_affinity.as_ref();
     if let Some(entry) = job.entry.take() {
         entry.join().context(Stage::Cgroup, || "cannot join the cgroup")?;
     }
@@ -240,6 +278,10 @@ fn set_from_outside(job: &ExecJob<'_>) -> Result<()> {
     if job.kinds() & namespace::USER != 0 {
         properties::allow_limits_of(rustix::process::getpid(), &process.rlimits)?;
     }
+    let membership = &job.container.membership;
+    if let Some(rdt) = &membership.intel_rdt {
+        intel_rdt::join(rdt, &membership.id, rustix::process::getpid())?;
+    }
     Ok(())
 }
 
@@ -262,6 +304,13 @@ fn set_up(job: &mut ExecJob<'_>, channel: &Channel) -> Result<Option<OwnedFd>> {
     match rustix::process::setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(errno) => return Err(Error::os(Stage::Namespaces, "setsid", errno)),
+    }
+    let membership = &job.container.membership;
+    if let Some(personality) = &membership.personality {
+        properties::set_personality(personality)?;
+    }
+    if let Some(policy) = &membership.memory_policy {
+        properties::set_memory_policy(policy)?;
     }
     let terminal = if matches!(job.stdio, Stdio::Terminal) {
         let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());

@@ -20,7 +20,8 @@ pub fn features() -> Features {
         mount_options: owned(&mount_option_names()),
         linux: Some(linux_features()),
         annotations: BTreeMap::from([("io.conex.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-        potentially_unsafe_config_annotations: Vec::new(),
+        // What follows is a property of systemd's, and some of those run programs.
+        potentially_unsafe_config_annotations: owned(&["org.systemd.property."]),
     }
 }
 
@@ -85,10 +86,18 @@ fn seccomp_features() -> SeccompFeature {
             "SCMP_CMP_MASKED_EQ",
             "SCMP_CMP_NE",
         ]),
-        archs: owned(&["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]),
+        archs: architecture_names(),
         known_flags: owned(&flags),
         supported_flags: owned(&flags),
     }
+}
+
+/// All architectures whose calls can be filtered, by the specification's names.
+fn architecture_names() -> Vec<String> {
+    let name = |arch| serde_json::to_value(arch).ok()?.as_str().map(str::to_owned);
+    let mut names: Vec<String> = seccomp::architectures().filter_map(name).collect();
+    names.sort_unstable();
+    names
 }
 
 fn owned(words: &[&str]) -> Vec<String> {

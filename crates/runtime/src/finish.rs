@@ -18,6 +18,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, stat};
 use crate::capability_names::capability_mask;
 use crate::channel::{Channel, Message};
 use crate::error::{Context, Error, Kind, Result, Stage, errno_text};
+use crate::labels;
 use crate::procfs::Procfs;
 use crate::properties;
 use crate::request::{Identity, Keyring, SeccompFilter, Stdio};
@@ -194,11 +195,13 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
 
 /// Writes the labels that the kernel applies at the next execve.
 fn set_labels(process: &Process) -> Result<()> {
-    if process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
+    let confined = !process.apparmor_profile.is_empty()
+        && (process.apparmor_profile != labels::UNCONFINED || labels::has_apparmor());
+    if !confined && process.selinux_label.is_empty() {
         return Ok(());
     }
     let procfs = Procfs::open().context(Stage::Properties, || "cannot open a procfs")?;
-    if !process.apparmor_profile.is_empty() {
+    if confined {
         let value = format!("exec {}", process.apparmor_profile);
         let attribute = Path::new("thread-self/attr/apparmor/exec");
         let written = match procfs.write(attribute, value.as_bytes()) {

@@ -3,6 +3,8 @@
 use crate::error::{Error, Result, Stage};
 
 const APPARMOR_ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+/// The profile that is none.
+pub(crate) const UNCONFINED: &str = "unconfined";
 const SELINUX_MOUNT: &str = "/sys/fs/selinux/enforce";
 
 /// Whether AppArmor is enabled.
@@ -17,7 +19,8 @@ pub fn has_selinux() -> bool {
 
 /// A profile that cannot be applied must not be forgotten silently.
 pub(crate) fn require_apparmor(profile: &str) -> Result<()> {
-    if has_apparmor() {
+    // Not confined is what every process is where there is no AppArmor.
+    if profile == UNCONFINED || has_apparmor() {
         return Ok(());
     }
     Err(Error::new(

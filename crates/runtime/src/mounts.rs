@@ -79,6 +79,15 @@ impl<'a> PlannedMount<'a> {
         self.destination == Path::new("/dev") && self.mount.kind == "tmpfs" && !self.is_bind() && !self.options.remount
     }
 
+    /// Options for a file system's own driver, which a bind does not ask: older engines write them, so they are told and not refused.
+    pub(crate) fn options_without_effect(&self) -> Vec<String> {
+        if !self.is_bind() || self.options.remount {
+            return Vec::new();
+        }
+        let words = self.options.data.iter().map(String::as_str).chain(self.options.superblock.iter().copied());
+        words.map(|word| format!("option {word:?} of the bind at {:?} has no effect", self.mount.destination)).collect()
+    }
+
     fn error(&self, cause: impl std::fmt::Display) -> Error {
         let source = if self.mount.source.is_empty() { &self.mount.kind } else { &self.mount.source };
         Error::new(

@@ -1,7 +1,7 @@
 //! Properties of a process that are set with one call each: limits, scheduling, memory policy, execution domain.
 
 use linux::resource::{Limit, limit_of, set_limit, set_limit_of};
-use linux::scheduler::{SchedulerAttributes, set_affinity, set_io_priority, set_scheduler};
+use linux::scheduler::{SchedulerAttributes, affinity, set_affinity, set_io_priority, set_scheduler};
 use oci::runtime::{
     IoPriority, IoPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, MemoryPolicyFlag,
     MemoryPolicyMode, PosixRlimit, Process, RlimitType, Scheduler, SchedulerFlag, SchedulerPolicy,
@@ -30,8 +30,8 @@ pub(crate) fn check(process: &Process) -> Result<()> {
             format!("ioPriority.priority {} is not between 0 and 7", priority.priority),
         ));
     }
-    let affinity = process.exec_cpu_affinity.as_ref();
-    for list in affinity.iter().flat_map(|affinity| [&affinity.initial, &affinity.last]) {
+    let cpus = process.exec_cpu_affinity.as_ref();
+    for list in cpus.iter().flat_map(|cpus| [&cpus.initial, &cpus.last]) {
         parse_list(list)?;
     }
     Ok(())
@@ -180,6 +180,20 @@ pub(crate) fn set_cpus(list: &str) -> Result<()> {
         return Ok(());
     }
     set_affinity(&parse_list(list)?).context(Stage::Properties, || format!("error setting CPU affinity {list:?}"))
+}
+
+/// As [`set_cpus`], and returns the CPUs from before; an empty list changes nothing and returns nothing.
+pub(crate) fn exchange_cpus(list: &str) -> Result<Option<Vec<u64>>> {
+    if list.is_empty() {
+        return Ok(None);
+    }
+    let before = affinity().context(Stage::Properties, || "cannot read the own CPU affinity")?;
+    set_cpus(list).map(|()| Some(before))
+}
+
+/// Undoes [`exchange_cpus`].
+pub(crate) fn restore_cpus(before: &[u64]) -> Result<()> {
+    set_affinity(before).context(Stage::Properties, || "cannot restore the own CPU affinity")
 }
 
 /// A list as `0-3,7` as a bit mask in words of 64.

@@ -50,7 +50,7 @@ pub struct ExecRequest<'a> {
     /// How many descriptors from 3 on the process keeps.
     pub preserve_fds: u32,
     /// A cgroup below the container's to join instead; `None` for the container's own.
-    pub sub_cgroup: Option<&'a str>,
+    pub sub_cgroup: Option<&'a cgroups::SubCgroup>,
     /// Whether the process gets a session keyring of its own.
     pub keyring: Keyring,
 }

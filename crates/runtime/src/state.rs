@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/<id>/state.json   what is below in `Saved`
+//! <root>/<id>/notify/      where a container started under a service manager tells that it is ready
 //! <root>/<id>/start.sock   while the container is created and not yet started: init accepts one connection on it
 //! ```
 //!
@@ -28,6 +29,7 @@ use crate::intel_rdt;
 
 const STATE_FILE: &str = "state.json";
 const START_SOCKET: &str = "start.sock";
+const NOTIFY_DIRECTORY: &str = "notify";
 
 /// A container as the command line keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,6 +150,19 @@ impl StateDirectory {
         self.run_poststart(&saved)
     }
 
+    /// Makes the folder in which `start` listens to what the container tells a service manager (`sd_notify`).
+    pub fn make_notify_directory(&self) -> Result<PathBuf> {
+        let path = self.notify_directory();
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755))
+            .context(Stage::State, || format!("cannot create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The folder that [`StateDirectory::make_notify_directory`] makes.
+    pub fn notify_directory(&self) -> PathBuf {
+        self.path.join(NOTIFY_DIRECTORY)
+    }
+
     /// Removes the socket of a container that runs.
     pub fn forget_socket(&self) {
         let _there_may_be_none = unlinkat(CWD, self.path.join(START_SOCKET), AtFlags::empty());
@@ -259,7 +274,9 @@ impl Saved {
         if !self.is_alive() {
             return Err(gone());
         }
-        Ok(Running::found(Child { pid, pidfd }, self.cgroup(), self.membership.clone()))
+        let mut running = Running::found(Child { pid, pidfd }, self.cgroup(), self.membership.clone());
+        running.agent = SeccompAgent::of(&self.spec, self.state(Status::Running));
+        Ok(running)
     }
 
     /// The cgroup, where it still exists.

@@ -57,6 +57,11 @@ pub const fn native() -> Arch {
     }
 }
 
+/// All architectures that a filter can be made for.
+pub fn architectures() -> impl Iterator<Item = Arch> {
+    TARGETS.into_iter().map(|target| target.arch)
+}
+
 /// A system call's number on an architecture, as it stands in `seccomp_data.nr`; `None` where the architecture has no such call.
 pub fn number(arch: Arch, name: &str) -> Option<u32> {
     Target::of(arch)?.number(row(name)?)

@@ -32,6 +32,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use arch::{native, number};
+pub use arch::{architectures, native, number};
 pub use filter::{CompileError, Filter, compile, compile_for};
 pub use profile::{Conditions, KernelVersion, Profile, ProfileError};

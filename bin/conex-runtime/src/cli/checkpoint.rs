@@ -126,7 +126,7 @@ pub(super) fn restore(global: &Global, arguments: Arguments) -> Result<ExitCode,
         write_pid_file(path, saved.pid)?;
     }
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
-    let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console: None }, &signals)?;
+    let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console: None, notify: None }, &signals)?;
     super::create::tell(global, directory.delete(&saved)?);
     Ok(code)
 }

@@ -11,6 +11,7 @@ use super::arguments::{Arguments, UsageError, only_id, required_id};
 use super::console::send_to_socket;
 use super::container::{parse_id, write_pid_file};
 use super::foreground::{Signals, Watched, stay};
+use super::notify::{self, NotifyListener};
 use super::{CommandError, Global};
 
 /// The largest configuration that is read.
@@ -81,9 +82,10 @@ impl CreateOptions {
 pub(super) fn create(global: &Global, arguments: Arguments) -> Result<ExitCode, CommandError> {
     let options = CreateOptions::parse(arguments, Command::Create)?;
     runtime::protect_self()?;
-    let bundle = Bundle::load(&options)?;
+    let mut bundle = Bundle::load(&options)?;
     let directory = StateDirectory::claim(&global.root, &parse_id(&options.id)?)?;
-    let created = create_in(global, &options, &bundle, &directory);
+    let created = notify::prepare(&directory, &mut bundle.spec);
+    let created = created.and_then(|()| create_in(global, &options, &bundle, &directory));
     if created.is_err() {
         let _the_first_error_is_told = directory.remove();
     }
@@ -110,22 +112,32 @@ fn create_in(
 pub(super) fn run(global: &Global, arguments: Arguments) -> Result<ExitCode, CommandError> {
     let options = CreateOptions::parse(arguments, Command::Run)?;
     runtime::protect_self()?;
-    let bundle = Bundle::load(&options)?;
+    let mut bundle = Bundle::load(&options)?;
     let directory = StateDirectory::claim(&global.root, &parse_id(&options.id)?)?;
     let signals = if options.detach { None } else { Some(Signals::take()?) };
     if options.subreaper && !options.detach {
         linux::credentials::become_subreaper().map_err(CommandError::system("prctl"))?;
     }
-    let (mut running, saved) = match run_in(global, &options, &bundle, &directory) {
+    let started = notify::prepare(&directory, &mut bundle.spec).and_then(|()| {
+        let listener = NotifyListener::open(&directory)?;
+        run_in(global, &options, &bundle, &directory).map(|(running, saved)| (running, saved, listener))
+    });
+    let (mut running, saved, mut listener) = match started {
         Ok(started) => started,
         Err(error) => {
             let _the_first_error_is_told = directory.remove();
             return Err(error);
         }
     };
-    let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
+    let Some(signals) = signals else {
+        if let Some(listener) = listener {
+            listener.wait(&running.pidfd, saved.pid)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
     let console = if options.console_socket.is_some() { None } else { running.console.take() };
-    let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console }, &signals)?;
+    let watched = Watched { pid: running.pid, pidfd: &running.pidfd, console, notify: listener.take() };
+    let code = stay(watched, &signals)?;
     if !options.keep {
         tell(global, directory.delete(&saved)?);
     }
@@ -228,7 +240,7 @@ impl Bundle {
         let rootfs = path.join(&root.path);
         let rootfs =
             rootfs.canonicalize().map_err(CommandError::file(format!("invalid rootfs {}", rootfs.display())))?;
-        let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+        let listen_fds = handed_over_sockets();
         check_terminal(spec.process.as_ref().is_some_and(|process| process.terminal), options)?;
         if let Some(process) = spec.process.as_mut().filter(|_| listen_fds > 0) {
             process.env.push(format!("LISTEN_FDS={listen_fds}"));
@@ -255,6 +267,15 @@ impl Bundle {
             pivot: options.pivot,
             keyring: options.keyring,
         }
+    }
+}
+
+/// How many sockets systemd has handed to this very process: its variables are inherited by those they are not meant for.
+fn handed_over_sockets() -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
     }
 }
 

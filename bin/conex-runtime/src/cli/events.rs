@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cgroups::{BlockIoEntry, MemoryUse, OomWatch, Stats};
+use cgroups::{BlockIoEntry, MemoryUse, OomWatch, PressureLine, Stats};
 use linux::Errno;
 use oci::runtime::Status;
 use runtime::Running;
@@ -107,7 +107,7 @@ fn data(stats: &Stats) -> Value {
             (size.clone(), json!({ "usage": pages.usage, "max": pages.max_usage, "failcnt": pages.failures }))
         })
         .collect();
-    json!({
+    let mut data = json!({
         "cpu": {
             "usage": {
                 "total": cpu.usage_ns,
@@ -140,7 +140,19 @@ fn data(stats: &Stats) -> Value {
         "hugetlb": hugetlb,
         "intel_rdt": {},
         "network_interfaces": null,
-    })
+    });
+    let pressures =
+        [("cpu", stats.cpu.pressure), ("memory", stats.memory.pressure), ("blkio", stats.block_io.pressure)];
+    for (part, pressure) in pressures {
+        if let Some(pressure) = pressure {
+            data[part]["psi"] = json!({ "some": line(&pressure.some), "full": line(&pressure.full) });
+        }
+    }
+    data
+}
+
+fn line(line: &PressureLine) -> Value {
+    json!({ "avg10": line.avg10, "avg60": line.avg60, "avg300": line.avg300, "total": line.total_us })
 }
 
 fn memory(entry: MemoryUse) -> Value {

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use cgroups::SubCgroup;
 use oci::runtime::{ConsoleSize, LinuxCapabilities, Process, Status};
 use runtime::{ExecRequest, Executed, Identity, Keyring, Stdio};
 
@@ -32,7 +33,7 @@ struct ExecOptions {
     no_new_privileges: bool,
     capabilities: Vec<String>,
     preserve_fds: u32,
-    sub_cgroup: Option<String>,
+    sub_cgroups: Vec<String>,
     ignore_paused: bool,
 }
 
@@ -57,7 +58,7 @@ impl ExecOptions {
                 "--no-new-privs" => options.no_new_privileges = arguments.switch()?,
                 "--cap" => options.capabilities.push(arguments.value()?),
                 "--preserve-fds" => options.preserve_fds = arguments.number()?,
-                "--cgroup" => options.sub_cgroup = Some(arguments.value()?),
+                "--cgroup" => options.sub_cgroups.push(arguments.value()?),
                 "--ignore-paused" => options.ignore_paused = arguments.switch()?,
                 option if option.starts_with('-') => return Err(arguments.unknown(option)),
                 argument if id.is_none() => id = Some(argument.to_owned()),
@@ -133,7 +134,8 @@ pub(super) fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Co
     let options = ExecOptions::parse(arguments)?;
     let found = find(global, &options.id)?;
     match found.status {
-        Status::Running => {}
+        // Of a created container everything stands but its program.
+        Status::Running | Status::Created => {}
         Status::Paused if options.ignore_paused => {}
         Status::Paused => {
             return Err(CommandError::Refused(
@@ -143,6 +145,10 @@ pub(super) fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Co
         Status::Stopped => return Err(CommandError::Refused("cannot exec in a stopped container".to_owned())),
         _ => return Err(CommandError::Refused("cannot exec in a container that is not running".to_owned())),
     }
+    let sub_cgroup = match options.sub_cgroups.as_slice() {
+        [] => None,
+        some => Some(SubCgroup::parse(some).map_err(|error| CommandError::Refused(error.to_string()))?),
+    };
     runtime::protect_self()?;
     let mut process = options.process(found.saved.process())?;
     check_terminal(&process, &options)?;
@@ -156,7 +162,7 @@ pub(super) fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Co
         seccomp,
         identity: Identity::Numbers,
         preserve_fds: options.preserve_fds,
-        sub_cgroup: options.sub_cgroup.as_deref(),
+        sub_cgroup: sub_cgroup.as_ref(),
         keyring: Keyring::Inherit,
     };
     let executed =
@@ -184,7 +190,8 @@ fn finish(
     match signals {
         None => Ok(ExitCode::SUCCESS),
         Some(signals) => {
-            stay(Watched { pid: executed.pid, pidfd: &executed.pidfd, console: executed.console }, &signals)
+            let Executed { pid, pidfd, console, .. } = executed;
+            stay(Watched { pid, pidfd: &pidfd, console, notify: None }, &signals)
         }
     }
 }

@@ -10,6 +10,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 
 use super::CommandError;
 use super::console::{RawTerminal, copy_size, pump};
+use super::notify::NotifyListener;
 
 const SIGCHLD: i32 = rustix::process::Signal::CHILD.as_raw();
 const SIGWINCH: i32 = rustix::process::Signal::WINCH.as_raw();
@@ -37,10 +38,12 @@ pub(crate) struct Watched<'a> {
     pub(crate) pidfd: &'a OwnedFd,
     /// The master of its terminal, when it is to be joined to ours.
     pub(crate) console: Option<OwnedFd>,
+    /// Where it says that it is ready.
+    pub(crate) notify: Option<NotifyListener>,
 }
 
 /// Stays until the process ends; returns its exit code, 128 and the signal where one ended it.
-pub(crate) fn stay(watched: Watched<'_>, signals: &Signals) -> Result<ExitCode, CommandError> {
+pub(crate) fn stay(mut watched: Watched<'_>, signals: &Signals) -> Result<ExitCode, CommandError> {
     let raw = match &watched.console {
         Some(master) => {
             copy_size(master.as_fd());
@@ -49,7 +52,7 @@ pub(crate) fn stay(watched: Watched<'_>, signals: &Signals) -> Result<ExitCode, 
         None => None,
     };
     let mut input_open = true;
-    while !step(&watched, signals, &mut input_open)? {}
+    while !step(&mut watched, signals, &mut input_open)? {}
     if let Some(master) = &watched.console {
         // What the process has written last is still in there.
         drain(master);
@@ -59,9 +62,14 @@ pub(crate) fn stay(watched: Watched<'_>, signals: &Signals) -> Result<ExitCode, 
 }
 
 /// Waits for something to happen and handles it; true when the process has ended.
-fn step(watched: &Watched<'_>, signals: &Signals, input_open: &mut bool) -> Result<bool, CommandError> {
+fn step(watched: &mut Watched<'_>, signals: &Signals, input_open: &mut bool) -> Result<bool, CommandError> {
     let input = rustix::stdio::stdin();
     let mut fds = vec![PollFd::new(watched.pidfd, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
+    let notify_at = watched.notify.as_ref().map(|listener| {
+        fds.push(PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
+        fds.len() - 1
+    });
+    let console_at = fds.len();
     if let Some(master) = &watched.console {
         fds.push(PollFd::new(master, PollFlags::IN));
         if *input_open {
@@ -76,11 +84,17 @@ fn step(watched: &Watched<'_>, signals: &Signals, input_open: &mut bool) -> Resu
     if ready[1] {
         forward_signals(watched, signals)?;
     }
+    if notify_at.is_some_and(|at| ready[at])
+        && let Some(listener) = watched.notify.take()
+    {
+        // The manager is to watch us: we stay as long as the container, and pass its signals on.
+        watched.notify = listener.take_one(std::process::id() as i32)?;
+    }
     if let Some(master) = &watched.console {
-        if ready[2] {
+        if ready[console_at] {
             pump(master.as_fd(), rustix::stdio::stdout());
         }
-        if ready.get(3).copied().unwrap_or(false) {
+        if ready.get(console_at + 1).copied().unwrap_or(false) {
             *input_open = pump(input, master.as_fd());
         }
     }

@@ -10,6 +10,7 @@ mod exec;
 mod foreground;
 mod inspect;
 mod log;
+mod notify;
 mod operate;
 mod spec;
 mod time;
@@ -150,7 +151,7 @@ fn parse_global(arguments: &mut Arguments) -> Result<Parsed, UsageError> {
             Some("--systemd-cgroup") => {
                 cgroups = if arguments.switch()? { CgroupManager::Systemd } else { CgroupManager::Files };
             }
-            Some("--rootless") => drop(arguments.value()?),
+            Some("--rootless") => check_rootless(&arguments.value()?)?,
             Some("--version" | "-v") => {
                 print(&format!(
                     "conex-runtime version {}\nspec: {}\n",
@@ -169,6 +170,14 @@ fn parse_global(arguments: &mut Arguments) -> Result<Parsed, UsageError> {
     };
     let root = root.unwrap_or_else(default_root);
     Ok(Parsed::Command(Global { root, log: Log::new(log_path, format, debug), cgroups }, command))
+}
+
+/// What cannot be had without privilege is found out by trying, so the word changes nothing; one that is none is told.
+fn check_rootless(word: &str) -> Result<(), UsageError> {
+    match word {
+        "auto" | "true" | "false" => Ok(()),
+        other => Err(UsageError::new(format!("invalid value {other:?} for --rootless: true, false or auto"))),
+    }
 }
 
 /// Root's containers are in /run; a user's in the user's runtime directory.

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::arguments::{Arguments, UsageError, only_id, required_id};
 use super::container::{Found, find, id_alone, parse_id};
+use super::notify::NotifyListener;
 use super::{CommandError, Global};
 
 /// How long a killed process may take to end.
@@ -18,7 +19,15 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// `start`: lets a created container run its program.
 pub(super) fn start(global: &Global, arguments: Arguments) -> Result<ExitCode, CommandError> {
     let found = find(global, &id_alone(arguments)?)?;
+    let listener = NotifyListener::open(&found.directory)?;
+    let Some(listener) = listener else {
+        found.directory.start()?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    // Taken before the start: afterwards the program may have ended already.
+    let running = found.saved.running()?;
     found.directory.start()?;
+    listener.wait(&running.pidfd, found.saved.pid)?;
     Ok(ExitCode::SUCCESS)
 }
 

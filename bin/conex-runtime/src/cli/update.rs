@@ -11,19 +11,33 @@ use super::{CommandError, Global};
 
 /// `update`.
 pub(super) fn update(global: &Global, arguments: Arguments) -> Result<ExitCode, CommandError> {
-    let (id, resources) = parse(arguments)?;
+    let Wanted { id, resources, l3_cache, memory_bandwidth } = parse(arguments)?;
     let found = find(global, &id)?;
     if found.status == Status::Stopped {
         return Err(CommandError::Refused("container not running".to_owned()));
     }
-    for ignored in found.saved.running()?.update(&resources)? {
-        global.log.warn(&ignored);
+    let running = found.saved.running()?;
+    if !l3_cache.is_empty() || !memory_bandwidth.is_empty() {
+        running.update_intel_rdt(&l3_cache, &memory_bandwidth)?;
+    }
+    if resources != LinuxResources::default() {
+        running.update(&resources)?.iter().for_each(|ignored| global.log.warn(ignored));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(mut arguments: Arguments) -> Result<(String, LinuxResources), CommandError> {
-    let (mut id, mut file) = (None, None);
+/// What the command line asks for.
+struct Wanted {
+    id: String,
+    resources: LinuxResources,
+    /// The cache line of resctrl; empty leaves it alone.
+    l3_cache: String,
+    /// The memory bandwidth line of resctrl; empty leaves it alone.
+    memory_bandwidth: String,
+}
+
+fn parse(mut arguments: Arguments) -> Result<Wanted, CommandError> {
+    let (mut id, mut file, mut l3_cache, mut memory_bandwidth) = (None, None, String::new(), String::new());
     let (mut cpu, mut memory) = (LinuxCpu::default(), LinuxMemory::default());
     let (mut pids, mut weight) = (None, None);
     while let Some(word) = arguments.next()? {
@@ -45,16 +59,15 @@ fn parse(mut arguments: Arguments) -> Result<(String, LinuxResources), CommandEr
             "--kernel-memory" => memory.kernel = Some(bytes(&arguments.value()?)?),
             "--kernel-memory-tcp" => memory.kernel_tcp = Some(bytes(&arguments.value()?)?),
             "--pids-limit" => pids = Some(arguments.number()?),
-            option @ ("--l3-cache-schema" | "--mem-bw-schema") => {
-                return Err(UsageError::new(format!("{option} is not supported by update")).into());
-            }
+            "--l3-cache-schema" => l3_cache = arguments.value()?,
+            "--mem-bw-schema" => memory_bandwidth = arguments.value()?,
             option if option.starts_with('-') => return Err(arguments.unknown(option).into()),
             argument => only_id(&mut id, argument)?,
         }
     }
     let id = required_id(id)?;
     if let Some(path) = file {
-        return Ok((id, read(&path)?));
+        return Ok(Wanted { id, resources: read(&path)?, l3_cache, memory_bandwidth });
     }
     let resources = LinuxResources {
         cpu: (cpu != LinuxCpu::default()).then_some(cpu),
@@ -63,7 +76,7 @@ fn parse(mut arguments: Arguments) -> Result<(String, LinuxResources), CommandEr
         block_io: weight.map(|weight| LinuxBlockIo { weight: Some(weight), ..LinuxBlockIo::default() }),
         ..LinuxResources::default()
     };
-    Ok((id, resources))
+    Ok(Wanted { id, resources, l3_cache, memory_bandwidth })
 }
 
 /// Reads `LinuxResources` as JSON; `-` is standard input.
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn flags_become_resources() {
         let words = ["--memory", "64m", "id", "--pids-limit=7", "--cpu-share", "512"];
-        let (id, resources) = parse(Arguments::new(words.iter().map(Into::into).collect())).unwrap();
+        let Wanted { id, resources, .. } = parse(Arguments::new(words.iter().map(Into::into).collect())).unwrap();
         assert_eq!(id, "id");
         assert_eq!(resources.memory.unwrap().limit, Some(64 << 20));
         assert_eq!(resources.pids.unwrap().limit, Some(7));
