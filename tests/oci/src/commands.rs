@@ -126,3 +126,51 @@ fn options_stand_before_and_after_the_id() {
     assert!(version.contains("spec: 1."), "{version}");
     assert_ne!(runtime.command(["nonsense"]).run().code, 0);
 }
+
+#[test]
+fn readiness_reaches_the_service_manager() {
+    let runtime = Runtime::new();
+    let container = runtime.container("echo $NOTIFY_SOCKET; ls /run/notify; exec sleep 100");
+    container.write();
+    let address = runtime.host.files().join("manager.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&address).unwrap();
+    let call = |arguments: &[&str]| {
+        let program = runtime.command(arguments.iter().copied()).env("NOTIFY_SOCKET", &address);
+        let mut command = program.into_command();
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(container.bundle.join("stderr")).unwrap();
+        command.stdin(std::process::Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command
+    };
+    let bundle = container.bundle.to_str().unwrap();
+    assert!(call(&["create", "--bundle", bundle, &container.id]).status().unwrap().success());
+    // It returns once the container is ready.
+    let mut start = call(&["start", &container.id]).spawn().unwrap();
+    eventually("the socket's name is told", || container.written().contains("notify.sock\nnotify.sock"));
+    let inside = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    inside.connect(runtime.state_root().join(&container.id).join("notify/notify.sock")).unwrap();
+    inside.send(b"STATUS=nearly").unwrap();
+    inside.send(b"READY=1\nSTATUS=up").unwrap();
+    let receive = || {
+        let (mut bytes, mut fds) = ([0; 1024], Vec::new());
+        let count = linux::scm::receive_fds(std::os::fd::AsFd::as_fd(&manager), &mut bytes, &mut fds).unwrap();
+        (String::from_utf8_lossy(&bytes[..count]).trim().to_owned(), fds)
+    };
+    assert_eq!(receive().0, "READY=1");
+    assert_eq!(receive().0, format!("MAINPID={}", container.pid()));
+    let (word, fds) = receive();
+    assert_eq!((word.as_str(), fds.len()), ("BARRIER=1", 1));
+    assert!(start.try_wait().unwrap().is_none(), "it did not wait until the manager has heard");
+    drop(fds);
+    assert!(start.wait().unwrap().success());
+}
+
+#[test]
+fn features_name_what_makes_annotations_powerful() {
+    let runtime = Runtime::new();
+    let features: Features = serde_json::from_str(&runtime.command(["features"]).ok()).unwrap();
+    assert!(features.potentially_unsafe_config_annotations.iter().any(|name| name == "org.systemd.property."));
+    let archs = features.linux.unwrap().seccomp.unwrap().archs;
+    for arch in ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64", "SCMP_ARCH_S390X", "SCMP_ARCH_PPC64LE"] {
+        assert!(archs.iter().any(|known| known == arch), "{arch}");
+    }
+}

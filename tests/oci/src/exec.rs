@@ -93,3 +93,60 @@ fn a_detached_process_goes_on() {
     let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned();
     eventually("the program runs", || name() == "sleep");
 }
+
+#[test]
+fn a_process_enters_a_cgroup_below() {
+    let runtime = Runtime::new();
+    let container = sleeper(&runtime);
+    let on_v2 = !std::path::Path::new("/sys/fs/cgroup/pids").exists();
+    let path = container.spec["linux"]["cgroupsPath"].as_str().unwrap().to_owned();
+    let folder = if on_v2 { "/sys/fs/cgroup".to_owned() } else { "/sys/fs/cgroup/pids".to_owned() } + &path + "/sub";
+    std::fs::create_dir(&folder).unwrap();
+    let argument = if on_v2 { "sub" } else { "pids:/sub" };
+    let exec = |cgroup: &str| container.command_then(&["exec", "--cgroup", cgroup], &["/bin/cat", "/proc/self/cgroup"]);
+    let shown = exec(argument).ok();
+    assert!(shown.lines().any(|line| line.ends_with("/sub")), "{shown}");
+    assert!(!shown.lines().all(|line| line.ends_with("/sub")) || on_v2, "only the named controller: {shown}");
+    for wrong in ["nowhere", "../..", "pids:/sub/..", "nonsense:/sub"] {
+        assert_ne!(exec(wrong).run().code, 0, "{wrong}");
+    }
+    std::fs::remove_dir(folder).unwrap();
+}
+
+#[test]
+fn processors_and_personality_are_those_asked_for() {
+    let runtime = Runtime::new();
+    let mut container = runtime.container("exec sleep 1000");
+    container.set("/linux/personality", json!({ "domain": "LINUX32" }));
+    container.set("/process/execCPUAffinity", json!({ "initial": "0", "final": "0" }));
+    container.start();
+    let script = "uname -m; grep Cpus_allowed_list /proc/self/status | cut -f2";
+    let output = container.command_then(&["exec"], &["/bin/sh", "-c", script]).ok();
+    let machine = if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" };
+    assert_eq!(output, format!("{machine}\n0"));
+}
+
+#[test]
+fn a_filter_that_asks_has_its_listener_for_each_process() {
+    let runtime = Runtime::new();
+    let mut container = runtime.container("exec sleep 1000");
+    let socket = container.bundle.join("agent.sock");
+    let agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    container.set(
+        "/linux/seccomp",
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket, "listenerMetadata": "meta",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] }),
+    );
+    container.start();
+    container.command_then(&["exec"], &["/bin/true"]).ok();
+    for status in ["creating", "running"] {
+        let (stream, _) = agent.accept().unwrap();
+        let (mut bytes, mut fds) = (vec![0; 65536], Vec::new());
+        let count = linux::scm::receive_fds(std::os::fd::AsFd::as_fd(&stream), &mut bytes, &mut fds).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&bytes[..count]).unwrap();
+        assert_eq!((fds.len(), &state["metadata"], &state["fds"]), (1, &json!("meta"), &json!(["seccompFd"])));
+        assert_eq!(state["state"]["id"], container.id.as_str());
+        // The container's own process is created or about to be, which runtimes call differently.
+        assert!(status == "creating" || state["state"]["status"] == status, "{state}");
+    }
+}

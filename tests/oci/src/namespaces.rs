@@ -157,3 +157,26 @@ fn processes_outside_cannot_be_seen() {
     let container = runtime.container("ls /proc | grep -c '^[0-9]'; ip -o link | wc -l");
     assert!(["2\n1", "3\n1"].contains(&container.output().as_str()), "{}", container.output());
 }
+
+#[test]
+fn an_interface_of_the_host_moves_in_with_its_address() {
+    let runtime = Runtime::new();
+    let ip = |words: &str| runtime.host.program("ip").args(words.split(' ')).ok();
+    ip("link add outer type dummy");
+    ip("address add 192.0.2.7/24 dev outer");
+    let mut container = runtime.container("ip -o address show dev inner; ip -o link show dev inner");
+    container.set("/linux/netDevices", json!({ "outer": { "name": "inner" } }));
+    let output = container.output();
+    assert!(output.contains("192.0.2.7/24") && output.contains(",UP"), "{output}");
+}
+
+#[test]
+fn memory_comes_from_the_nodes_asked_for() {
+    let runtime = Runtime::new();
+    let mut container = runtime.container("head -1 /proc/self/numa_maps | cut -d' ' -f2");
+    container
+        .set("/linux/memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] }));
+    if std::path::Path::new("/proc/self/numa_maps").exists() {
+        assert_eq!(container.output(), "bind=static:0");
+    }
+}
