@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::process::{cargo, run};
 use crate::programs::{self, Profile};
-use crate::{lint, packages};
+use crate::{lint, packages, vm};
 
-/// Runs the tests whose names match one of the filters, or, without filters, all tests and the lints.
+/// Runs the tests whose names match one of the filters, or, without filters, all tests, those in the virtual machine, and the lints.
 pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     packages::for_tests()?;
     packages::compose()?;
@@ -14,9 +14,12 @@ pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     let programs = programs::build(Profile::Debug)?;
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace"]).args(filters).env("CONEX_PROGRAMS", &programs);
-    if filters.is_empty() {
-        nextest.arg("--no-fail-fast");
-        lint::run_all()?;
+    if !filters.is_empty() {
+        return run(&mut nextest);
     }
+    nextest.arg("--no-fail-fast");
+    lint::run_all()?;
+    // Before the others, whose summary is to be the last that is seen.
+    vm::run_tests(&[])?;
     run(&mut nextest)
 }
