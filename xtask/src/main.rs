@@ -1,6 +1,7 @@
 //! What a developer repeats, one file a task. `./x help` lists the tasks.
 
 mod bench;
+mod conformance;
 mod lint;
 mod packages;
 mod process;
@@ -20,7 +21,9 @@ usage: ./x TASK [ARGUMENTS]
   test [FILTER...]   build, then run every test, then the lints
   vm-test [FILTER...] run tests of limits inside a virtual machine that has cgroup v2 only
   bench KIND [--rounds N] [--peers DIR] [--programs DIR | --peers-only]
-                     measure start, exec, memory or load beside the floor and the peers that are found
+                     measure start, exec, memory, load, runtime or cost beside the floor and the peers that are found
+  conformance --tools DIR [--peers DIR]
+                     run the OCI project's validation programs, built in DIR, on our runtime, crun and runc
   peers              make a Debian root with the peers in target/peers
   lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
   tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
@@ -45,6 +48,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some("build") => programs::build(programs::Profile::parse(rest)?).map(drop),
         Some("test") => test::run_all(rest),
         Some("vm-test") => vm::run_tests(rest),
+        Some("conformance") => conformance::run_all(rest),
         Some("lint") => lint::run_all(),
         Some("tidy") => tidy::run(rest),
         Some("bench") => bench::run(rest),

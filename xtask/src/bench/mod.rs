@@ -12,6 +12,7 @@
 //!
 //! Results go to standard output as a table and to `target/bench/NAME.json`.
 
+mod cost;
 mod exec;
 mod image;
 pub(crate) mod inside;
@@ -20,6 +21,7 @@ mod measure;
 mod memory;
 pub(crate) mod peers;
 mod report;
+mod runtime;
 mod start;
 mod world;
 
@@ -72,7 +74,7 @@ impl Options {
     }
 
     /// The folder of the programs to measure, if they are.
-    fn programs(&self) -> Result<Option<PathBuf>> {
+    pub(crate) fn programs(&self) -> Result<Option<PathBuf>> {
         match &self.ours {
             Ours::Built => programs::build(Profile::Release).map(Some),
             Ours::In(folder) => Ok(Some(folder.clone())),
@@ -87,17 +89,21 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory or load") };
+    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory, load, runtime or cost") };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
         "start" => start::run,
         "exec" => exec::run,
         "memory" => memory::run,
         "load" => load::run,
-        other => bail!("bench takes start, exec, memory or load, not {other:?}"),
+        "runtime" => runtime::run,
+        "cost" => cost::run,
+        other => bail!("bench takes start, exec, memory, load, runtime or cost, not {other:?}"),
     };
+    let engines =
+        if matches!(kind.as_str(), "runtime" | "cost") { world::Engines::Left } else { world::Engines::Started };
     let programs = options.programs()?;
-    let mut world = world::World::new(programs, options.peers.as_deref())?;
+    let mut world = world::World::new(programs, options.peers.as_deref(), engines)?;
     let result = bench(&mut world, &options);
     let ended = world.end();
     let report = result?;

@@ -62,6 +62,15 @@ pub(crate) struct World {
     number: u64,
 }
 
+/// Whether engines run during a bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engines {
+    /// Ours and Docker.
+    Started,
+    /// None: it is of runtimes alone.
+    Left,
+}
+
 /// The peers' side of it.
 #[derive(Debug)]
 struct Peers {
@@ -72,7 +81,7 @@ struct Peers {
 
 impl World {
     /// Starts everything that is there: Conex, and Docker and the agent when there is a root of peers.
-    pub(crate) fn new(programs: Option<PathBuf>, peers: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(programs: Option<PathBuf>, peers: Option<&Path>, engines: Engines) -> Result<Self> {
         let floor = build_floor()?;
         linux::namespace::unshare(linux::namespace::MOUNT | linux::namespace::NETWORK)
             .context("benches run as root")?;
@@ -85,15 +94,15 @@ impl World {
         image::write_root(&state.join("root"))?;
         image::write_archive(&state.join("root"), SMALL, &state.join("peers/small.tar"))?;
         let mut world = Self { state, programs, floor, daemon: None, peers: None, number: 0 };
-        if let Err(error) = world.start_all(peers) {
+        if let Err(error) = world.start_all(peers, engines) {
             let _ = world.end();
             return Err(error);
         }
         Ok(world)
     }
 
-    fn start_all(&mut self, peers: Option<&Path>) -> Result<()> {
-        if let Some(conex) = self.conex() {
+    fn start_all(&mut self, peers: Option<&Path>, engines: Engines) -> Result<()> {
+        if let Some(conex) = self.conex().filter(|_| engines == Engines::Started) {
             self.start_conex(&conex)?;
         }
         let Some(root) = peers else {
@@ -102,7 +111,7 @@ impl World {
         };
         let agent = Agent::start(root, &self.state.join("peers"))?;
         self.peers = Some(Peers { root: root.to_owned(), agent, docker: None });
-        if self.has("usr/sbin/dockerd") && found("docker") {
+        if engines == Engines::Started && self.has("usr/sbin/dockerd") && found("docker") {
             self.start_docker()?;
         }
         Ok(())
@@ -273,6 +282,11 @@ impl World {
         Contender { name, side: Side::Conex, place: Place::Here, command }
     }
 
+    /// One of ours that runs where the peers do.
+    pub(crate) fn ours_inside(&self, name: &'static str, command: Vec<String>) -> Contender {
+        Contender { name, side: Side::Conex, place: Place::Inside, command }
+    }
+
     /// One of the peers.
     pub(crate) fn peer(&self, name: &'static str, place: Place, command: Vec<String>) -> Contender {
         Contender { name, side: Side::Peer, place, command }
@@ -288,16 +302,22 @@ impl World {
         if !self.has(&format!("usr/bin/{runtime}")) && !self.has(&format!("usr/sbin/{runtime}")) {
             return Ok(None);
         }
-        let name = format!("bundle-{runtime}-{}", command.len());
-        let inside = format!("{STATE}/{name}");
-        let outside = self.state.join("peers").join(&name);
+        let name = format!("{runtime}-{}", command.len());
+        Ok(self.bundle_of(runtime, &name, command).map_err(|error| say(&format!("left out: {error:#}"))).ok())
+    }
+
+    /// Makes the bundle `bundle-NAME` from what the runtime `program` writes as its specification, and returns where it is seen inside.
+    pub(crate) fn bundle_of(&mut self, program: &str, name: &str, command: &[&str]) -> Result<String> {
+        let inside = format!("{STATE}/bundle-{name}");
+        let outside = self.state.join("peers").join(format!("bundle-{name}"));
         fs::create_dir_all(&outside)?;
-        if !self.try_inside(["sh", "-c", &format!("cd {inside} && {runtime} spec")].map(str::to_owned).to_vec()) {
-            return Ok(None);
+        let line = format!("cd {inside} && {program} spec");
+        if !self.try_inside(["sh", "-c", &line].map(str::to_owned).to_vec()) {
+            bail!("{program} spec does not work here");
         }
         let spec = fs::read_to_string(outside.join("config.json"))?;
         image::write_bundle(&outside, &spec, command)?;
-        Ok(Some(inside))
+        Ok(inside)
     }
 
     /// Runs a command inside; what goes wrong is said, and the peer is then left out.
