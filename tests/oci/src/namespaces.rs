@@ -162,7 +162,7 @@ fn processes_outside_cannot_be_seen() {
 fn an_interface_of_the_host_moves_in_with_its_address() {
     let runtime = Runtime::new();
     let ip = |words: &str| runtime.host.program("ip").args(words.split(' ')).ok();
-    ip("link add outer type dummy");
+    ip("link add outer type veth peer name other");
     ip("address add 192.0.2.7/24 dev outer");
     let mut container = runtime.container("ip -o address show dev inner; ip -o link show dev inner");
     container.set("/linux/netDevices", json!({ "outer": { "name": "inner" } }));
