@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::process::{cargo, run};
 use crate::programs::{self, Profile};
-use crate::{lint, packages, vm};
+use crate::{lint, packages};
 
-/// Runs the tests whose names match one of the filters, or, without filters, all tests, those in the virtual machine, and the lints.
+/// Runs the tests whose names match one of the filters, or, without filters, all tests and the lints.
 pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     packages::for_tests()?;
     packages::compose()?;
@@ -19,7 +19,5 @@ pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     }
     nextest.arg("--no-fail-fast");
     lint::run_all()?;
-    // Before the others, whose summary is to be the last that is seen.
-    vm::run_tests(&[])?;
     run(&mut nextest)
 }
