@@ -19,6 +19,7 @@ use crate::options::{EngineOptions, StorageBackend};
 use crate::registries::Registries;
 use crate::runtimes::Runtimes;
 use crate::store::{Contents, Durability, Store};
+use crate::userns::IdMappings;
 use crate::volumes::Volumes;
 
 /// Network namespaces that wait for containers. Each takes 150 kB of the kernel's memory, and saves a start two milliseconds.
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     pub(crate) monitors: Pool,
     pub(crate) runtimes: Runtimes,
+    /// The ids of containers that have a user namespace of their own.
+    pub(crate) remap: Option<IdMappings>,
     pub(crate) filters: Filters,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
@@ -139,6 +142,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let runtimes = Runtimes::new(&options.runtime, &options.runtimes)?;
+    let remap = options.userns_remap.as_deref().map(IdMappings::of_option).transpose()?;
     make_dirs(&options)?;
     let lock = lock(&options.root)?;
     let (store, contents) = Store::open(&options.root.join("conex.db"))
@@ -155,7 +159,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         .map_err(|error| EngineError::system("cannot start a thread", error))?;
     let volumes = Volumes::open(&options.root, &contents.volumes);
     let registry = Registry::open(&contents.networks);
-    let networks = open_networks(&options, &contents, &registry)?;
+    let networks = open_networks(&options, &contents, &registry, remap.as_ref())?;
     let inner = Inner {
         id: engine_id(&options.root)?,
         opened: jiff::Timestamp::now(),
@@ -167,6 +171,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         execs: Execs::default(),
         monitors,
         runtimes,
+        remap,
         filters: Filters::default(),
         snapshotter,
         images: Arc::new(images),
@@ -227,9 +232,11 @@ fn open_networks(
     options: &EngineOptions,
     contents: &Contents,
     registry: &Registry,
+    remap: Option<&IdMappings>,
 ) -> Result<network::Networks, EngineError> {
     let mut wanted = network::Options::new(&options.name, options.run.clone());
     wanted.ready = READY_NETWORKS;
+    wanted.owner = remap.map(IdMappings::owner);
     wanted.subnet = match &options.network.bridge_subnet {
         None => None,
         Some(text) => {

@@ -31,6 +31,7 @@ mod runtimes;
 mod spec;
 mod store;
 mod system;
+mod userns;
 mod verification;
 mod volumes;
 

@@ -20,6 +20,8 @@ pub struct EngineOptions {
     pub network: NetworkOptions,
     /// The `conex-runtime` executable.
     pub runtime: PathBuf,
+    /// `--userns-remap`: whose subordinate ids containers get; none for the host's own.
+    pub userns_remap: Option<String>,
     /// Other runtimes.
     pub runtimes: RuntimeOptions,
     /// How registries are reached.

@@ -69,6 +69,9 @@ impl Engine {
         if host.seccomp {
             options.push("name=seccomp,profile=builtin".to_owned());
         }
+        if self.inner.remap.is_some() {
+            options.push("name=userns".to_owned());
+        }
         if host.cgroup_version == 2 {
             options.push("name=cgroupns".to_owned());
         }

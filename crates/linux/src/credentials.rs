@@ -15,6 +15,20 @@ pub fn set_uid(uid: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+/// Sets user and group id for file access alone. Away from 0 the capabilities over files go from the effective set.
+pub fn set_file_system_ids(uid: u32, gid: u32) -> Result<()> {
+    for (call, id) in [(libc::SYS_setfsgid, gid), (libc::SYS_setfsuid, uid)] {
+        // The calls have no error: they return the id before, so that a second one tells whether the first was obeyed.
+        // SAFETY: an integer argument.
+        unsafe { libc::syscall(call, id) };
+        // SAFETY: as above.
+        if unsafe { libc::syscall(call, id) } as u32 != id {
+            return Err(crate::Errno::PERM);
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the supplementary groups of this thread.
 pub fn set_groups(groups: &[u32]) -> Result<()> {
     // SAFETY: the pointer and the length describe one slice of gid_t.

@@ -42,6 +42,9 @@ pub struct Launch {
     /// The network namespace to join, instead of the one the spec names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_namespace: Option<FdIndex>,
+    /// The user namespace to join; it has the spec's mappings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<FdIndex>,
     /// Clients that attached before the start; they miss no byte.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attaches: Vec<Attach>,

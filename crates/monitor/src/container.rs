@@ -128,6 +128,7 @@ impl Container {
     /// Makes the container and starts it.
     pub(crate) fn launch(mut launch: Launch, mut fds: PassedFds, host: Option<&Host>) -> Result<Container, Failure> {
         let network_namespace = launch.network_namespace.map(|index| fds.take(index)).transpose()?;
+        let user_namespace = launch.user_namespace.map(|index| fds.take(index)).transpose()?;
         let clients = fds.take_clients(std::mem::take(&mut launch.attaches))?;
         let records = Records::new(launch.container_dir.clone());
         records.clear().map_err(|error| failure::other("record", &error))?;
@@ -135,7 +136,7 @@ impl Container {
         let listener = Listener::bind(&launch.socket).map_err(|error| failure::other("socket", &error))?;
         let (ends, ours) =
             stdio::prepare(&launch.stdio, Audience::Some).map_err(|error| failure::other("stdio", &error))?;
-        let surroundings = backend::Surroundings { ends, network_namespace, cgroup_host: host };
+        let surroundings = backend::Surroundings { ends, network_namespace, user_namespace, cgroup_host: host };
         let (backend, started) = Backend::launch(&mut launch, surroundings)?;
         let started_at = clock::now();
         let mut streams =

@@ -46,6 +46,8 @@ pub struct Place {
 pub struct Sandbox {
     /// The namespace. It lives as long as this descriptor, a copy of it or a process in it.
     pub namespace: OwnedFd,
+    /// The user namespace that it belongs to, where that is not the engine's own.
+    pub user_namespace: Option<OwnedFd>,
     /// Its place in the network; `None` when there is only loopback.
     pub endpoint: Option<Endpoint>,
 }

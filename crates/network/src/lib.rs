@@ -36,6 +36,7 @@ mod maker;
 mod mode;
 mod names;
 mod networks;
+mod owner;
 mod pools;
 mod ports;
 mod resolver;
@@ -58,6 +59,7 @@ pub use networks::{
     AttachError, AttachRequest, Attachment, Bridge, CloseError, CreateError, Networks, OpenError, Options,
     PublishError, Remaining, StatisticsError, SubnetConflict, TakeError, Warning, namespace_of,
 };
+pub use owner::{IdRange, Owner, OwnerError};
 pub use ports::{ANY_IPV4, PortError, PortRequest, Published, Transport};
 pub use resolver::{RESOLVER, ResolverError, open_resolver};
 pub use supply::{AddressError, SupplyError};

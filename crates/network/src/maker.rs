@@ -16,6 +16,7 @@ use crate::address::{Mac, Subnet};
 use crate::bridge::{Ready, gone};
 use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Sandbox};
 use crate::names::Names;
+use crate::owner::{Owner, OwnerError};
 use crate::settings;
 
 /// The index that the first device of every namespace has.
@@ -34,6 +35,9 @@ pub enum MakeError {
     /// There is no new namespace.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// There is no user namespace for it to belong to.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// There is no socket in it.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -89,12 +93,13 @@ pub(crate) struct Maker {
     gateway: Ipv4Addr,
     mtu: u32,
     number: AtomicU32,
+    owner: Option<Owner>,
     ipv6: bool,
 }
 
 impl Maker {
     /// A maker that plugs into `bridge`; `host` is the namespace that it is in.
-    pub(crate) fn new(host: OwnedFd, host_socket: Socket, names: Names, bridge: &Ready) -> Self {
+    pub(crate) fn new(host: OwnedFd, host_socket: Socket, names: Names, bridge: &Ready, owner: Option<Owner>) -> Self {
         // Starting from the clock, two engines of one name in a row rarely meet the same number.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -106,23 +111,24 @@ impl Maker {
             gateway: bridge.view.gateway,
             mtu: bridge.view.mtu,
             number: AtomicU32::new(now.as_millis() as u32),
+            owner,
             ipv6: settings::has_ipv6(),
         }
     }
 
     /// A namespace with loopback alone. Leaves the calling thread in another namespace until [`Maker::return_home`].
     pub(crate) fn isolated_here(&self) -> Result<Sandbox, MakeError> {
-        let namespace = namespace::leave_for_new()?;
+        let (namespace, user_namespace) = self.leave_for_new()?;
         let mut inside = Socket::open(Family::Route)?;
         inside.execute(&mut [power_up(LOOPBACK)])?;
         apply_container_settings();
-        Ok(Sandbox { namespace, endpoint: None })
+        Ok(Sandbox { namespace, user_namespace, endpoint: None })
     }
 
     /// A namespace on the bridge, with this address. Leaves the calling thread in another namespace until
     /// [`Maker::return_home`].
     pub(crate) fn bridged_here(&self, address: Ipv4Addr) -> Result<Sandbox, MakeError> {
-        let namespace = namespace::leave_for_new()?;
+        let (namespace, user_namespace) = self.leave_for_new()?;
         let mut inside = Socket::open(Family::Route)?;
         let plug = Plug {
             network: DEFAULT_NETWORK,
@@ -138,7 +144,15 @@ impl Maker {
         };
         let endpoint = self.plug_here(&mut inside, &plug)?;
         apply_container_settings();
-        Ok(Sandbox { namespace, endpoint: Some(endpoint) })
+        Ok(Sandbox { namespace, user_namespace, endpoint: Some(endpoint) })
+    }
+
+    /// Moves the calling thread into a new network namespace, which belongs to a new user namespace where there is an owner.
+    fn leave_for_new(&self) -> Result<(OwnedFd, Option<OwnedFd>), MakeError> {
+        let Some(owner) = &self.owner else { return Ok((namespace::leave_for_new()?, None)) };
+        let owned = owner.make()?;
+        linux::namespace::join(owned.network.as_fd(), linux::namespace::NETWORK).map_err(NamespaceError::Enter)?;
+        Ok((owned.network, Some(owned.user)))
     }
 
     /// Plugs a namespace that is there, with what is in it, into a bridge.

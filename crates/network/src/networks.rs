@@ -21,6 +21,7 @@ use crate::firewall::{Firewall, FirewallError, Plan, Segment};
 use crate::forwarding::{self, Enabled, Forwarding};
 use crate::maker::{LeadsOut, MakeError, Maker, Neighbours, Plug};
 use crate::names::Names;
+use crate::owner::Owner;
 use crate::pools::Surroundings;
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published};
 use crate::supply::{AddressError, Supply, SupplyError};
@@ -39,12 +40,14 @@ pub struct Options {
     pub mtu: Option<u32>,
     /// How many namespaces of each kind are kept ready; 0 makes each when it is asked for.
     pub ready: usize,
+    /// Whose the namespaces are; `None` for the engine's own user.
+    pub owner: Option<Owner>,
 }
 
 impl Options {
     /// The usual options of the engine called `name`.
     pub fn new(name: &str, run: PathBuf) -> Self {
-        Self { name: name.to_owned(), run, subnet: None, mtu: None, ready: 8 }
+        Self { name: name.to_owned(), run, subnet: None, mtu: None, ready: 8, owner: None }
     }
 }
 
@@ -301,7 +304,7 @@ impl Networks {
         let firewall = Arc::new(firewall.with_ports(&published));
         let watch = install_rules(&firewall, &mut warnings);
         let addresses = addresses_of(&ready.view, networks, &endpoints);
-        let maker = Maker::new(host, socket, names.clone(), &ready);
+        let maker = Maker::new(host, socket, names.clone(), &ready, options.owner.clone());
         let supply =
             Supply::start(maker, Arc::clone(&firewall), addresses, options.ready).map_err(OpenError::Thread)?;
         let mut ports = HostPorts::new(ports::ephemeral_range());

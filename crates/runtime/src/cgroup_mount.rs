@@ -24,6 +24,18 @@ pub(crate) struct CgroupView {
     pub(crate) unified: Option<PathBuf>,
     /// The v1 hierarchies.
     pub(crate) v1: Vec<V1View>,
+    /// Whose they are.
+    pub(crate) shown: Shown,
+}
+
+/// Whose cgroups a container sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Shown {
+    /// Its own.
+    #[default]
+    Own,
+    /// Its creator's, as it has none: to look at, never to write to (CVE-2023-25809).
+    Callers,
 }
 
 /// A v1 hierarchy.
@@ -49,6 +61,10 @@ pub(crate) fn mount(
     attributes: AttributeChange,
     view: &CgroupView,
 ) -> Result<OwnedFd, CgroupMountError> {
+    let attributes = match view.shown {
+        Shown::Own => attributes,
+        Shown::Callers => read_only(attributes),
+    };
     match &view.unified {
         Some(mount_point) => mount_v2(place, attributes, mount_point),
         None => mount_v1(place, attributes, view),
@@ -67,7 +83,7 @@ fn mount_v2(
         Err(Errno::PERM | Errno::BUSY) => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, host, flags).map_err(failed)?;
-            set(tree.as_fd(), Reach::Recursive, change).map_err(failed)?;
+            set(tree.as_fd(), Reach::Recursive, read_only(change)).map_err(failed)?;
             tree
         }
         other => other.map_err(failed)?,
@@ -106,6 +122,10 @@ fn show_v1(folder: BorrowedFd<'_>, change: AttributeChange, hierarchy: &V1View) 
         }
     }
     Ok(())
+}
+
+fn read_only(change: AttributeChange) -> AttributeChange {
+    AttributeChange { set: change.set | ATTR_READ_ONLY, clear: change.clear & !ATTR_READ_ONLY }
 }
 
 fn set(mount: BorrowedFd<'_>, reach: Reach, change: AttributeChange) -> linux::Result<()> {

@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Result, Stage};
 use crate::mount_options::{MountOptions, PROPAGATION_SLAVE, Source};
 use crate::mounts::{attach_at, clone_tree};
 use crate::namespaces::NamespacePlan;
-use crate::request::CgroupManager;
+use crate::request::{CgroupAccess, CgroupManager};
 use crate::root::clean;
 use crate::state::Saved;
 
@@ -84,14 +84,14 @@ pub fn checkpoint(container: &Saved, options: &CriuOptions) -> Result<()> {
 ///
 /// The caller leaves its mount namespace for a new one.
 pub fn restore(request: &RestoreRequest<'_>) -> Result<Running> {
-    let namespaces = NamespacePlan::plan(request.spec, None)?;
+    let namespaces = NamespacePlan::plan(request.spec, [None, None])?;
     let cgroup = match request.cgroup {
         CgroupManager::None => None,
         CgroupManager::Systemd => {
             return Err(Error::new(Stage::Cgroup, "restore is not supported with systemd cgroups"));
         }
         CgroupManager::Files => {
-            let path = cgroup_path(request.spec, request.id)?;
+            let path = cgroup_path(request.spec, request.id, CgroupAccess::Required)?;
             let cgroup = Cgroup::create(&detect_host()?, &path).map_err(|error| cgroup_error(&error))?;
             let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
             cgroup.apply(&resources).map_err(|error| cgroup_error(&error))?;

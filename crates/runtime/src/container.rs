@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use crate::channel::{Channel, Message};
 use crate::creator;
 use crate::error::{Context, Error, Kind, Result, Stage};
-use crate::request::{CreateRequest, Identity, SeccompFilter};
+use crate::request::{CgroupAccess, CreateRequest, Identity, SeccompFilter};
 use crate::seccomp_notify;
 
 /// The number of SIGKILL.
@@ -312,9 +312,15 @@ pub(crate) fn cgroup_error(error: &dyn std::error::Error) -> Error {
 }
 
 /// The cgroup path of a container: the configuration's, or one named after it.
-pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> Result<CgroupPath> {
+///
+/// Who may not write to every cgroup may perhaps write beside the own one, and has the default there.
+pub(crate) fn cgroup_path(spec: &Spec, id: &str, access: CgroupAccess) -> Result<CgroupPath> {
     let configured = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
-    let path = if configured.is_empty() { format!("/{id}") } else { configured.to_owned() };
+    let path = match access {
+        _ if !configured.is_empty() => configured.to_owned(),
+        CgroupAccess::Required => format!("/{id}"),
+        CgroupAccess::WherePermitted => id.to_owned(),
+    };
     CgroupPath::parse(&path).map_err(|error| cgroup_error(&error))
 }
 

@@ -3,16 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroups::{Cgroup, Host, SystemdUnit, Version};
+use cgroups::{ApplyError, Cgroup, DeviceError, Host, SystemdUnit, Version};
 use linux::Errno;
 use linux::clone::{Child, CloneArgs, Cloned, Parentage, clone3};
 use linux::mount_attr::{MountAttr, Reach, set_attributes};
 use linux::{credentials, namespace};
-use oci::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec, State, Status};
+use oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Process, Spec, State, Status};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::cgroup_mount::{CgroupView, V1View};
+use crate::cgroup_mount::{CgroupView, Shown, V1View};
 use crate::channel::{Channel, Message};
 use crate::container::{Membership, Running, cgroup_error, cgroup_path, detect_host, initial_state, reap};
 use crate::devices::DevicePlan;
@@ -26,8 +26,8 @@ use crate::mount_options::{IdMapped, PROPAGATION_PRIVATE};
 use crate::mounts::{self, OpenedSource, PlannedMount};
 use crate::namespaces::{self, NamespacePlan};
 use crate::properties;
-use crate::request::{CgroupManager, CreateRequest, Identity, Pivot, Rootfs, SeccompFilter};
-use crate::rootfs::{self, PreparedRoot, RootChange};
+use crate::request::{CgroupAccess, CgroupManager, CreateRequest, Identity, Pivot, Rootfs, SeccompFilter};
+use crate::rootfs::{self, Mapped, PreparedRoot, RootChange};
 use crate::seccomp_notify;
 use crate::sysctl;
 
@@ -49,7 +49,7 @@ pub(crate) fn create(mut request: CreateRequest<'_>, waiting: Waiting) -> Result
     let spec = request.spec;
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
     let process = spec.process.as_ref().unwrap_or(&default_process);
-    let namespaces = NamespacePlan::plan(spec, request.network_namespace.take())?;
+    let namespaces = NamespacePlan::plan(spec, [request.network_namespace.take(), request.user_namespace.take()])?;
     check(spec, linux, process, &namespaces)?;
     let filter = seccomp_filter(&mut request, linux)?;
     let mounts = spec.mounts.iter().map(PlannedMount::plan).collect::<Result<Vec<_>>>()?;
@@ -114,7 +114,7 @@ fn create_prepared(
         Some(cgroup) => Some(cgroup.entry().map_err(|error| cgroup_error(&error))?),
         None => None,
     };
-    let root = rootfs::prepare(&request.rootfs)?;
+    let root = prepare_root(&prepared, &request.rootfs)?;
     let pristine = match &root {
         PreparedRoot::Detached { pristine: Some(pristine), .. } => Some(
             rustix::io::fcntl_dupfd_cloexec(pristine, 3).context(Stage::Rootfs, || "cannot duplicate a descriptor")?,
@@ -204,6 +204,22 @@ fn create_prepared(
             Err(error)
         }
     }
+}
+
+/// The root; an overlay's layers with the ids of the container's user namespace, where it has one of its own.
+fn prepare_root<'r>(prepared: &Prepared<'_>, rootfs: &'r Rootfs) -> Result<PreparedRoot<'r>> {
+    let first = |mappings: &[LinuxIdMapping]| mappings.first().map(|mapping| mapping.host_id);
+    let ids = (first(&prepared.linux.uid_mappings), first(&prepared.linux.gid_mappings));
+    let (Rootfs::Overlay { .. }, (Some(uid), Some(gid))) = (rootfs, ids) else { return rootfs::prepare(rootfs, None) };
+    let made;
+    let user_namespace = match prepared.namespaces.joined_user() {
+        Some(joined) => joined,
+        None => {
+            made = id_maps::namespace_with(&prepared.linux.uid_mappings, &prepared.linux.gid_mappings)?;
+            made.as_fd()
+        }
+    };
+    rootfs::prepare(rootfs, Some(Mapped { user_namespace, uid, gid }))
 }
 
 /// Where the root will be mounted for everybody to see, when the container is to have no mount namespace of its own.
@@ -513,19 +529,32 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
         };
         return Ok(PreparedCgroup { cgroup: None, saved: None, view, systemd: Some(host) });
     }
-    let path = cgroup_path(request.spec, request.id)?;
-    let privileged = rustix::process::geteuid().is_root();
-    let made = if privileged { Cgroup::create(host, &path) } else { Cgroup::create_where_permitted(host, &path) };
+    let path = cgroup_path(request.spec, request.id, request.cgroup_access)?;
+    let made = match request.cgroup_access {
+        CgroupAccess::Required => Cgroup::create(host, &path),
+        CgroupAccess::WherePermitted => Cgroup::create_where_permitted(host, &path),
+    };
     let cgroup = match made {
         // Without privilege and delegation there is none to be had; limits that were asked for are then an error.
-        Err(cgroups::CreateError::NoneWritable) if !privileged && !asks_for_limits(linux) => {
+        Err(cgroups::CreateError::NoneWritable) if !asks_for_limits(linux) => {
             warnings.push("no cgroup: this user may not create one".to_owned());
             return Ok(PreparedCgroup { view: view_of(host, None), ..PreparedCgroup::default() });
         }
         other => other.map_err(|error| cgroup_error(&error))?,
     };
     let default = LinuxResources::default();
-    match cgroup.apply(linux.resources.as_ref().unwrap_or(&default)) {
+    let resources = linux.resources.as_ref().unwrap_or(&default);
+    let applied = match cgroup.apply(resources) {
+        // A delegated cgroup takes limits, but no device program; whoever cannot load one can make no device either.
+        Err(ApplyError::Devices(DeviceError::Program { source, .. }))
+            if request.cgroup_access == CgroupAccess::WherePermitted
+                && source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            cgroup.apply_limits(resources)
+        }
+        other => other,
+    };
+    match applied {
         Ok(ignored) => {
             warnings.extend(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)))
         }
@@ -569,7 +598,7 @@ fn asks_for_limits(linux: &Linux) -> bool {
 
 /// What a `cgroup` mount shows of a cgroup that does not exist yet.
 fn view_below(host: &Host, path: &cgroups::CgroupPath) -> CgroupView {
-    let mut view = view_of(host, None);
+    let mut view = CgroupView { shown: Shown::Own, ..view_of(host, None) };
     let below = path.to_string();
     for (shown, hierarchy) in
         view.v1.iter_mut().zip(host.hierarchies().filter(|hierarchy| hierarchy.version() == Version::V1))
@@ -595,6 +624,7 @@ fn view_of(host: &Host, cgroup: Option<&Cgroup>) -> CgroupView {
             }
         }
         None => {
+            view.shown = Shown::Callers;
             for hierarchy in host.hierarchies().filter(|hierarchy| hierarchy.version() == Version::V1) {
                 let path = hierarchy.mount_point().join(hierarchy.own_path().trim_start_matches('/'));
                 view.v1.push(V1View { name: directory_name(hierarchy.mount_point()), path });
@@ -604,21 +634,36 @@ fn view_of(host: &Host, cgroup: Option<&Cgroup>) -> CgroupView {
     view
 }
 
-/// Opens the sources of id-mapped mounts with their mapping, which takes a right over the file system that a container's user
+/// Opens sources that init cannot open: those of id-mapped mounts with their mapping, which takes a right over the file system that a container's user
 /// namespace does not give.
 fn open_mapped_sources(prepared: &Prepared<'_>, bundle: &Path) -> Result<Vec<OpenedSource>> {
     prepared.mounts.iter().map(|planned| open_mapped_source(planned, prepared, bundle)).collect()
 }
 
+/// Opens the source of a bind for an init that, in another user namespace, may not be let through to it.
+fn open_for_others(planned: &PlannedMount<'_>, prepared: &Prepared<'_>, bundle: &Path) -> Result<OpenedSource> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    // Who may not clone mounts here has no more to open than init, who may in its own namespaces.
+    if !prepared.namespaces.other_user_namespace || own_capabilities()? & CAP_SYS_ADMIN == 0 {
+        return Ok(None);
+    }
+    let Some(tree) = mounts::open_source(planned, bundle)? else { return Ok(None) };
+    if let Some(propagation) = rootfs::isolation(prepared.linux.rootfs_propagation) {
+        set_attributes(tree.as_fd(), Reach::Recursive, &MountAttr { propagation, ..MountAttr::default() })
+            .context(Stage::Mounts, || format!("cannot cut off the mount at {:?}", planned.mount.destination))?;
+    }
+    Ok(Some(tree))
+}
+
 fn open_mapped_source(planned: &PlannedMount<'_>, prepared: &Prepared<'_>, bundle: &Path) -> Result<OpenedSource> {
     if planned.options.id_mapped == IdMapped::No {
-        return Ok(None);
+        return open_for_others(planned, prepared, bundle);
     }
     let failed =
         |what: &str| Error::new(Stage::Mounts, format!("id-mapped mount at {:?}: {what}", planned.mount.destination));
     let user_namespace = if !planned.mount.uid_mappings.is_empty() {
         id_maps::namespace_with(&planned.mount.uid_mappings, &planned.mount.gid_mappings)?
-    } else if prepared.namespaces.new & namespace::USER != 0 {
+    } else if prepared.namespaces.other_user_namespace && !prepared.linux.uid_mappings.is_empty() {
         id_maps::namespace_with(&prepared.linux.uid_mappings, &prepared.linux.gid_mappings)?
     } else {
         return Err(failed("neither it nor the container has id mappings"));

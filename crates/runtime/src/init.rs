@@ -7,7 +7,7 @@ use std::path::Path;
 use linux::clone::{CloneArgs, Cloned, Parentage, clone3, exit_now};
 use linux::mount_attr::Reach;
 use linux::{Errno, credentials, namespace};
-use oci::runtime::{Linux, Spec, State, Status};
+use oci::runtime::{Linux, Process, Spec, State, Status};
 use rustix::fs::{Mode, OFlags, fstatfs};
 use rustix::net::{SocketFlags, accept_with};
 
@@ -94,6 +94,11 @@ fn intermediate(mut job: Job<'_>, channel: Channel) -> (Error, Channel) {
 fn prepare_for_init(job: &mut Job<'_>, channel: &Channel) -> Result<Cloned> {
     if let Some(entry) = job.cgroup_entry.take() {
         entry.join().context(Stage::Cgroup, || "cannot join the cgroup")?;
+    }
+    if job.namespaces.joins(namespace::USER) {
+        // Inherited by init, which has no right to them in that namespace.
+        properties::allow_limits_of(rustix::process::getpid(), &job.process.process.rlimits)?;
+        set_oom_score(job)?;
     }
     let joined = std::mem::take(&mut job.namespaces.joined);
     joined.iter().try_for_each(crate::namespaces::Joined::join)?;
@@ -387,17 +392,29 @@ fn set_host_names(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+fn set_oom_score(job: &Job<'_>) -> Result<()> {
+    match job.process.process.oom_score_adj {
+        None => Ok(()),
+        Some(_) => {
+            write_oom_score(job.process.process, &Procfs::open().context(Stage::Properties, || "cannot open a procfs")?)
+        }
+    }
+}
+
+fn write_oom_score(process: &Process, procfs: &Procfs) -> Result<()> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    procfs
+        .write(Path::new("self/oom_score_adj"), score.to_string().as_bytes())
+        .context(Stage::Properties, || format!("cannot set oom_score_adj to {score}"))
+}
+
 fn set_properties(job: &Job<'_>) -> Result<()> {
     let process = job.process.process;
     if process.oom_score_adj.is_some() || !job.linux.sysctl.is_empty() {
         let procfs = Procfs::open().context(Stage::Properties, || "cannot open a procfs")?;
         sysctl::set(&job.linux.sysctl, &procfs)?;
-        if let Some(score) = process.oom_score_adj
-            && !job.namespaces.other_user_namespace
-        {
-            procfs
-                .write(Path::new("self/oom_score_adj"), score.to_string().as_bytes())
-                .context(Stage::Properties, || format!("cannot set oom_score_adj to {score}"))?;
+        if !job.namespaces.other_user_namespace {
+            write_oom_score(process, &procfs)?;
         }
     }
     if let Some(personality) = &job.linux.personality {

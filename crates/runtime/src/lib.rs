@@ -64,6 +64,8 @@ pub use finish::resolve_user;
 pub use intel_rdt::has_resctrl;
 pub use labels::{has_apparmor, has_selinux};
 pub use mount_options::mount_option_names;
-pub use request::{CgroupManager, CreateRequest, ExecRequest, Identity, Keyring, Pivot, Rootfs, SeccompFilter, Stdio};
+pub use request::{
+    CgroupAccess, CgroupManager, CreateRequest, ExecRequest, Identity, Keyring, Pivot, Rootfs, SeccompFilter, Stdio,
+};
 pub use self_protection::protect_self;
 pub use state::{Saved, StateDirectory};

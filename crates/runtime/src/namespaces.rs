@@ -41,8 +41,9 @@ pub(crate) struct NamespacePlan {
 }
 
 impl NamespacePlan {
-    /// Opens the namespaces to join and checks that each is of its kind.
-    pub(crate) fn plan(spec: &Spec, network: Option<OwnedFd>) -> Result<NamespacePlan> {
+    /// Opens the namespaces to join and checks that each is of its kind; `given` ones take the place of the configuration's.
+    pub(crate) fn plan(spec: &Spec, given: [Option<OwnedFd>; 2]) -> Result<NamespacePlan> {
+        let [network, user] = given;
         let mut plan = NamespacePlan::default();
         let configured = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
         for (index, configured_one) in configured.iter().enumerate() {
@@ -50,7 +51,7 @@ impl NamespacePlan {
             if configured[..index].iter().any(|other| other.kind == configured_one.kind) {
                 return Err(Error::new(Stage::Spec, format!("namespace {:?} is given twice", configured_one.kind)));
             }
-            if kind == namespace::NETWORK && network.is_some() {
+            if kind == namespace::NETWORK && network.is_some() || kind == namespace::USER && user.is_some() {
                 continue;
             }
             if configured_one.path.is_empty() {
@@ -62,6 +63,10 @@ impl NamespacePlan {
         if let Some(fd) = network {
             check_kind(fd.as_fd(), namespace::NETWORK, "the network namespace given")?;
             plan.joined.push(Joined { kind: namespace::NETWORK, fd, path: PathBuf::from("of the network") });
+        }
+        if let Some(fd) = user {
+            check_kind(fd.as_fd(), namespace::USER, "the user namespace given")?;
+            plan.joined.push(Joined { kind: namespace::USER, fd, path: PathBuf::from("of the users") });
         }
         plan.other_user_namespace = plan.has_own(namespace::USER);
         plan.joined.sort_by_key(|joined| joined.kind != namespace::USER);
@@ -77,6 +82,11 @@ impl NamespacePlan {
     /// Whether it joins one of this kind.
     pub(crate) fn joins(&self, kind: u64) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// The user namespace that it joins, if it joins one.
+    pub(crate) fn joined_user(&self) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|joined| joined.kind == namespace::USER).map(Joined::as_fd)
     }
 
     /// All kinds that differ from the runtime's: what `exec` has to join.
@@ -171,7 +181,7 @@ mod tests {
     #[test]
     fn new_and_joined_are_told_apart() {
         let spec = spec(&[(LinuxNamespaceType::Pid, ""), (LinuxNamespaceType::Uts, "/proc/self/ns/uts")]);
-        let plan = NamespacePlan::plan(&spec, None).unwrap();
+        let plan = NamespacePlan::plan(&spec, [None, None]).unwrap();
         assert_eq!(
             (plan.new, plan.joins(namespace::UTS), plan.all()),
             (namespace::PID, true, namespace::PID | namespace::UTS)
@@ -183,11 +193,12 @@ mod tests {
     #[test]
     fn a_namespace_of_another_kind_is_refused() {
         for (kind, path) in [(LinuxNamespaceType::Pid, "/proc/self/ns/net"), (LinuxNamespaceType::Ipc, "/etc/passwd")] {
-            assert!(NamespacePlan::plan(&spec(&[(kind, path)]), None).is_err());
+            assert!(NamespacePlan::plan(&spec(&[(kind, path)]), [None, None]).is_err());
         }
-        assert!(NamespacePlan::plan(&spec(&[(LinuxNamespaceType::Ipc, "proc/self/ns/ipc")]), None).is_err());
+        assert!(NamespacePlan::plan(&spec(&[(LinuxNamespaceType::Ipc, "proc/self/ns/ipc")]), [None, None]).is_err());
         assert!(
-            NamespacePlan::plan(&spec(&[(LinuxNamespaceType::Ipc, ""), (LinuxNamespaceType::Ipc, "")]), None).is_err()
+            NamespacePlan::plan(&spec(&[(LinuxNamespaceType::Ipc, ""), (LinuxNamespaceType::Ipc, "")]), [None, None])
+                .is_err()
         );
     }
 }

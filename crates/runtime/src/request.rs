@@ -20,12 +20,16 @@ pub struct CreateRequest<'a> {
     pub stdio: Stdio,
     /// A network namespace to join, in place of what the configuration says.
     pub network_namespace: Option<OwnedFd>,
+    /// A user namespace to join, in place of what the configuration says; it must have the configuration's mappings.
+    pub user_namespace: Option<OwnedFd>,
     /// A compiled filter, in place of `spec.linux.seccomp`.
     pub seccomp: Option<SeccompFilter>,
     /// How user and groups are found.
     pub identity: Identity,
     /// Who makes the cgroup.
     pub cgroup: CgroupManager,
+    /// What happens where a cgroup may not be made.
+    pub cgroup_access: CgroupAccess,
     /// The host's cgroup hierarchies where the caller knows them already.
     pub cgroup_host: Option<&'a cgroups::Host>,
     /// How many descriptors from 3 on the process keeps.
@@ -64,6 +68,9 @@ pub enum Rootfs {
         path: PathBuf,
     },
     /// An overlay that is made for the container and attached nowhere else.
+    ///
+    /// In a container with id mappings the layers, the container's own among them, are mounted with these: files keep the owners
+    /// on disk that they would have without a user namespace.
     Overlay {
         /// The read-only layers, topmost first.
         lower: Vec<PathBuf>,
@@ -120,6 +127,16 @@ pub enum CgroupManager {
     Systemd,
     /// Nobody: the process stays in the caller's cgroup.
     None,
+}
+
+/// What happens where the caller has no right to make a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupAccess {
+    /// Creation fails.
+    #[default]
+    Required,
+    /// The container does without, unless limits are asked for: that of the rootless.
+    WherePermitted,
 }
 
 /// How the container's root becomes the root.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use linux::Errno;
 use linux::mount_attr::{MountAttr, Reach, set_attributes, set_attributes_at};
+use linux::{Errno, credentials};
 use oci::runtime::RootfsPropagation;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -32,13 +32,27 @@ pub(crate) enum PreparedRoot<'a> {
     LegacyOverlay(String),
 }
 
+/// The ids with which an overlay's layers are mounted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mapped<'a> {
+    /// A user namespace that has the mapping.
+    pub(crate) user_namespace: BorrowedFd<'a>,
+    /// A user of the host that the mapping has.
+    pub(crate) uid: u32,
+    /// A group of the host that the mapping has.
+    pub(crate) gid: u32,
+}
+
 /// Makes what can be made of the root before the container's namespaces are there.
-pub(crate) fn prepare(rootfs: &Rootfs) -> Result<PreparedRoot<'_>> {
+pub(crate) fn prepare<'r>(rootfs: &'r Rootfs, mapped: Option<Mapped<'_>>) -> Result<PreparedRoot<'r>> {
     match rootfs {
         Rootfs::Directory { path } => Ok(PreparedRoot::Directory(path)),
         Rootfs::Overlay { lower, upper, work, options } => {
             let overlay = Overlay { lower, upper: upper.as_deref(), work: work.as_deref(), options };
-            overlay.mount()
+            match mapped {
+                None => overlay.mount(),
+                Some(mapped) => overlay.mount_mapped(mapped),
+            }
         }
     }
 }
@@ -72,7 +86,46 @@ impl Overlay<'_> {
         }
     }
 
+    /// With layers that are id-mapped, the container's own included: overlayfs itself cannot be, but looks through those of its layers.
+    fn mount_mapped<'r>(&self, mapped: Mapped<'_>) -> Result<PreparedRoot<'r>> {
+        let mut held = Vec::new();
+        let mut map = |folder: &Path| -> Result<PathBuf> {
+            let tree = map_folder(folder, mapped)?;
+            let name = format!("/proc/self/fd/{}", tree.as_raw_fd());
+            held.push(tree);
+            Ok(PathBuf::from(name))
+        };
+        let lower = self.lower.iter().map(|layer| map(layer)).collect::<Result<Vec<_>>>()?;
+        let (upper, work) = match (self.upper, self.work) {
+            (Some(upper), Some(work)) => {
+                // Both must be in one mount.
+                let (Some(parent), Some(upper_name), Some(work_name)) = (
+                    upper.parent().filter(|parent| work.parent() == Some(parent)),
+                    upper.file_name(),
+                    work.file_name(),
+                ) else {
+                    return Err(Error::new(Stage::Rootfs, "upper and work of an id-mapped overlay are in one folder"));
+                };
+                let parent = map(parent)?;
+                (Some(parent.join(upper_name)), Some(parent.join(work_name)))
+            }
+            _ => (None, None),
+        };
+        let overlay = Overlay { lower: &lower, upper: upper.as_deref(), work: work.as_deref(), options: self.options };
+        let mount = overlay
+            .mount_as(Some(mapped))
+            .context(Stage::Rootfs, || format!("cannot mount the overlay of {} with mapped ids", self.subject()))?;
+        let pristine = clone_tree(mount.as_fd(), Reach::One).ok();
+        Ok(PreparedRoot::Detached { mount, pristine })
+    }
+
     fn mount_by_fsconfig(&self) -> linux::Result<OwnedFd> {
+        self.mount_as(None)
+    }
+
+    /// overlayfs works in its upper layer with the ids and the rights of who has mounted it; an id that the layer's mapping lacks could
+    /// make nothing there.
+    fn mount_as(&self, mapped: Option<Mapped<'_>>) -> linux::Result<OwnedFd> {
         let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let fd = context.as_fd();
         let mut held = Vec::new();
@@ -97,7 +150,10 @@ impl Overlay<'_> {
             }
         }
         fsconfig_set_string(fd, "source", "overlay")?;
-        fsconfig_create(fd)?;
+        match mapped {
+            None => fsconfig_create(fd)?,
+            Some(mapped) => with_file_system_ids(mapped, || fsconfig_create(fd))?,
+        }
         fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
@@ -133,6 +189,33 @@ impl Overlay<'_> {
     }
 }
 
+/// A detached mount of a folder, in which files belong to whom the mapping makes of their owners.
+fn map_folder(path: &Path, mapped: Mapped<'_>) -> Result<OwnedFd> {
+    let failed = |what: &str| format!("cannot {what} {} for id mapping", path.display());
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags).context(Stage::Rootfs, || failed("open"))?;
+    let attr = MountAttr {
+        set: MountAttrFlags::MOUNT_ATTR_IDMAP.bits() as u64,
+        propagation: PROPAGATION_PRIVATE,
+        user_namespace: Some(mapped.user_namespace),
+        ..MountAttr::default()
+    };
+    // EINVAL: a file system without id-mapped mounts, or a kernel older than 5.12.
+    set_attributes(tree.as_fd(), Reach::One, &attr).context(Stage::Rootfs, || failed("set up"))?;
+    Ok(tree)
+}
+
+/// Does something with other ids for files and with all rights over them.
+fn with_file_system_ids<T>(mapped: Mapped<'_>, work: impl FnOnce() -> linux::Result<T>) -> linux::Result<T> {
+    let before = credentials::capabilities()?;
+    credentials::set_file_system_ids(mapped.uid, mapped.gid)?;
+    let raised = credentials::Capabilities { effective: before.permitted, ..before };
+    let done = credentials::set_capabilities(&raised).and_then(|()| work());
+    credentials::set_file_system_ids(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())?;
+    credentials::set_capabilities(&before)?;
+    done
+}
+
 /// A short name for a path that is too long, and the descriptor that keeps it valid.
 fn short_path(path: &Path) -> linux::Result<Option<(String, OwnedFd)>> {
     if path.as_os_str().len() <= MAX_FSCONFIG_VALUE {
@@ -144,16 +227,21 @@ fn short_path(path: &Path) -> linux::Result<Option<(String, OwnedFd)>> {
 
 /// Cuts the new mount namespace off from the host's, as far as the container's root is to be.
 pub(crate) fn isolate_mounts(propagation: Option<RootfsPropagation>) -> Result<()> {
-    let flags = match propagation {
-        Some(RootfsPropagation::Private | RootfsPropagation::Rprivate) => PROPAGATION_PRIVATE,
-        // Mounts of the host stay peers of the container's binds; the root's own parent is made private when it is attached.
-        Some(RootfsPropagation::Shared | RootfsPropagation::Rshared) => return Ok(()),
-        _ => PROPAGATION_SLAVE,
-    };
+    let Some(flags) = isolation(propagation) else { return Ok(()) };
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(Stage::Rootfs, || "cannot open /")?;
     set_attributes(root.as_fd(), Reach::Recursive, &MountAttr { propagation: flags, ..MountAttr::default() })
         .context(Stage::Rootfs, || "cannot change the propagation of /")
+}
+
+/// What becomes of the propagation of the host's mounts in the container's namespace; `None` leaves it.
+pub(crate) fn isolation(propagation: Option<RootfsPropagation>) -> Option<u64> {
+    match propagation {
+        Some(RootfsPropagation::Private | RootfsPropagation::Rprivate) => Some(PROPAGATION_PRIVATE),
+        // Mounts of the host stay peers of the container's binds; the root's own parent is made private when it is attached.
+        Some(RootfsPropagation::Shared | RootfsPropagation::Rshared) => None,
+        _ => Some(PROPAGATION_SLAVE),
+    }
 }
 
 /// The root attached in the container's mount namespace, and one more mount of it where that was made.

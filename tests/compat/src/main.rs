@@ -26,4 +26,5 @@ mod streams;
 mod survival;
 mod system;
 mod user_networks;
+mod userns;
 mod volumes;

@@ -44,6 +44,15 @@ impl Host {
         }
     }
 
+    /// Gives this host a folder of the machine for its own: what is changed there stays with the test.
+    pub fn own(&self, folder: &str) {
+        let place = self.scratch().join(format!("own{}", folder.replace('/', "-")));
+        let parts = ["upper", "work"].map(|part| place.join(part));
+        parts.iter().for_each(|part| std::fs::create_dir_all(part).expect("a new folder"));
+        let options = format!("lowerdir={folder},upperdir={},workdir={}", parts[0].display(), parts[1].display());
+        self.program("mount").args(["-t", "overlay", "overlay", "-o", &options, folder]).ok();
+    }
+
     /// A name that no other test on this machine has at the same time.
     pub fn name(&self) -> &str {
         &self.name

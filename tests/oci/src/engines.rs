@@ -21,11 +21,7 @@ impl World {
             host.program("mount").args(["-t", "tmpfs", "tmpfs", folder]).ok();
         }
         for folder in ["/etc", "/opt", "/var"] {
-            let place = host.scratch().join(format!("over{}", folder.replace('/', "-")));
-            let (upper, work) = (place.join("upper"), place.join("work"));
-            [&upper, &work].into_iter().for_each(|part| std::fs::create_dir_all(part).unwrap());
-            let options = format!("lowerdir={folder},upperdir={},workdir={}", upper.display(), work.display());
-            host.program("mount").args(["-t", "overlay", "overlay", "-o", &options, folder]).ok();
+            host.own(folder);
         }
         let before = Leftovers::look(&host);
         Self { host, before, daemon: None }

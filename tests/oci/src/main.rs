@@ -20,4 +20,5 @@ mod namespaces;
 mod peers;
 mod process;
 mod resources;
+mod rootless;
 mod support;

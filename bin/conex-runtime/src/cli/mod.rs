@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, UsageError};
 use log::{Log, LogFormat};
-use runtime::CgroupManager;
+use runtime::{CgroupAccess, CgroupManager};
 
 const USAGE: &str = "\
 conex-runtime runs containers by the OCI runtime specification
@@ -39,7 +39,7 @@ global options:
   --log-format FORMAT    text (default) or json
   --debug                more of them
   --systemd-cgroup       let systemd make the cgroups
-  --rootless BOOL|auto   ignore what needs a privilege that is not there
+  --rootless BOOL|auto   do without a cgroup where none may be made (auto: for other users than root)
   --version, -v          print the version
   --help, -h             print this
 ";
@@ -53,6 +53,7 @@ pub(super) struct Global {
     root: PathBuf,
     log: Log,
     cgroups: CgroupManager,
+    cgroup_access: CgroupAccess,
 }
 
 /// Why a command ended without success.
@@ -137,7 +138,7 @@ enum Parsed {
 
 fn parse_global(arguments: &mut Arguments) -> Result<Parsed, UsageError> {
     let (mut root, mut log_path, mut format, mut cgroups) = (None, None, LogFormat::Text, CgroupManager::Files);
-    let mut debug = false;
+    let (mut debug, mut cgroup_access) = (false, access_of_user());
     let command = loop {
         match arguments.next()?.as_deref() {
             None => {
@@ -151,7 +152,7 @@ fn parse_global(arguments: &mut Arguments) -> Result<Parsed, UsageError> {
             Some("--systemd-cgroup") => {
                 cgroups = if arguments.switch()? { CgroupManager::Systemd } else { CgroupManager::Files };
             }
-            Some("--rootless") => check_rootless(&arguments.value()?)?,
+            Some("--rootless") => cgroup_access = rootless(&arguments.value()?)?,
             Some("--version" | "-v") => {
                 print(&format!(
                     "conex-runtime version {}\nspec: {}\n",
@@ -169,14 +170,26 @@ fn parse_global(arguments: &mut Arguments) -> Result<Parsed, UsageError> {
         }
     };
     let root = root.unwrap_or_else(default_root);
-    Ok(Parsed::Command(Global { root, log: Log::new(log_path, format, debug), cgroups }, command))
+    Ok(Parsed::Command(Global { root, log: Log::new(log_path, format, debug), cgroups, cgroup_access }, command))
 }
 
-/// What cannot be had without privilege is found out by trying, so the word changes nothing; one that is none is told.
-fn check_rootless(word: &str) -> Result<(), UsageError> {
-    match word {
-        "auto" | "true" | "false" => Ok(()),
-        other => Err(UsageError::new(format!("invalid value {other:?} for --rootless: true, false or auto"))),
+fn rootless(text: &str) -> Result<CgroupAccess, UsageError> {
+    match text {
+        "auto" => Ok(access_of_user()),
+        "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(CgroupAccess::WherePermitted),
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(CgroupAccess::Required),
+        _ => Err(UsageError::new(format!("invalid value {text:?} for --rootless: true, false or auto"))),
+    }
+}
+
+/// Root of the machine may make any cgroup; root of a user namespace, or nobody in particular, only what was given.
+fn access_of_user() -> CgroupAccess {
+    let all_ids = |text: String| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    let in_own_namespace = std::fs::read_to_string("/proc/self/uid_map").map_or(true, all_ids);
+    if rustix::process::geteuid().is_root() && in_own_namespace {
+        CgroupAccess::Required
+    } else {
+        CgroupAccess::WherePermitted
     }
 }
 

@@ -29,6 +29,7 @@ Options:
       --registry-mirror URL    Ask this server before Docker Hub, or with NAME=URL before the registry NAME; may be repeated
       --registry-certs DIR     Certificates as DIR/HOST[:PORT]/*.{crt,cert,key}; may be repeated
                                (default /etc/conex/certs.d and /etc/docker/certs.d)
+      --userns-remap USER      Give containers the subordinate ids of USER[:GROUP] (default: those of dockremap), so that root in them is not root
       --tlscacert FILE         Accept TCP clients with a certificate of this authority
       --tlscert FILE           The certificate to show to TCP clients
       --tlskey FILE            Its key
@@ -105,6 +106,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("insecure-registry") => given.registries.insecure.push(insecure(&text(&mut parser)?)?),
             Arg::Long("registry-mirror") => given.registries.mirrors.push(mirror(&text(&mut parser)?)?),
             Arg::Long("registry-certs") => given.registries.certificates.push(path(&mut parser)?),
+            Arg::Long("userns-remap") => given.userns_remap = Some(text(&mut parser)?),
             Arg::Long("tlscacert") => given.tls.authority = Some(path(&mut parser)?),
             Arg::Long("tlscert") => given.tls.certificate = Some(path(&mut parser)?),
             Arg::Long("tlskey") => given.tls.key = Some(path(&mut parser)?),
@@ -130,6 +132,7 @@ struct Given {
     runtime: Option<PathBuf>,
     runtimes: RuntimeOptions,
     registries: RegistryOptions,
+    userns_remap: Option<String>,
     tls: Tls,
     verify: bool,
     insecure: bool,
@@ -158,6 +161,7 @@ impl Given {
                     None => beside().ok_or(OptionsError::NoRuntime)?,
                 },
                 runtimes: self.runtimes,
+                userns_remap: self.userns_remap,
             },
             addresses,
             group: self.group,

@@ -17,6 +17,15 @@ use crate::networks::{Found, NetworkRecord};
 /// The name of the default bridge.
 const BRIDGE: &str = "bridge";
 
+/// A namespace with everything that a container is to have in it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) namespace: OwnedFd,
+    /// The user namespace that it belongs to, where that is not the engine's own.
+    pub(super) user_namespace: Option<OwnedFd>,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
 /// A network that a container is to sit in.
 #[derive(Debug)]
 struct Wanted<'a> {
@@ -179,7 +188,7 @@ fn leading<'a>(wanted: &[Wanted<'a>]) -> Option<&'a str> {
 }
 
 /// A namespace with everything in it that the container is to have. What was taken is given back on failure.
-pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<(OwnedFd, Vec<Endpoint>), EngineError> {
+pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<Taken, EngineError> {
     let wanted = wanted(inner, record)?;
     if let [only] = wanted.as_slice()
         && only.id == DEFAULT_NETWORK
@@ -197,17 +206,21 @@ pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<(OwnedFd, 
             return Err(error);
         }
     }
-    Ok((sandbox.namespace, place.endpoints))
+    Ok(Taken { namespace: sandbox.namespace, user_namespace: sandbox.user_namespace, endpoints: place.endpoints })
 }
 
 /// The usual case, for which everything is ready.
-fn take_default(inner: &Inner, endpoint: &EndpointSpec) -> Result<(OwnedFd, Vec<Endpoint>), EngineError> {
+fn take_default(inner: &Inner, endpoint: &EndpointSpec) -> Result<Taken, EngineError> {
     let taken = match mac_of(endpoint)? {
         Some(mac) => inner.networks.take_with_mac(mac),
         None => inner.networks.take(Attachment::Bridge),
     };
     let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
-    Ok((sandbox.namespace, sandbox.endpoint.into_iter().collect()))
+    Ok(Taken {
+        namespace: sandbox.namespace,
+        user_namespace: sandbox.user_namespace,
+        endpoints: sandbox.endpoint.into_iter().collect(),
+    })
 }
 
 fn mac_of(endpoint: &EndpointSpec) -> Result<Option<Mac>, EngineError> {

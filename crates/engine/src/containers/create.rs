@@ -19,7 +19,9 @@ use crate::model::{
     CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck,
     IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
 };
+use crate::runtimes::Runtime;
 use crate::store::Durability;
+use crate::userns::{self, IdMappings};
 use crate::volumes::Made;
 
 /// Attempts to find a free name before the answer is an error.
@@ -37,6 +39,7 @@ impl Engine {
         spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
         attachments::settle(self, &mut spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
+        let id_mappings = self.id_mappings(&spec)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
         let mounts = checked_sources(mounts).await?;
         let id = ContainerId::from_random(crate::random_bytes());
@@ -47,6 +50,7 @@ impl Engine {
             image_id: *image.id.digest(),
             layers: image.layers.clone(),
             hostname: self.hostname(&spec, &id)?,
+            id_mappings,
             private_cgroup_namespace: match spec.cgroupns {
                 CgroupnsMode::Default => self.inner.host.cgroup_version == 2 && !spec.privileged,
                 CgroupnsMode::Private => true,
@@ -60,6 +64,18 @@ impl Engine {
         };
         let made = self.make(record).await?;
         Ok(CreatedContainer { id: made, warnings })
+    }
+
+    /// The users of a container's own user namespace, if it gets one.
+    fn id_mappings(&self, spec: &ContainerSpec) -> Result<Option<IdMappings>, EngineError> {
+        let mappings = userns::of_container(self.inner.remap.as_ref(), spec)?;
+        if mappings.is_some() && self.inner.runtimes.find(&spec.runtime)? != Runtime::Own {
+            return Err(EngineError::not_implemented(format!(
+                "user namespaces with the runtime {} are not built: use --userns=host",
+                spec.runtime
+            )));
+        }
+        Ok(mappings)
     }
 
     /// The image of this name; the built-in one is made when somebody first asks for it.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::life::Life;
 use super::plan::PlannedMount;
 use crate::model::{ContainerName, ContainerSpec};
+use crate::userns::IdMappings;
 
 /// Version of both records; a newer one is refused, an older one would be converted here.
 pub(crate) const RECORD_VERSION: u32 = 1;
@@ -27,6 +28,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) command: Vec<String>,
     pub(crate) hostname: String,
     pub(crate) mounts: Vec<PlannedMount>,
+    /// The users of its own user namespace, as decided at create; none in the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id_mappings: Option<IdMappings>,
     /// The cgroup namespace as decided at create: `private` or `host`.
     pub(crate) private_cgroup_namespace: bool,
 }

@@ -18,11 +18,11 @@ use super::record::ContainerRecord;
 use super::relay::Relays;
 use super::resolver;
 use crate::engine::Inner;
-use crate::model::{ContainerSpec, EngineError, LogCompression, LogDelivery, LogDriver, NetworkMode};
+use crate::model::{ContainerSpec, EngineError, IpcMode, LogCompression, LogDelivery, LogDriver, NetworkMode, PidMode};
 use crate::monitors::Launched;
 use crate::runtimes::Runtime;
 use crate::spec::{
-    self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, ResolvedDevice, SpecInput, UserMount,
+    self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, Owners, ResolvedDevice, SpecInput, UserMount,
     UserMountSource,
 };
 
@@ -49,6 +49,7 @@ pub(crate) fn launch(
     joined: JoinedNamespaces,
     attaches: Vec<HeldAttach>,
 ) -> Result<Started, EngineError> {
+    check_users(inner, record, joined)?;
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);
@@ -67,10 +68,51 @@ pub(crate) fn launch(
     }
 }
 
+/// Namespaces belong to the users of one user namespace: a container joins those of another one only with all that is the other's.
+fn check_users(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespaces) -> Result<(), EngineError> {
+    if record.id_mappings.is_none() {
+        return Ok(());
+    }
+    if record.id_mappings != inner.remap {
+        return Err(EngineError::conflict(
+            "the container was created with another --userns-remap than the engine has now: create it again",
+        ));
+    }
+    let spec = &record.spec;
+    let donors = [network_donor(&spec.network), pid_donor(&spec.pid), ipc_donor(&spec.ipc)];
+    for donor in donors.into_iter().flatten() {
+        if inner.index.find(donor)?.record().id_mappings != record.id_mappings {
+            return Err(EngineError::conflict(format!(
+                "cannot join a namespace of container {donor}: it is in another user namespace"
+            )));
+        }
+    }
+    if joined.network.is_none() && (joined.pid.is_some() || joined.ipc.is_some()) {
+        return Err(EngineError::not_implemented(
+            "with user namespaces, who shares the PID or IPC namespace of a container must share its network too: a network of its own is not built",
+        ));
+    }
+    Ok(())
+}
+
+fn network_donor(network: &NetworkMode) -> Option<&str> {
+    if let NetworkMode::Container(donor) = network { Some(donor) } else { None }
+}
+
+fn pid_donor(pid: &PidMode) -> Option<&str> {
+    if let PidMode::Container(donor) = pid { Some(donor) } else { None }
+}
+
+fn ipc_donor(ipc: &IpcMode) -> Option<&str> {
+    if let IpcMode::Container(donor) = ipc { Some(donor) } else { None }
+}
+
 /// A network namespace (none for the host's) and the container's place in it.
 #[derive(Debug)]
 struct TakenNetwork {
     namespace: Option<OwnedFd>,
+    /// The user namespace that it belongs to.
+    user_namespace: Option<OwnedFd>,
     endpoints: Vec<network::Endpoint>,
 }
 
@@ -81,17 +123,22 @@ fn take_network(
 ) -> Result<TakenNetwork, EngineError> {
     match &record.spec.network {
         NetworkMode::Host if !record.spec.network_disabled => {
-            Ok(TakenNetwork { namespace: None, endpoints: Vec::new() })
+            Ok(TakenNetwork { namespace: None, user_namespace: None, endpoints: Vec::new() })
         }
         NetworkMode::Container(_) => {
             let pid = joined.network.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
             let namespace = network::namespace_of(pid)
                 .map_err(|error| EngineError::system("cannot join the other container's network", error))?;
-            Ok(TakenNetwork { namespace: Some(namespace), endpoints: Vec::new() })
+            Ok(TakenNetwork { namespace: Some(namespace), user_namespace: None, endpoints: Vec::new() })
         }
         _ => {
-            let (namespace, endpoints) = attachments::take(inner, record)?;
-            Ok(TakenNetwork { namespace: Some(namespace), endpoints })
+            let taken = attachments::take(inner, record)?;
+            Ok(TakenNetwork {
+                namespace: Some(taken.namespace),
+                // One in the host's user namespace has all rights over those of others.
+                user_namespace: taken.user_namespace.filter(|_| record.id_mappings.is_some()),
+                endpoints: taken.endpoints,
+            })
         }
     }
 }
@@ -129,6 +176,7 @@ fn send(
         devices: &devices,
         block_devices: &block_devices,
         joined,
+        id_mappings: record.id_mappings.as_ref(),
         shared_memory: shared_memory.map(|folder| folder.display().to_string()),
         cgroup_namespace: if record.private_cgroup_namespace {
             CgroupNamespace::Private
@@ -144,6 +192,7 @@ fn send(
     };
     let mut fds: Vec<OwnedFd> = Vec::with_capacity(1 + attaches.len());
     let network_namespace = network.namespace.map(|namespace| push(&mut fds, namespace));
+    let user_namespace = network.user_namespace.map(|namespace| push(&mut fds, namespace));
     let attaches =
         attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
     let launch = Launch {
@@ -158,6 +207,7 @@ fn send(
         container_dir: folder,
         socket: inner.monitor_socket(&record.id),
         network_namespace,
+        user_namespace,
         attaches,
         isolation,
     };
@@ -269,15 +319,15 @@ fn write_files(
     folder: &Path,
     endpoint: Option<&network::Endpoint>,
 ) -> Result<(), EngineError> {
-    write(folder, "hostname", &network::hostname_file(&record.hostname))?;
-    write(folder, "hosts", &hosts_file(inner, record, endpoint)?)
+    write(record, folder, "hostname", &network::hostname_file(&record.hostname))?;
+    write(record, folder, "hosts", &hosts_file(inner, record, endpoint)?)
 }
 
 /// Writes the resolver's configuration, which a running container sees as well.
 pub(super) fn write_resolv_conf(record: &ContainerRecord, folder: &Path, reach: Reach) -> Result<(), EngineError> {
     let host = network::read_host_resolv_conf()
         .map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
-    write(folder, "resolv.conf", &network::resolv_conf(&host, &dns(&record.spec)?, reach))
+    write(record, folder, "resolv.conf", &network::resolv_conf(&host, &dns(&record.spec)?, reach))
 }
 
 /// Which name servers a container is told; `served` is whether it has one of its own.
@@ -289,9 +339,11 @@ fn reach(network: &NetworkMode, served: bool) -> Reach {
     }
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> Result<(), EngineError> {
+/// Writes a file that belongs to the container's root, who may change it.
+fn write(record: &ContainerRecord, folder: &Path, name: &str, text: &str) -> Result<(), EngineError> {
     let path = folder.join(name);
-    std::fs::write(&path, text).map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
+    let written = std::fs::write(&path, text).and_then(|()| crate::userns::give(&path, record.id_mappings.as_ref()));
+    written.map_err(|error| EngineError::system(&format!("cannot write {}", path.display()), error))
 }
 
 /// The host's network has the host's names; others have Docker's list.
@@ -333,13 +385,14 @@ fn user_mount(inner: &Inner, mount: &PlannedMount) -> Result<UserMount, EngineEr
     let source = match &mount.source {
         PlannedSource::Host { path, create, recursion } => {
             require_source(path, *create)?;
-            UserMountSource::Bind { path: path.clone(), recursion: *recursion }
+            UserMountSource::Bind { path: path.clone(), recursion: *recursion, owners: Owners::Host }
         }
         PlannedSource::Volume { name, .. } => {
             let path = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
             UserMountSource::Bind {
                 path: path.display().to_string(),
                 recursion: crate::model::BindRecursion::Recursive,
+                owners: Owners::Container,
             }
         }
         PlannedSource::Tmpfs { options } => UserMountSource::Tmpfs { options: options.clone() },

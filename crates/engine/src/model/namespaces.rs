@@ -77,15 +77,17 @@ pub enum CgroupnsMode {
     Host,
 }
 
-/// `HostConfig.UsernsMode`: only the daemon's own user namespace is known.
+/// `HostConfig.UsernsMode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum UsernsMode {
-    /// As the daemon is configured, which is the host's.
+    /// As the daemon is configured: the host's, or with `--userns-remap` its own.
     #[default]
     Default,
     /// The host's, said so.
     Host,
+    /// Its own, said so; Podman's word.
+    Private,
 }
 
 impl NetworkMode {
@@ -165,11 +167,12 @@ impl CgroupnsMode {
 }
 
 impl UsernsMode {
-    /// Reads `""` or `host`.
+    /// Reads `""`, `host` or `private`.
     pub fn parse(text: &str) -> Result<Self, EngineError> {
         match text {
             "" => Ok(Self::Default),
             "host" => Ok(Self::Host),
+            "private" => Ok(Self::Private),
             _ => Err(EngineError::invalid(format!("invalid USER mode: {text}"))),
         }
     }
@@ -231,7 +234,11 @@ impl fmt::Display for CgroupnsMode {
 
 impl fmt::Display for UsernsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Host) { "host" } else { "" })
+        f.write_str(match self {
+            Self::Default => "",
+            Self::Host => "host",
+            Self::Private => "private",
+        })
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) use resources::{BlockDevices, DeviceNumber, ResolvedDevice, linux_res
 use crate::model::{
     Access, ContainerSpec, EngineError, ExecSpec, IpcMode, NetworkMode, PidMode, Propagation, SecurityMeaning, UtsMode,
 };
+use crate::userns::IdMappings;
 
 /// Runtime-spec version that the result keeps to.
 const OCI_VERSION: &str = "1.2.0";
@@ -51,6 +52,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) block_devices: &'a BlockDevices,
     /// The first processes of containers whose namespaces are joined.
     pub(crate) joined: JoinedNamespaces,
+    /// The users of the container's own user namespace.
+    pub(crate) id_mappings: Option<&'a IdMappings>,
     /// The folder to bind at /dev/shm, for those who share it.
     pub(crate) shared_memory: Option<String>,
     /// Whether the cgroup namespace is private.
@@ -98,11 +101,20 @@ pub(crate) struct UserMount {
     pub(crate) propagation: Option<Propagation>,
 }
 
+/// Whose ids the files of a bind have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// The host's: in a user namespace they belong to nobody.
+    Host,
+    /// The container's, as those of volumes: there they are mapped as the container's own files are.
+    Container,
+}
+
 /// What a user's mount mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UserMountSource {
     /// A path of the host.
-    Bind { path: String, recursion: crate::model::BindRecursion },
+    Bind { path: String, recursion: crate::model::BindRecursion, owners: Owners },
     /// Memory, with mount(8)'s options.
     Tmpfs { options: Vec<String> },
 }
@@ -231,6 +243,8 @@ fn linux(input: &SpecInput<'_>) -> Result<Linux, EngineError> {
         resources: Some(linux_resources(spec, input.devices, input.block_devices, input.host)),
         cgroups_path: cgroup_path(input),
         namespaces: namespaces(input),
+        uid_mappings: input.id_mappings.map(|mappings| mappings.uids.clone()).unwrap_or_default(),
+        gid_mappings: input.id_mappings.map(|mappings| mappings.gids.clone()).unwrap_or_default(),
         devices: input.devices.iter().map(device_node).collect(),
         rootfs_propagation: Some(rootfs_propagation(input.mounts)),
         masked_paths: masked_paths(spec, input.host),
@@ -321,6 +335,10 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
         IpcMode::Container(_) => list.push(join(LinuxNamespaceType::Ipc, input.joined.ipc, "ipc")),
         IpcMode::Private | IpcMode::None | IpcMode::Shareable => list.push(new(LinuxNamespaceType::Ipc)),
     }
+    if input.id_mappings.is_some() {
+        // A new one is given to the monitor with the network that belongs to it.
+        list.push(join(LinuxNamespaceType::User, input.joined.network, "user"));
+    }
     if input.cgroup_namespace == CgroupNamespace::Private {
         list.push(new(LinuxNamespaceType::Cgroup));
     }
@@ -338,7 +356,7 @@ fn mounts(input: &SpecInput<'_>) -> Vec<Mount> {
     let files = input.files.iter().filter(|(_, target)| !replaced(target));
     let files = files.map(|(source, target)| bind(source, target, &["rbind", "rprivate", access]));
     let init = input.init.iter().map(|init| bind(init, INIT_TARGET, &["bind", "ro", "rprivate"]));
-    let wished = input.mounts.iter().map(|mount| user_mount(mount, input.host));
+    let wished = input.mounts.iter().map(|mount| user_mount(mount, input));
     let mut own: Vec<Mount> = files.chain(init).chain(wished).collect();
     own.sort_by_key(|mount| mount.destination.matches('/').count());
     defaults.chain(own).collect()
@@ -369,23 +387,27 @@ fn bind(source: &str, target: &str, options: &[&str]) -> Mount {
     defaults::mount(target, "bind", source, options)
 }
 
-fn user_mount(mount: &UserMount, host: &SpecHost) -> Mount {
+fn user_mount(mount: &UserMount, input: &SpecInput<'_>) -> Mount {
     use crate::model::BindRecursion;
     match &mount.source {
         UserMountSource::Tmpfs { options } => {
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             defaults::mount(&mount.target, "tmpfs", "tmpfs", &options)
         }
-        UserMountSource::Bind { path, recursion } => {
+        UserMountSource::Bind { path, recursion, owners } => {
             let bind_kind = if *recursion == BindRecursion::NonRecursive { "bind" } else { "rbind" };
             let access = match (mount.access, recursion) {
                 (Access::ReadWrite, _) => "rw",
-                (Access::ReadOnly, BindRecursion::Recursive) if host.recursive_read_only => "rro",
+                (Access::ReadOnly, BindRecursion::Recursive) if input.host.recursive_read_only => "rro",
                 (Access::ReadOnly, BindRecursion::ForceReadOnly) => "rro",
                 (Access::ReadOnly, _) => "ro",
             };
             let propagation = mount.propagation.map_or("rprivate", Propagation::as_str);
-            bind(path, &mount.target, &[bind_kind, access, propagation])
+            let mut options = vec![bind_kind, access, propagation];
+            if *owners == Owners::Container && input.id_mappings.is_some() {
+                options.push("idmap");
+            }
+            bind(path, &mount.target, &options)
         }
     }
 }

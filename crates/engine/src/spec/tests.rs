@@ -3,7 +3,9 @@
 use oci::ContainerId;
 use oci::runtime::{LinuxNamespaceType, Spec};
 
-use super::{BlockDevices, CgroupNamespace, JoinedNamespaces, SpecHost, SpecInput, UserMount, UserMountSource, build};
+use super::{
+    BlockDevices, CgroupNamespace, JoinedNamespaces, Owners, SpecHost, SpecInput, UserMount, UserMountSource, build,
+};
 use crate::model::{
     Access, BindRecursion, Capability, ContainerSpec, IpcMode, NetworkMode, PidMode, Propagation, Resources,
     SecurityOption, Ulimit, UtsMode,
@@ -33,6 +35,7 @@ fn spec_of(spec: &ContainerSpec, mounts: &[UserMount]) -> Spec {
         devices: &[],
         block_devices: &BlockDevices::new(),
         joined: JoinedNamespaces { ipc: Some(5), pid: Some(6), network: Some(7) },
+        id_mappings: None,
         shared_memory: Some("/run/shm/x".into()),
         cgroup_namespace: CgroupNamespace::Host,
         host: &host,
@@ -137,7 +140,11 @@ fn namespaces_follow_the_modes() {
 fn user_mounts_replace_defaults() {
     let mount =
         |target: &str, source| UserMount { target: target.into(), source, access: Access::ReadOnly, propagation: None };
-    let bind = |path: &str| UserMountSource::Bind { path: path.into(), recursion: BindRecursion::Recursive };
+    let bind = |path: &str| UserMountSource::Bind {
+        path: path.into(),
+        recursion: BindRecursion::Recursive,
+        owners: Owners::Host,
+    };
     let mounts = [
         mount("/dev/shm", bind("/x")),
         mount("/etc/hosts", bind("/y")),
@@ -194,7 +201,7 @@ fn options_of_security_are_carried_over() {
 fn shared_mounts_need_a_shared_root() {
     let mount = |propagation| UserMount {
         target: "/m".into(),
-        source: UserMountSource::Bind { path: "/m".into(), recursion: BindRecursion::Recursive },
+        source: UserMountSource::Bind { path: "/m".into(), recursion: BindRecursion::Recursive, owners: Owners::Host },
         access: Access::ReadWrite,
         propagation: Some(propagation),
     };

@@ -185,6 +185,7 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         storage: StorageBackend::Automatic,
         network: NetworkOptions::default(),
         runtimes: Default::default(),
+        userns_remap: None,
         runtime: runtime_program(),
         registries: RegistryOptions::default(),
     }

@@ -28,6 +28,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) ends: ProcessEnds,
     /// The network namespace to join, in place of what the configuration says.
     pub(crate) network_namespace: Option<OwnedFd>,
+    /// The user namespace to join.
+    pub(crate) user_namespace: Option<OwnedFd>,
     /// The host's cgroup hierarchies, where they are known already.
     pub(crate) cgroup_host: Option<&'a cgroups::Host>,
 }

@@ -7,7 +7,9 @@ use cgroups::{Cgroup, OomWatch};
 use monitor_protocol as wire;
 use monitor_protocol::{Exec, Failure, FailureKind, Launch, Rootfs, Stats};
 use oci::runtime::{ConsoleSize, LinuxNamespaceType, LinuxResources, Process, Spec};
-use runtime::{CgroupManager, CreateRequest, ExecRequest, Identity, Keyring, Pivot, Running, SeccompFilter, Stdio};
+use runtime::{
+    CgroupAccess, CgroupManager, CreateRequest, ExecRequest, Identity, Keyring, Pivot, Running, SeccompFilter, Stdio,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
@@ -50,12 +52,14 @@ impl Container {
             rootfs: rootfs(&launch.rootfs),
             stdio: stdio(around.ends),
             network_namespace: around.network_namespace,
+            user_namespace: around.user_namespace,
             seccomp: seccomp.clone(),
             identity: identity(&launch.identity),
             cgroup: match launch.cgroup_driver {
                 wire::CgroupDriver::Files => CgroupManager::Files,
                 wire::CgroupDriver::Systemd => CgroupManager::Systemd,
             },
+            cgroup_access: CgroupAccess::Required,
             cgroup_host: around.cgroup_host,
             preserve_fds: 0,
             pivot: Pivot::PivotRoot,

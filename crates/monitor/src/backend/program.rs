@@ -97,6 +97,10 @@ impl Container {
     ) -> Result<Container, Failure> {
         rustix::fs::access(&runtime.path, Access::EXEC_OK)
             .map_err(|errno| not_started(&runtime.path, &errno.into()))?;
+        let mapped = launch.spec.linux.as_ref().is_some_and(|linux| !linux.uid_mappings.is_empty());
+        if mapped && matches!(launch.rootfs, Rootfs::Overlay { .. }) {
+            return Err(failure::invalid("an overlay with mapped ids is mounted for no other runtime"));
+        }
         if launch.seccomp.is_some() {
             return Err(failure::invalid(
                 "another runtime takes seccomp rules in the configuration, not a compiled filter",

@@ -92,6 +92,7 @@ impl Rig {
             container_dir: self.folder.path().to_owned(),
             socket: self.path("monitor.sock"),
             network_namespace: None,
+            user_namespace: None,
             attaches: Vec::new(),
             isolation: Isolation::Native,
         }

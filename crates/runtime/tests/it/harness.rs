@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci::runtime::{Process, Spec};
 use runtime::{
-    CgroupManager, CreateRequest, Error, ExecRequest, Executed, Identity, Keyring, Pivot, Rootfs, Running,
-    SeccompFilter, Stdio,
+    CgroupAccess, CgroupManager, CreateRequest, Error, ExecRequest, Executed, Identity, Keyring, Pivot, Rootfs,
+    Running, SeccompFilter, Stdio,
 };
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
@@ -197,9 +197,11 @@ impl Bundle {
             rootfs: self.rootfs.clone(),
             stdio,
             network_namespace: self.network_namespace.take(),
+            user_namespace: None,
             seccomp: self.seccomp.clone(),
             identity: self.identity.clone(),
             cgroup: self.cgroup,
+            cgroup_access: CgroupAccess::Required,
             cgroup_host: None,
             preserve_fds: self.preserve_fds,
             pivot: self.pivot,
