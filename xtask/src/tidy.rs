@@ -29,6 +29,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["nftables", "snapshots", "runtime", "registry"],
     &["network", "images", "monitor"],
+    &["builder"],
     &["engine", "api-client"],
     &["api-server", "cli"],
     &["conex", "conex-runtime"],

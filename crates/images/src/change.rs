@@ -440,6 +440,11 @@ const LAST_SIGNAL: u32 = 64;
 
 /// Checks a signal's name or number and leaves it as it was written.
 fn parse_signal(text: &str) -> Result<String, ChangeError> {
+    if is_signal(text) { Ok(text.to_owned()) } else { Err(ChangeError::Signal(text.to_owned())) }
+}
+
+/// Whether Linux has a signal of this name or number.
+pub fn is_signal(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let is_real_time = |prefix: &str, sign: &str| {
@@ -448,11 +453,7 @@ fn parse_signal(text: &str) -> Result<String, ChangeError> {
             .is_some_and(|n| matches!(n.parse(), Ok(1u32..=15)))
     };
     let is_number = matches!(text.parse(), Ok(1..=LAST_SIGNAL));
-    if is_number || SIGNALS.contains(&name) || is_real_time("RTMIN", "+") || is_real_time("RTMAX", "-") {
-        Ok(text.to_owned())
-    } else {
-        Err(ChangeError::Signal(text.to_owned()))
-    }
+    is_number || SIGNALS.contains(&name) || is_real_time("RTMIN", "+") || is_real_time("RTMAX", "-")
 }
 
 #[cfg(test)]

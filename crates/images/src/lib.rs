@@ -50,7 +50,7 @@ mod verify;
 pub use blobs::LayerBlob;
 pub use builtin::HELLO;
 pub use catalogue::{Catalogue, Damage, ResolveError};
-pub use change::{Change, ChangeError, Command, HealthcheckChange, HealthcheckOptions};
+pub use change::{Change, ChangeError, Command, HealthcheckChange, HealthcheckOptions, is_signal};
 pub use create::{CreateError, NewImage};
 pub use disk::PulledManifest;
 pub use error::ErrorKind;

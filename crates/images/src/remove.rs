@@ -67,6 +67,11 @@ pub struct ContainerUse {
 pub trait ImageUsers: Send + Sync + Debug {
     /// All containers there are.
     fn containers(&self) -> Vec<ContainerUse>;
+
+    /// Layers that somebody else needs.
+    fn other_layers(&self) -> Vec<DiffId> {
+        Vec::new()
+    }
 }
 
 /// One line of what was removed, in Docker's order.

@@ -377,6 +377,7 @@ impl ImageStore {
         let of_images = state.images.values().flat_map(|(_, config)| config.rootfs.diff_ids.iter().copied());
         let mut needed: HashSet<DiffId> = of_images.collect();
         needed.extend(users.containers().into_iter().flat_map(|user| user.layers));
+        needed.extend(users.other_layers());
         state.doubtful_layers.retain(|layer| !needed.contains(layer));
         while let Some(layer) = state.doubtful_layers.iter().next().copied() {
             let leases = lock(&self.leases);

@@ -1,0 +1,416 @@
+//! COPY and ADD: which files they take, what that means to the cache, and the layer that they make.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use archive::layer::{NodeId, NodeKind};
+use archive::tar::Metadata;
+use dockerfile::ignore::Ignore;
+use dockerfile::{Sources, Wildcard, clean_path};
+use oci::{Digest, Digester};
+
+use crate::context::Context;
+use crate::error::BuildError;
+use crate::output::{Output, Payload, parent};
+use crate::owner::{ModeChange, Owner};
+use crate::root::{Found, Root};
+use crate::time::Clock;
+
+/// Whether the owners of source files are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Root's, or as `--chown` says.
+    Reset,
+    /// As they are, unless `--chown` says something else.
+    Kept,
+}
+
+/// How a source is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// A directory's contents go into the destination.
+    Contents,
+    /// The file itself, under its name.
+    Itself,
+}
+
+/// One source that was found.
+#[derive(Debug)]
+struct Item {
+    /// 0 is the build's context, others are `own`.
+    origin: usize,
+    node: NodeId,
+    /// Its name: the last part of its path, or with `--parents` what is kept of the path.
+    name: String,
+    shape: Shape,
+    owners: Owners,
+}
+
+/// What COPY and ADD ask for, expanded.
+#[derive(Debug)]
+pub(crate) struct CopyRequest<'a> {
+    pub(crate) instruction: &'static str,
+    pub(crate) sources: &'a Sources,
+    pub(crate) exclude: Ignore,
+    pub(crate) keep_parents: bool,
+    /// Archives in the context are unpacked.
+    pub(crate) unpack: bool,
+}
+
+/// The files that a COPY or ADD takes.
+#[derive(Debug)]
+pub(crate) struct FoundSources<'a> {
+    request: CopyRequest<'a>,
+    context: &'a Context,
+    own: Vec<Context>,
+    items: Vec<Item>,
+    /// Patterns may match several files, so the destination is a directory.
+    several: bool,
+}
+
+/// What the files become.
+#[derive(Debug)]
+pub(crate) struct Placement<'a> {
+    /// Absolute and clean, with a slash at its end where a directory was meant.
+    pub(crate) destination: &'a str,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) mode: Option<ModeChange>,
+    pub(crate) clock: Clock,
+}
+
+impl<'a> FoundSources<'a> {
+    /// Looks for the sources in the build's context.
+    pub(crate) fn in_context(request: CopyRequest<'a>, context: &'a Context, dir: &Path) -> Result<Self, BuildError> {
+        let mut found = FoundSources { request, context, own: Vec::new(), items: Vec::new(), several: false };
+        for path in &found.request.sources.paths {
+            let outside = clean_path(path.trim_start_matches('/'));
+            if outside == ".." || outside.starts_with("../") {
+                let instruction = found.request.instruction;
+                return Err(BuildError::OutsideContext { instruction, path: path.clone() });
+            }
+        }
+        for path in &found.request.sources.paths {
+            let items = found.find(0, path, Owners::Reset)?;
+            found.items.extend(items);
+        }
+        found.check_patterns()?;
+        if found.request.unpack {
+            found.unpack(dir)?;
+        }
+        Ok(found)
+    }
+
+    /// Looks for the sources in the files of a stage or image.
+    pub(crate) fn in_root(
+        request: CopyRequest<'a>,
+        root: &Root,
+        context: &'a Context,
+        dir: &Path,
+    ) -> Result<Self, BuildError> {
+        let mut found = FoundSources { request, context, own: Vec::new(), items: Vec::new(), several: false };
+        for path in &found.request.sources.paths {
+            let whole = path.replace("/./", "/");
+            let from = if Wildcard::is_pattern(&whole) {
+                Wildcard::path(whole.trim_start_matches('/'))
+                    .map_err(|_| BuildError::Pattern(whole.clone()))?
+                    .fixed_directory()
+            } else {
+                whole
+            };
+            let Some(files) = export(root, &from, dir)? else {
+                return Err(found.missing(path));
+            };
+            found.own.push(files);
+            let items = found.find(found.own.len(), path, Owners::Kept)?;
+            found.items.extend(items);
+        }
+        found.check_patterns()?;
+        Ok(found)
+    }
+
+    fn missing(&self, path: &str) -> BuildError {
+        BuildError::SourceMissing {
+            instruction: self.request.instruction,
+            path: path.trim_start_matches('/').to_owned(),
+        }
+    }
+
+    fn check_patterns(&mut self) -> Result<(), BuildError> {
+        let (paths, files) = (&self.request.sources.paths, &self.request.sources.files);
+        if self.items.is_empty() && files.is_empty() {
+            return Err(BuildError::NoSources(self.request.instruction));
+        }
+        self.several = paths.len() + files.len() > 1 || self.items.len() > 1;
+        Ok(())
+    }
+
+    fn origin(&self, number: usize) -> &Context {
+        if number == 0 { self.context } else { &self.own[number - 1] }
+    }
+
+    fn find(&self, origin: usize, path: &str, owners: Owners) -> Result<Vec<Item>, BuildError> {
+        let context = self.origin(origin);
+        let (base, pattern) = match path.split_once("/./") {
+            Some((base, pattern)) if self.request.keep_parents => (base, pattern),
+            _ => ("", path),
+        };
+        let relative = |path: &str| clean_path(&format!("/{path}")).trim_start_matches('/').to_owned();
+        let (base, pattern) = (relative(base), relative(pattern));
+        let full = relative(&format!("{base}/{pattern}"));
+        let item = |node: NodeId, full: &str| {
+            let is_directory = matches!(context.node(node).kind, NodeKind::Directory { .. });
+            let kept = full.strip_prefix(&base).unwrap_or(full).trim_start_matches('/');
+            let last = full.rsplit('/').next().unwrap_or(full);
+            let shape = if is_directory && !self.request.keep_parents { Shape::Contents } else { Shape::Itself };
+            let name = if self.request.keep_parents { kept } else { last };
+            Item { origin, node, name: name.to_owned(), shape, owners }
+        };
+        if !Wildcard::is_pattern(&full) {
+            let literal = full.replace('\\', "");
+            let node = context.find(&literal).ok_or_else(|| self.missing(path))?;
+            return Ok(vec![item(node, &literal)]);
+        }
+        let wildcard = if self.request.keep_parents { Wildcard::deep(&full) } else { Wildcard::path(&full) };
+        let wildcard = wildcard.map_err(|_| BuildError::Pattern(path.to_owned()))?;
+        let mut matches = Vec::new();
+        matching(context, NodeId::ROOT, "", &wildcard, &mut matches);
+        let followed = |name: &String| context.find(name).map(|node| item(node, name));
+        Ok(matches.iter().filter_map(followed).collect())
+    }
+
+    /// Takes archives apart; what only looks like one is copied as it is.
+    fn unpack(&mut self, dir: &Path) -> Result<(), BuildError> {
+        for index in 0..self.items.len() {
+            let item = &self.items[index];
+            let Some(contents) = self.origin(item.origin).open(item.node) else { continue };
+            if contents.size == 0 || !is_archive(Box::new(contents)) {
+                continue;
+            }
+            let Some(contents) = self.origin(item.origin).open(item.node) else { continue };
+            self.own.push(Context::read(Box::new(contents), dir)?);
+            let origin = self.own.len();
+            let item = &mut self.items[index];
+            *item = Item {
+                origin,
+                node: NodeId::ROOT,
+                name: std::mem::take(&mut item.name),
+                shape: Shape::Contents,
+                owners: Owners::Kept,
+            };
+        }
+        Ok(())
+    }
+
+    /// What of the files decides about the result: names, kinds, permissions, owners where they are kept, contents. Not times.
+    pub(crate) fn digest(&self, known: &mut HashMap<NodeId, Digest>) -> Result<Digest, BuildError> {
+        let mut digester = Digester::new();
+        for item in &self.items {
+            let mut own = HashMap::new();
+            let known = if item.origin == 0 { &mut *known } else { &mut own };
+            let mut facts =
+                Facts { context: self.origin(item.origin), known, owners: item.owners, into: &mut digester };
+            facts.add(item.node, &item.name).map_err(BuildError::io("cannot read the build context"))?;
+        }
+        for file in &self.request.sources.files {
+            digester.update(format!("{:?}{:?}", file.name, file.content).as_bytes());
+        }
+        Ok(digester.finish())
+    }
+
+    /// Plans the layer.
+    pub(crate) fn place<'b>(&'b self, root: &'b Root, placement: &Placement<'_>) -> Result<Output<'b>, BuildError> {
+        let is_directory = placement.destination.ends_with('/');
+        let whole =
+            root.resolve(placement.destination).map_err(BuildError::io("cannot look into the image's files"))?;
+        let exists = root.look(&whole).map_err(BuildError::io("cannot look into the image's files"))?;
+        let into = is_directory || matches!(exists, Found::Directory(_));
+        if self.several && !into {
+            return Err(BuildError::DestinationNotDirectory(self.request.instruction));
+        }
+        let mut copier = Copier { output: Output::new(root), placement, exclude: &self.request.exclude };
+        for item in &self.items {
+            copier.item(self.origin(item.origin), item, &whole, into)?;
+        }
+        for file in &self.request.sources.files {
+            copier.inline(&file.name, &file.content, &whole, into)?;
+        }
+        Ok(copier.output)
+    }
+}
+
+/// Adds files to a digest.
+struct Facts<'a> {
+    context: &'a Context,
+    known: &'a mut HashMap<NodeId, Digest>,
+    owners: Owners,
+    into: &'a mut Digester,
+}
+
+impl Facts<'_> {
+    fn add(&mut self, id: NodeId, name: &str) -> io::Result<()> {
+        let node = self.context.node(id);
+        let metadata = &node.metadata;
+        let owner = (self.owners == Owners::Kept).then_some((metadata.uid, metadata.gid));
+        let kind = match &node.kind {
+            NodeKind::Directory { .. } => "directory".to_owned(),
+            NodeKind::File { .. } => format!("{:?}", self.context.digest(id, self.known)?),
+            other => format!("{other:?}"),
+        };
+        let facts = format!("{name:?} {:o} {owner:?} {:?} {kind}\n", metadata.mode, metadata.xattrs);
+        self.into.write_all(facts.as_bytes())?;
+        let children: Vec<(String, NodeId)> = self
+            .context
+            .children(id)
+            .map(|(name, child)| (String::from_utf8_lossy(name).into_owned(), child))
+            .collect();
+        children.iter().try_for_each(|(name, child)| self.add(*child, name))?;
+        self.into.write_all(b".\n")
+    }
+}
+
+/// Puts files into an output.
+struct Copier<'a, 'b> {
+    output: Output<'b>,
+    placement: &'a Placement<'a>,
+    exclude: &'a Ignore,
+}
+
+impl<'b> Copier<'_, 'b> {
+    fn made_directory(&self) -> Metadata {
+        let owner = self.placement.owner.unwrap_or_default();
+        let mtime = self.placement.clock.file_time();
+        Metadata { mode: 0o755, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() }
+    }
+
+    fn metadata(&self, source: &Metadata, owners: Owners, is_directory: bool) -> Metadata {
+        let owner = match (self.placement.owner, owners) {
+            (Some(owner), _) => owner,
+            (None, Owners::Reset) => Owner::default(),
+            (None, Owners::Kept) => Owner { uid: source.uid, gid: source.gid },
+        };
+        let mode = self.placement.mode.as_ref().map_or(source.mode, |change| change.apply(source.mode, is_directory));
+        let mtime = self.placement.clock.at_most(source.mtime);
+        Metadata { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: source.xattrs.clone() }
+    }
+
+    fn above(&mut self, path: &str) -> Result<(), BuildError> {
+        let made = self.made_directory();
+        self.output.directory(parent(path).unwrap_or("/"), &|_| made.clone())
+    }
+
+    fn item(&mut self, context: &'b Context, item: &Item, destination: &str, into: bool) -> Result<(), BuildError> {
+        if into {
+            // Named as a directory it is made as one; else it is made like its source.
+            let made = self.made_directory();
+            self.output.directory(destination, &|_| made.clone())?;
+        }
+        match item.shape {
+            Shape::Contents => {
+                self.above(destination)?;
+                self.tree(context, item.node, destination, "", item.owners)
+            }
+            Shape::Itself => {
+                let path = if into || item.name.contains('/') {
+                    join(destination, &item.name)
+                } else {
+                    destination.to_owned()
+                };
+                self.above(&path)?;
+                self.tree(context, item.node, &path, &item.name, item.owners)
+            }
+        }
+    }
+
+    /// `name` is the file's path inside its source, which exclusions are about.
+    fn tree(
+        &mut self,
+        context: &'b Context,
+        id: NodeId,
+        path: &str,
+        name: &str,
+        owners: Owners,
+    ) -> Result<(), BuildError> {
+        let ignored = !name.is_empty() && self.exclude.matches(name);
+        let node = context.node(id);
+        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
+        if ignored && (!is_directory || self.exclude.ignores_all_below(name)) {
+            return Ok(());
+        }
+        let metadata = self.metadata(&node.metadata, owners, is_directory);
+        if !is_directory {
+            // The directory may have been left out until a file in it is not.
+            self.above(path)?;
+            return self.output.file(path, link_metadata(&node.kind, metadata), Payload::Node(context, id));
+        }
+        if !ignored {
+            self.output.directory(path, &|_| metadata.clone())?;
+        }
+        for (child, node) in context.children(id) {
+            let child = String::from_utf8_lossy(child);
+            let below = if name.is_empty() { child.to_string() } else { format!("{name}/{child}") };
+            self.tree(context, node, &join(path, &child), &below, owners)?;
+        }
+        Ok(())
+    }
+
+    fn inline(&mut self, name: &str, text: &'b str, destination: &str, into: bool) -> Result<(), BuildError> {
+        let path = if into { join(destination, name) } else { destination.to_owned() };
+        self.above(&path)?;
+        let source = Metadata { mode: 0o644, mtime: self.placement.clock.file_time(), ..Metadata::default() };
+        let metadata = self.metadata(&source, Owners::Reset, false);
+        self.output.file(&path, metadata, Payload::Inline(text))
+    }
+}
+
+/// Nobody can change a link's permissions.
+fn link_metadata(kind: &NodeKind, metadata: Metadata) -> Metadata {
+    if matches!(kind, NodeKind::Symlink(_)) { Metadata { mode: 0o777, ..metadata } } else { metadata }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    format!("{}/{name}", directory.trim_end_matches('/'))
+}
+
+/// Names below a directory that match, in their order; what is in a matching directory comes with it.
+fn matching(context: &Context, directory: NodeId, above: &str, wildcard: &Wildcard, matches: &mut Vec<String>) {
+    for (name, child) in context.children(directory) {
+        let name = String::from_utf8_lossy(name);
+        let path = if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") };
+        if wildcard.matches(&path) {
+            matches.push(path);
+        } else {
+            matching(context, child, &path, wildcard, matches);
+        }
+    }
+}
+
+/// Whether the first header of a tar is there, behind whatever compression.
+fn is_archive(contents: Box<dyn io::Read + Send>) -> bool {
+    let Ok(tar) = archive::compression::decompress(contents) else { return false };
+    matches!(archive::tar::Reader::new(tar).next_entry(), Ok(Some(_)))
+}
+
+/// One file or directory of a root as a context of its own, under the path by which it was asked for.
+fn export(root: &Root, path: &str, dir: &Path) -> Result<Option<Context>, BuildError> {
+    let wrong = BuildError::io("cannot read the files to copy");
+    let clean = clean_path(&format!("/{path}"));
+    let place = match root.resolve(&clean) {
+        Ok(place) => place,
+        Err(error) => return Err(wrong(error)),
+    };
+    match root.look(&place) {
+        Ok(Found::Nothing) => return Ok(None),
+        Ok(_) => {}
+        Err(error) => return Err(wrong(error)),
+    }
+    let view = root.view().try_clone().map_err(BuildError::io("cannot read the files to copy"))?;
+    let name = clean.trim_start_matches('/').as_bytes().to_vec();
+    let place = place.trim_start_matches('/').as_bytes().to_vec();
+    let tar = archive::pipe::produce("copy-from", move |output| {
+        archive::export::subtree(view.as_fd(), &place, &name, output)
+    });
+    let mut tar = tar.map_err(wrong)?;
+    Ok(Some(Context::of(&mut tar, dir)?))
+}

@@ -1,0 +1,153 @@
+//! A layer as it is planned, then written as a tar: sorted by name, so that the same files give the same bytes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use archive::layer::{NodeId, NodeKind};
+use archive::tar::{EntryKind, Header, Metadata, Writer};
+use oci::DiffId;
+use snapshots::{LayerWriter, Snapshotter};
+
+use crate::context::Context;
+use crate::error::BuildError;
+use crate::root::{Found, Root};
+
+/// A layer that will be written on top of a root.
+pub(crate) struct Output<'a> {
+    root: &'a Root,
+    entries: BTreeMap<String, Planned<'a>>,
+    /// Directories that the root does not have: nothing in them needs to be looked for.
+    fresh: HashSet<String>,
+}
+
+struct Planned<'a> {
+    metadata: Metadata,
+    payload: Payload<'a>,
+}
+
+/// What a planned file is.
+pub(crate) enum Payload<'a> {
+    Directory,
+    /// A file, link or device of a context.
+    Node(&'a Context, NodeId),
+    /// A file written in the Dockerfile.
+    Inline(&'a str),
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(root: &'a Root) -> Self {
+        Output { root, entries: BTreeMap::new(), fresh: HashSet::new() }
+    }
+
+    /// Whether every directory that it has was there before, and nothing else is in it.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.fresh.is_empty() && self.entries.values().all(|planned| matches!(planned.payload, Payload::Directory))
+    }
+
+    /// A directory at an absolute clean path, and those above it. One that is there keeps what it is; a new one is as `new` says.
+    pub(crate) fn directory(&mut self, path: &str, new: &dyn Fn(&str) -> Metadata) -> Result<(), BuildError> {
+        match self.entries.get(path).map(|planned| matches!(planned.payload, Payload::Directory)) {
+            Some(true) => return Ok(()),
+            Some(false) => return Err(BuildError::NotADirectory(path.to_owned())),
+            None => {}
+        }
+        let inside_fresh = match parent(path) {
+            Some(parent) => {
+                self.directory(parent, new)?;
+                self.fresh.contains(parent)
+            }
+            None => false,
+        };
+        let found = if inside_fresh { Found::Nothing } else { self.look(path)? };
+        let metadata = match found {
+            Found::Directory(existing) => existing,
+            Found::Nothing => {
+                self.fresh.insert(path.to_owned());
+                new(path)
+            }
+            Found::Symlink(_) | Found::Other => return Err(BuildError::NotADirectory(path.to_owned())),
+        };
+        self.entries.insert(path.to_owned(), Planned { metadata, payload: Payload::Directory });
+        Ok(())
+    }
+
+    /// Anything but a directory; the directory above must have been planned.
+    pub(crate) fn file(&mut self, path: &str, metadata: Metadata, payload: Payload<'a>) -> Result<(), BuildError> {
+        let planned = self.entries.get(path).map(|planned| matches!(planned.payload, Payload::Directory));
+        let inside_fresh = parent(path).is_some_and(|parent| self.fresh.contains(parent));
+        let is_directory = match planned {
+            Some(is_directory) => is_directory,
+            None => !inside_fresh && matches!(self.look(path)?, Found::Directory(_)),
+        };
+        if is_directory {
+            return Err(BuildError::IsADirectory(path.to_owned()));
+        }
+        self.entries.insert(path.to_owned(), Planned { metadata, payload });
+        Ok(())
+    }
+
+    fn look(&self, path: &str) -> Result<Found, BuildError> {
+        self.root.look(path).map_err(BuildError::io("cannot look into the image's files"))
+    }
+
+    /// Writes the layer into the store.
+    pub(crate) fn write(self, snapshotter: &dyn Snapshotter) -> Result<(DiffId, u64), BuildError> {
+        let mut writer = Writer::new(snapshotter.stage()?);
+        let written = self.write_entries(&mut writer);
+        if let Err(error) = written {
+            // A refusal is known better to the layer's writer.
+            return Err(BuildError::Io { doing: "cannot write a layer", source: error });
+        }
+        let layer = writer.finish().map_err(BuildError::io("cannot write a layer"))?.finish(None)?;
+        Ok((layer.diff_id, layer.tar_bytes))
+    }
+
+    fn write_entries(self, writer: &mut Writer<LayerWriter>) -> io::Result<()> {
+        let mut first_names: HashMap<(*const Context, NodeId), String> = HashMap::new();
+        for (path, planned) in &self.entries {
+            let path = path.trim_start_matches('/');
+            let metadata = &planned.metadata;
+            let mut start = |kind: &EntryKind| writer.start(&Header { path: path.as_bytes(), metadata, kind });
+            match planned.payload {
+                Payload::Directory => start(&EntryKind::Directory)?,
+                Payload::Inline(text) => writer.file(path.as_bytes(), metadata, text.as_bytes())?,
+                Payload::Node(context, node) => {
+                    if context.is_linked(node) {
+                        if let Some(first) = first_names.get(&(std::ptr::from_ref(context), node)) {
+                            start(&EntryKind::HardLink { target: first.as_bytes().to_vec() })?;
+                            continue;
+                        }
+                        first_names.insert((std::ptr::from_ref(context), node), path.to_owned());
+                    }
+                    start(&entry_kind(context, node))?;
+                    if let Some(mut contents) = context.open(node) {
+                        io::copy(&mut contents, writer)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry_kind(context: &Context, node: NodeId) -> EntryKind {
+    match &context.node(node).kind {
+        NodeKind::Directory { .. } => EntryKind::Directory,
+        NodeKind::File { size, .. } => EntryKind::File { size: *size, sparse: None },
+        NodeKind::Symlink(target) => EntryKind::Symlink { target: target.to_vec() },
+        NodeKind::CharDevice(device) => EntryKind::CharDevice(*device),
+        NodeKind::BlockDevice(device) => EntryKind::BlockDevice(*device),
+        NodeKind::Fifo => EntryKind::Fifo,
+        NodeKind::Whiteout => unreachable!("contexts with whiteouts are refused"),
+    }
+}
+
+/// The directory above an absolute clean path; the root has none.
+pub(crate) fn parent(path: &str) -> Option<&str> {
+    let at = path.rfind('/')?;
+    match (at, path.len()) {
+        (0, 1) => None,
+        (0, _) => Some("/"),
+        _ => Some(&path[..at]),
+    }
+}
