@@ -7,6 +7,7 @@ use oci::ContainerId;
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
+use crate::builds::Builds;
 use crate::containers::{Containers, Index, Names};
 use crate::events::Bus;
 use crate::execs::Execs;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) networks: network::Networks,
     pub(crate) registry: Registry,
     pub(crate) names: Names,
+    pub(crate) builds: Builds,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
     /// Held until the engine has shut down: one engine per root.
@@ -77,6 +79,7 @@ impl Engine {
         let (inner, contents) = blocking(move || open(options)).await?;
         let engine = Engine { inner: Arc::new(inner) };
         engine.restore(contents).await?;
+        engine.remove_build_containers().await;
         Ok(engine)
     }
 
@@ -160,6 +163,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let volumes = Volumes::open(&options.root, &contents.volumes);
     let registry = Registry::open(&contents.networks);
     let networks = open_networks(&options, &contents, &registry, remap.as_ref())?;
+    let builds = Builds::open(&options.root, snapshotter.as_ref())?;
     let inner = Inner {
         id: engine_id(&options.root)?,
         opened: jiff::Timestamp::now(),
@@ -179,6 +183,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         networks,
         registry,
         names: Names::default(),
+        builds,
         closing: watch::Sender::new(false),
         options,
         lock: Mutex::new(Some(lock)),

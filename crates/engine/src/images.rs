@@ -315,13 +315,13 @@ fn failed(kind: images::ErrorKind, error: &dyn std::error::Error) -> EngineError
 
 /// A reader on a blocking thread over pieces that arrive asynchronously.
 #[derive(Debug)]
-struct Incoming {
+pub(crate) struct Incoming {
     pieces: InputStream,
     piece: Bytes,
 }
 
 impl Incoming {
-    fn new(pieces: InputStream) -> Self {
+    pub(crate) fn new(pieces: InputStream) -> Self {
         Self { pieces, piece: Bytes::new() }
     }
 }

@@ -12,6 +12,7 @@
 //! What must not be known here: HTTP, Docker's JSON, exit codes. The runtime is not linked either: every container is owned by a
 //! monitor process, which this crate starts and talks to.
 
+mod builds;
 mod containers;
 mod engine;
 mod events;
@@ -35,6 +36,7 @@ mod userns;
 mod verification;
 mod volumes;
 
+pub use builds::BuildStream;
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
 pub use events::EventStream;

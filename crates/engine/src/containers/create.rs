@@ -31,9 +31,18 @@ impl Engine {
     /// Creates a container.
     pub async fn create_container(&self, request: CreateRequest) -> Result<CreatedContainer, EngineError> {
         let image = self.image_for_create(&request.spec.image).await?;
-        check_platform(&image, request.platform.as_deref())?;
+        self.create_from(&image, request).await
+    }
+
+    /// Creates a container from an image, which need not be in the store as long as its layers are.
+    pub(crate) async fn create_from(
+        &self,
+        image: &Image,
+        request: CreateRequest,
+    ) -> Result<CreatedContainer, EngineError> {
+        check_platform(image, request.platform.as_deref())?;
         let mut spec = request.spec;
-        merge_image(&mut spec, &image)?;
+        merge_image(&mut spec, image)?;
         let command = command_of(&spec)?;
         self.resolve_references(&mut spec)?;
         spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
@@ -79,7 +88,7 @@ impl Engine {
     }
 
     /// The image of this name; the built-in one is made when somebody first asks for it.
-    async fn image_for_create(&self, name: &str) -> Result<Arc<Image>, EngineError> {
+    pub(crate) async fn image_for_create(&self, name: &str) -> Result<Arc<Image>, EngineError> {
         let is_builtin = || {
             oci::Reference::parse(name).is_ok_and(|reference| reference.with_default_tag().canonical() == images::HELLO)
         };

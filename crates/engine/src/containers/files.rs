@@ -29,7 +29,7 @@ impl Engine {
             let changes = inner.snapshotter.changes(&upper, &record.layers);
             let changes =
                 changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
-            Ok(without_mountpoints(changes.into_iter().map(change).collect(), &mountpoints(&record)))
+            Ok(own_changes(&record, changes))
         })
         .await
     }
@@ -70,6 +70,11 @@ impl Engine {
         let (inner, record) = (Arc::clone(&self.inner), handle.record());
         blocking(move || stopped_root(&inner, &record)).await
     }
+}
+
+/// What the container itself changed: its mount points are the runtime's doing.
+pub(crate) fn own_changes(record: &super::ContainerRecord, changes: Vec<snapshots::Change>) -> Vec<Change> {
+    without_mountpoints(changes.into_iter().map(change).collect(), &mountpoints(record))
 }
 
 fn stopped_root(inner: &Inner, record: &super::ContainerRecord) -> Result<OwnedFd, EngineError> {

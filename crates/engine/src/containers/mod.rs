@@ -52,7 +52,7 @@ use tokio::sync::{oneshot, watch};
 
 use actor::{Answer, Command, Keep, KilledBy};
 pub(crate) use actor::{limited, monitor_error};
-pub(crate) use files::Pieces;
+pub(crate) use files::{Pieces, own_changes};
 pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
 pub(crate) use record::ContainerRecord;

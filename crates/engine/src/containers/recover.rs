@@ -54,7 +54,7 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             sweep(&inner.containers_dir(), &known);
-            let users = super::users::Users::new(Arc::clone(&inner.index));
+            let users = super::users::Users::new(Arc::clone(&inner.index), Arc::clone(&inner.builds.cache));
             inner
                 .images
                 .set_users(Arc::new(users))

@@ -10,11 +10,12 @@ use super::index::Index;
 #[derive(Debug)]
 pub(crate) struct Users {
     index: Arc<Index>,
+    cache: Arc<builder::Cache>,
 }
 
 impl Users {
-    pub(crate) fn new(index: Arc<Index>) -> Self {
-        Self { index }
+    pub(crate) fn new(index: Arc<Index>, cache: Arc<builder::Cache>) -> Self {
+        Self { index, cache }
     }
 }
 
@@ -30,5 +31,10 @@ impl ImageUsers for Users {
             }
         });
         users.collect()
+    }
+
+    /// Those that builds may use again.
+    fn other_layers(&self) -> Vec<oci::DiffId> {
+        self.cache.layers()
     }
 }

@@ -3,6 +3,7 @@
 //! Text from outside becomes one of these by a `parse` function, with Docker's messages, and nothing behind it checks again.
 
 mod attach;
+mod build;
 mod container;
 mod device;
 mod error;
@@ -23,6 +24,7 @@ mod view;
 mod volume;
 
 pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec};
+pub use build::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest};
 pub use container::{
     ContainerSpec, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck, RemoveOptions, StopOptions,
     TerminalSize, UpdateRequest, WaitCondition, WaitResult,
