@@ -14,6 +14,7 @@
 //! ```
 
 mod body;
+mod build;
 mod client;
 mod connection;
 mod containers;
@@ -29,6 +30,7 @@ mod system;
 mod volumes;
 
 pub use body::Body;
+pub use build::BuildOptions;
 pub use client::{Client, Upload};
 pub use containers::{AttachOptions, ListOptions, LogsOptions, RemoveOptions, StopOptions, Wait, WaitCondition};
 pub use error::{Error, Result};

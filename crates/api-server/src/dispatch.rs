@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
-    archive, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes, websocket,
+    archive, build, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes, websocket,
 };
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
@@ -52,6 +52,9 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::Info => Ok(system::info(engine, request.version)),
         Route::Events => system::events(engine, request),
         Route::DiskUsage => system::disk_usage(engine, &request).await,
+        Route::Build => build::build(engine, request).await,
+        Route::BuildPrune => build::prune(engine, &request).await,
+        Route::BuildCancel => build::cancel(engine, &request),
         Route::ContainerList => containers::list(engine, &request).await,
         Route::ContainerCreate => containers::create(engine, request).await,
         Route::ContainerPrune => containers::prune(engine, &request).await,

@@ -1,6 +1,7 @@
 //! One file for each kind of object. A handler reads its parameters, calls the engine, and writes the answer.
 
 pub(crate) mod archive;
+pub(crate) mod build;
 pub(crate) mod containers;
 pub(crate) mod execs;
 pub(crate) mod images;

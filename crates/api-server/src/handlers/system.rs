@@ -99,7 +99,7 @@ pub(crate) async fn disk_usage(engine: &Engine, request: &Request) -> ApiResult<
         images: wanted.images.then(images),
         containers: wanted.containers.then(containers),
         volumes: wanted.volumes.then(|| usage.volumes.iter().map(volume::usage).collect()),
-        build_cache: wanted.build_cache.then(Vec::new),
+        build_cache: wanted.build_cache.then(|| super::build::cache(engine)),
         builder_size: 0,
     }))
 }

@@ -30,7 +30,6 @@ pub(crate) fn refusal(engine: &Engine, route: &Route) -> ApiError {
                 Ok(_) => missing("checkpoint and restore"),
             }
         }
-        Route::Build | Route::BuildPrune | Route::BuildCancel => missing("building images"),
         Route::Session | Route::Grpc => missing("BuildKit's API"),
         Route::Commit => missing("committing a container to an image"),
         other => missing(&format!("{other:?}")),

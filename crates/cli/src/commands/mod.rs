@@ -1,5 +1,6 @@
 //! Every command: its name, its options, what it does. One file a kind of object.
 
+mod build;
 mod container;
 mod exec;
 mod image;
@@ -59,6 +60,7 @@ const TOP: &[&Entry] = &[
     &container::PS,
     &image::IMAGES,
     &run::ATTACH,
+    &build::BUILD,
     &run::CREATE,
     &system::EVENTS,
     &container::DIFF,
@@ -135,6 +137,7 @@ const GROUPS: &[Group] = &[
         "image",
         "Manage images",
         &[
+            ("build", &[], &build::BUILD),
             ("history", &[], &image::HISTORY),
             ("import", &[], &image::IMPORT),
             ("inspect", &[], &inspect::IMAGE),
