@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
 mod attacks;
+mod build;
 mod cli;
 mod compose;
 mod exec;
