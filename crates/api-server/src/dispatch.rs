@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
-    archive, build, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes, websocket,
+    archive, build, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes,
+    websocket,
 };
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
