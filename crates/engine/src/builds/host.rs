@@ -214,6 +214,7 @@ fn layers_as_image(job: &Job) -> Image {
         layer_sizes: Vec::new(),
         tags: Vec::new(),
         digests: Vec::new(),
+        manifest: None,
         parent: None,
         created: None,
         loaded: jiff::Timestamp::UNIX_EPOCH,
