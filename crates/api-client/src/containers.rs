@@ -3,14 +3,14 @@
 use std::os::fd::BorrowedFd;
 
 use docker_api::container::{
-    Change, CreateRequest, CreateResponse, Inspect, PruneReport, Summary, TopResponse, UpdateRequest, UpdateResponse,
-    WaitResponse,
+    Change, CommitResponse, CreateRequest, CreateResponse, Inspect, PathStat, PruneReport, Summary, TopResponse,
+    UpdateRequest, UpdateResponse, WaitResponse,
 };
 use docker_api::stats::Stats;
 use docker_api::{Filters, QueryBuilder, encode_path_segment, json};
 
 use crate::body::Body;
-use crate::client::{Client, Request};
+use crate::client::{Client, Request, Upload};
 use crate::error::{Error, Result};
 use crate::hijack::Hijacked;
 use crate::lines::Lines;
@@ -51,6 +51,18 @@ pub struct AttachOptions {
     pub stream: bool,
     pub logs: bool,
     pub detach_keys: String,
+}
+
+/// How to make an image of a container.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are the parameters of the endpoint")]
+pub struct CommitOptions {
+    pub repository: String,
+    pub tag: String,
+    pub author: String,
+    pub message: String,
+    pub changes: Vec<String>,
+    pub pause: bool,
 }
 
 /// How to stop.
@@ -148,6 +160,44 @@ impl Client {
     pub fn container_inspect_raw(&self, name: &str, size: bool) -> Result<serde_json::Value> {
         let query = QueryBuilder::new().with_flag("size", size).build();
         self.document(Request::get(at(name, &format!("/json{query}"))))
+    }
+
+    /// Makes an image of it and returns the image's id.
+    pub fn container_commit(&self, name: &str, options: &CommitOptions) -> Result<CommitResponse> {
+        let query = QueryBuilder::new()
+            .with("container", name)
+            .with_some("repo", &options.repository)
+            .with_some("tag", &options.tag)
+            .with_some("author", &options.author)
+            .with_some("comment", &options.message)
+            .with("pause", if options.pause { "1" } else { "0" });
+        let query = options.changes.iter().fold(query, |query, change| query.with("changes", change)).build();
+        self.document(Request::post(format!("/commit{query}")))
+    }
+
+    /// What is at one of its paths.
+    pub fn container_path(&self, name: &str, path: &str) -> Result<PathStat> {
+        let query = QueryBuilder::new().with("path", path).build();
+        let answer = self.send(Request::new("HEAD", at(name, &format!("/archive{query}"))))?;
+        path_stat(answer.head.header("x-docker-container-path-stat"))
+    }
+
+    /// A file or directory of it as a tar.
+    pub fn container_copy_from(&self, name: &str, path: &str) -> Result<(PathStat, Body)> {
+        let query = QueryBuilder::new().with("path", path).build();
+        let answer = self.send(Request::get(at(name, &format!("/archive{query}"))))?;
+        Ok((path_stat(answer.head.header("x-docker-container-path-stat"))?, answer.body))
+    }
+
+    /// Puts the files of a tar into one of its directories; with `copy_owner` they become its user's.
+    pub fn container_copy_into(&self, name: &str, path: &str, copy_owner: bool, tar: Upload) -> Result<()> {
+        let query = QueryBuilder::new()
+            .with("path", path)
+            .with("noOverwriteDirNonDir", "true")
+            .with_flag("copyUIDGID", copy_owner)
+            .build();
+        let request = Request::new("PUT", at(name, &format!("/archive{query}")));
+        self.upload(request.header("Content-Type", "application/x-tar"), tar).map(drop)
     }
 
     /// Starts it.
@@ -279,4 +329,8 @@ impl Client {
 fn stop_query(options: &StopOptions) -> String {
     let timeout = options.timeout.map(|seconds| seconds.to_string()).unwrap_or_default();
     QueryBuilder::new().with_some("signal", &options.signal).with_some("t", &timeout).build()
+}
+
+fn path_stat(header: Option<&str>) -> Result<PathStat> {
+    header.and_then(PathStat::from_header).ok_or(Error::Malformed("the answer does not describe the path"))
 }

@@ -32,7 +32,9 @@ mod volumes;
 pub use body::Body;
 pub use build::BuildOptions;
 pub use client::{Client, Upload};
-pub use containers::{AttachOptions, ListOptions, LogsOptions, RemoveOptions, StopOptions, Wait, WaitCondition};
+pub use containers::{
+    AttachOptions, CommitOptions, ListOptions, LogsOptions, RemoveOptions, StopOptions, Wait, WaitCondition,
+};
 pub use error::{Error, Result};
 pub use hijack::{Hijacked, Socket};
 pub use host::{Host, HostError, TlsOptions};

@@ -58,6 +58,7 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::BuildCancel => build::cancel(engine, &request),
         Route::ContainerList => containers::list(engine, &request).await,
         Route::ContainerCreate => containers::create(engine, request).await,
+        Route::Commit => containers::commit(engine, request).await,
         Route::ContainerPrune => containers::prune(engine, &request).await,
         Route::ContainerInspect(name) => containers::inspect(engine, &name, &request).await,
         Route::ContainerTop(name) => containers::top(engine, &name, &request).await,
@@ -109,7 +110,9 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::VolumeInspect(name) => volumes::inspect(engine, &name),
         Route::VolumeRemove(name) => volumes::remove(engine, &name, &request).await,
         Route::VolumePrune => volumes::prune(engine, &request).await,
-        Route::ArchiveStat(name) | Route::ArchiveGet(name) | Route::ArchivePut(name) => archive::refuse(engine, &name),
+        Route::ArchiveStat(name) => archive::stat(engine, &name, &request).await,
+        Route::ArchiveGet(name) => archive::get(engine, &name, &request).await,
+        Route::ArchivePut(name) => archive::put(engine, &name, request).await,
         Route::PluginList => Ok(unsupported::no_plugins()),
         other => Err(unsupported::refusal(engine, &other)),
     }

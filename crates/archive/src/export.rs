@@ -1,6 +1,6 @@
 //! A directory tree as a tar, read through directory file descriptors: no name is resolved twice, no link followed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::attributes::{read_xattr, read_xattrs};
-use crate::resolve::resolve;
+use crate::place::{directory, follows_last, split};
 use crate::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
 
 /// Deeper trees are refused: each level takes a file descriptor while its contents are written.
@@ -25,19 +25,15 @@ pub fn tree(root: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes one file or directory of a container, which may change it meanwhile, as a tar in which it is called `name`. Symbolic links
-/// in `path` are followed inside `root`, the last component is not followed.
+/// in `path` are followed inside `root`, the last component is not followed unless a slash is behind it.
 pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], output: &mut dyn Write) -> io::Result<()> {
-    let path = path.strip_suffix(b"/").unwrap_or(path);
-    let (parent, last) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[][..], path),
-    };
+    let (parent, last) = split(path);
     let mut export = Export::new(output, Form::Tree);
-    if matches!(last, b"" | b"." | b"..") {
-        let directory = resolve(root, path)?;
+    if follows_last(path) {
+        let directory = directory(root, path)?;
         return export.directory(open(directory.as_fd(), b".", OFlags::DIRECTORY)?, name.to_vec());
     }
-    let parent = resolve(root, parent)?;
+    let parent = directory(root, parent)?;
     if stat(parent.as_fd(), last)?.is_none() {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -47,10 +43,30 @@ pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], output: &mut dyn 
     }
 }
 
+/// Which paths of an upper directory become part of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    Everything,
+    /// These, absolute as in [`changes`](crate::changes::changes); a path whose parent is not among them is left out as well.
+    Only(BTreeSet<Vec<u8>>),
+}
+
+impl Selection {
+    fn takes(&self, path: &[u8]) -> bool {
+        match self {
+            Selection::Everything => true,
+            Selection::Only(paths) => paths.contains([b"/", path].concat().as_slice()),
+        }
+    }
+}
+
 /// Writes an overlay's upper directory as an OCI layer: overlayfs' whiteouts and opaque directories in the form of OCI.
-pub fn layer(upper: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
+pub fn layer(upper: BorrowedFd<'_>, selection: Selection, output: &mut dyn Write) -> io::Result<()> {
     let upper = open(upper, b".", OFlags::DIRECTORY)?;
-    Export::new(output, Form::Layer).directory(upper, Vec::new())
+    let mut export = Export::new(output, Form::Layer);
+    export.selection = selection;
+    export.directory(upper, Vec::new())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +78,7 @@ enum Form {
 struct Export<'a> {
     writer: Writer<&'a mut dyn Write>,
     form: Form,
+    selection: Selection,
     /// The first name of every file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -75,7 +92,7 @@ struct Level {
 
 impl<'a> Export<'a> {
     fn new(output: &'a mut dyn Write, form: Form) -> Self {
-        Export { writer: Writer::new(output), form, links: HashMap::new() }
+        Export { writer: Writer::new(output), form, selection: Selection::Everything, links: HashMap::new() }
     }
 
     /// Writes a directory with everything in it, and the end of the tar.
@@ -88,10 +105,13 @@ impl<'a> Export<'a> {
                 continue;
             };
             let parent_bytes = path.len();
-            if !path.is_empty() {
+            if !path.is_empty() && !path.ends_with(b"/") {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
+            if !self.selection.takes(&path) {
+                continue;
+            }
             if let Some(dir) = self.entry(&level.dir, &name, &path, parent_bytes)? {
                 if levels.len() == DEPTH_MAX {
                     return Err(io::Error::other("the directories are nested too deeply for a tar"));

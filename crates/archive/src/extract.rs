@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::export::{names, open, open_path, stat};
-use crate::resolve::resolve;
+use crate::place;
 use crate::tar::{Device, Entry, EntryKind, Metadata, Reader, SparseMap};
 use crate::unpack::{Privileges, apply_metadata, apply_xattrs, gid, mode, times, uid};
 use crate::{Name, Refusal};
@@ -43,11 +43,33 @@ pub enum Owner {
     },
 }
 
+/// Another name for the one file or directory that a tar contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rename<'a> {
+    /// Its name in the tar; empty for a tar of a root or of `.`, whose entries all go below the new name.
+    pub from: &'a [u8],
+    /// The name it gets.
+    pub to: &'a [u8],
+}
+
+impl Rename<'_> {
+    fn apply(self, path: Vec<u8>) -> Vec<u8> {
+        let rest = match path.strip_prefix(self.from) {
+            Some(rest) if self.from.is_empty() || rest.is_empty() || rest.starts_with(b"/") => rest,
+            _ => return path,
+        };
+        let slash = if rest.is_empty() || rest.starts_with(b"/") { &b""[..] } else { b"/" };
+        [self.to, slash, rest].concat()
+    }
+}
+
 /// How to extract.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// The directory to extract into, as a path inside the root; symbolic links in it are followed inside the root.
     pub directory: &'a [u8],
+    /// Another name for what the tar contains.
+    pub rename: Option<Rename<'a>>,
     /// What happens to files that are there already.
     pub overwrite: Overwrite,
     /// Whose the files become.
@@ -130,6 +152,12 @@ struct Extraction<'a> {
 
 impl Extraction<'_> {
     fn entry(&mut self, mut entry: Entry, contents: &mut dyn Read) -> Result<(), ExtractError> {
+        if let Some(rename) = self.options.rename {
+            entry.path = rename.apply(entry.path);
+            if let EntryKind::HardLink { target } = &mut entry.kind {
+                *target = rename.apply(std::mem::take(target));
+            }
+        }
         // The directory that everything goes into is there already and keeps what it has.
         if entry.path.is_empty() {
             return if entry.kind == EntryKind::Directory { Ok(()) } else { Err(Refusal::RootNotDirectory.into()) };
@@ -137,10 +165,7 @@ impl Extraction<'_> {
         if let Owner::Fixed { uid, gid } = self.options.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }
-        let (parent_path, name) = match entry.path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&entry.path[..slash], &entry.path[slash + 1..]),
-            None => (&[][..], entry.path.as_slice()),
-        };
+        let (parent_path, name) = place::split(&entry.path);
         let failed = |source| ExtractError::Write { name: Name::new(&entry.path), source };
         let parent = self.parent(parent_path).map_err(failed)?;
         let made = self.make(&parent, name, &entry, contents);
@@ -157,28 +182,8 @@ impl Extraction<'_> {
     fn parent(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
         match self.parent.take() {
             Some((known, parent)) if known == path => Ok(parent),
-            _ => self.directory(&[self.options.directory, b"/", path].concat()),
+            _ => place::make_directory(self.root, &[self.options.directory, b"/", path].concat()),
         }
-    }
-
-    fn directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        match resolve(self.root, path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => return result,
-        }
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&[][..], path),
-        };
-        let parent = if parent.is_empty() { resolve(self.root, b".")? } else { self.directory(parent)? };
-        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // A dangling symbolic link ends here: nothing is made through one.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?)
     }
 
     fn make(&self, parent: &OwnedFd, name: &[u8], entry: &Entry, contents: &mut dyn Read) -> Result<(), ExtractError> {
@@ -280,14 +285,11 @@ impl Extraction<'_> {
     fn make_link(&self, parent: &OwnedFd, name: &[u8], target: &[u8], entry: &Entry) -> Result<(), ExtractError> {
         let failed = |source: io::Error| ExtractError::Write { name: Name::new(&entry.path), source };
         let no_target = || Refusal::LinkTarget { name: Name::new(&entry.path), target: Name::new(target) };
-        let (target_parent, target_name) = match target.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&target[..slash], &target[slash + 1..]),
-            None => (&[][..], target),
-        };
+        let (target_parent, target_name) = place::split(target);
         if target_name.is_empty() {
             return Err(no_target().into());
         }
-        let target_parent = resolve(self.root, &[self.options.directory, b"/", target_parent].concat());
+        let target_parent = place::directory(self.root, &[self.options.directory, b"/", target_parent].concat());
         let target_parent = target_parent.map_err(|_| no_target())?;
         let found = stat(target_parent.as_fd(), target_name).map_err(failed)?.ok_or_else(no_target)?;
         if is_directory(found.st_mode) {
@@ -326,7 +328,7 @@ impl Extraction<'_> {
             let failed = |source| ExtractError::Write { name: Name::new(&path), source };
             let full = [self.options.directory, b"/", &path].concat();
             // A later entry of the tar, or the container, may have replaced or removed it.
-            let Ok(dir) = resolve(self.root, &full) else { continue };
+            let Ok(dir) = place::directory(self.root, &full) else { continue };
             rustix::fs::utimensat(&dir, c"", &times(&metadata), AtFlags::EMPTY_PATH)
                 .map_err(|error| failed(error.into()))?;
         }

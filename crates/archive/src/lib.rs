@@ -4,6 +4,7 @@
 //! - [`layer`]: the tree that a layer's tar describes, built in memory; nothing on any disk is touched.
 //! - [`unpack`]: such a tree put into an empty directory of ours.
 //! - [`extract`]: a tar put into a directory that somebody else may be writing to.
+//! - [`place`]: one path inside a root that somebody else may be changing.
 //! - [`export`], [`changes`]: the way back, from directories to tars and to lists of changes.
 //! - [`compression`]: recognised by its first bytes, undone in this process.
 //!
@@ -16,10 +17,10 @@ pub mod export;
 pub mod extract;
 pub mod layer;
 pub mod pipe;
+pub mod place;
 pub mod tar;
 pub mod unpack;
 
 mod refusal;
-mod resolve;
 
 pub use refusal::{Name, Refusal};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use base64::Engine as _;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -370,6 +371,14 @@ pub struct CreateResponse {
     pub warnings: Vec<String>,
 }
 
+/// The answer of `POST /commit`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct CommitResponse {
+    pub id: String,
+}
+
 /// A container in a list.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -686,6 +695,49 @@ pub struct PathStat {
     pub mode: u32,
     pub mtime: String,
     pub link_target: String,
+}
+
+impl PathStat {
+    /// The header's value: JSON in base64.
+    pub fn to_header(&self) -> String {
+        let text = serde_json::to_vec(self).expect("texts and numbers can be written");
+        base64::engine::general_purpose::STANDARD.encode(text)
+    }
+
+    /// Reads the header's value.
+    pub fn from_header(value: &str) -> Option<Self> {
+        let text = base64::engine::general_purpose::STANDARD.decode(value).ok()?;
+        crate::json::from_slice(&text).ok()
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.mode & GO_DIRECTORY != 0
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.mode & GO_SYMLINK != 0
+    }
+}
+
+const GO_DIRECTORY: u32 = 1 << 31;
+const GO_SYMLINK: u32 = 1 << 27;
+
+/// `st_mode` as Go's `os.FileMode` writes it.
+pub fn go_file_mode(mode: u32) -> u32 {
+    const KINDS: &[(u32, u32)] = &[
+        (0o040_000, GO_DIRECTORY),
+        (0o120_000, GO_SYMLINK),
+        (0o060_000, 1 << 26),
+        (0o020_000, 1 << 26 | 1 << 21),
+        (0o010_000, 1 << 25),
+        (0o140_000, 1 << 24),
+    ];
+    const BITS: &[(u32, u32)] = &[(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+    let kind = KINDS.iter().find(|(unix, _)| mode & 0o170_000 == *unix).map_or(0, |(_, go)| *go);
+    let bits: u32 = BITS.iter().filter(|(unix, _)| mode & unix != 0).map(|(_, go)| go).sum();
+    kind | bits | (mode & 0o777)
 }
 
 #[cfg(test)]

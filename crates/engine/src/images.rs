@@ -281,7 +281,7 @@ fn label(filter: &LabelFilter) -> images::LabelFilter {
 }
 
 /// `repository:tag`; the tag is `latest` when empty.
-fn named(repository: &str, tag: &str) -> Result<Reference, EngineError> {
+pub(crate) fn named(repository: &str, tag: &str) -> Result<Reference, EngineError> {
     let invalid = |error: oci::ReferenceError| EngineError::invalid(error.to_string());
     let name = Reference::parse(repository).map_err(invalid)?;
     if tag.is_empty() { Ok(name.with_default_tag()) } else { name.with_tag(tag).map_err(invalid) }
@@ -294,7 +294,8 @@ pub(crate) fn parse_platform(text: Option<&str>) -> Result<Option<oci::image::Pl
     platform.map_err(|error| EngineError::invalid(error.to_string()))
 }
 
-fn changes(lines: &[String]) -> Result<Vec<Change>, EngineError> {
+/// Instructions of `--change`.
+pub(crate) fn changes(lines: &[String]) -> Result<Vec<Change>, EngineError> {
     let mut changes = Vec::new();
     for line in lines {
         changes.extend(Change::parse_all(line).map_err(|error| EngineError::invalid(error.to_string()))?);
@@ -303,7 +304,7 @@ fn changes(lines: &[String]) -> Result<Vec<Change>, EngineError> {
 }
 
 /// An error of the image store as one of ours: its words are Docker's already, its causes are added.
-fn failed(kind: images::ErrorKind, error: &dyn std::error::Error) -> EngineError {
+pub(crate) fn failed(kind: images::ErrorKind, error: &dyn std::error::Error) -> EngineError {
     let kind = match kind {
         images::ErrorKind::NotFound => ErrorKind::NotFound,
         images::ErrorKind::InvalidParameter => ErrorKind::InvalidParameter,

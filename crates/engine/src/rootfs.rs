@@ -42,7 +42,7 @@ fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
 }
 
 /// One option per layer from Linux 6.5 on, which has no limit on the total; one joined text before.
-fn add_layers(context: &OwnedFd, layers: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn add_layers(context: &OwnedFd, layers: &[PathBuf]) -> io::Result<()> {
     for (index, layer) in layers.iter().enumerate() {
         match fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()) {
             Ok(()) => {}

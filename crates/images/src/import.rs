@@ -1,6 +1,6 @@
 //! `docker import`: an image of one layer, from a tar of a root file system.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,9 +13,6 @@ use crate::layer::LayerError;
 use crate::load::platform;
 use crate::store::TagError;
 use crate::{ErrorKind, Image, ImageStore, NewImage};
-
-/// The size of the pieces that go from decompression to the layer.
-pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 /// How to import.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,20 +78,6 @@ impl ImageStore {
         let config = config.map_err(CreateError::Config)?;
         Ok(self.create(NewImage { config, references: request.reference.into_iter().collect(), parent: None })?)
     }
-}
-
-/// Reads until the buffer is full or the stream ends.
-pub(crate) fn read_full(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match reader.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 fn image_config(config: ContainerConfig, platform: &Platform, layer: DiffId, comment: String) -> ImageConfig {

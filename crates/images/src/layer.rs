@@ -1,11 +1,15 @@
 //! One layer on its way into the store: decompressed, hashed, indexed and written in one pass.
 
 use std::io::{self, Read, Write as _};
+use std::path::Path;
 
 use oci::DiffId;
+use snapshots::Selection;
 
-use crate::import::{PIECE_BYTES, read_full};
 use crate::{ErrorKind, ImageStore};
+
+/// The size of the pieces that go from a stream to the layer.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 /// Why a layer is not stored.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,12 @@ impl ImageStore {
         }
     }
 
+    /// Stores what is selected of an overlay's upper directory as a layer. Hold a [`Lease`](crate::Lease) until an image has it.
+    pub fn add_changes(&self, upper: &Path, selection: Selection) -> Result<DiffId, LayerError> {
+        let tar = self.snapshotter.diff(upper, selection)?;
+        self.add_layer(tar, None)
+    }
+
     /// Whether the layer is here.
     pub fn has_layer(&self, layer: &DiffId) -> bool {
         self.snapshotter.has(layer)
@@ -55,4 +65,18 @@ impl ImageStore {
     pub fn open_layer(&self, layer: &DiffId) -> Result<(Box<dyn Read + Send>, u64), snapshots::Error> {
         Ok((self.snapshotter.open_tar(layer)?, self.snapshotter.size(layer)?))
     }
+}
+
+/// Reads until the buffer is full or the stream ends.
+pub(crate) fn read_full(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match reader.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }

@@ -212,7 +212,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write, limit_bytes: u64) -> Result<u64
     let mut buffer = vec![0; COPY_BYTES];
     let mut total = 0;
     loop {
-        let length = crate::import::read_full(from, &mut buffer).map_err(SaveError::Write)?;
+        let length = crate::layer::read_full(from, &mut buffer).map_err(SaveError::Write)?;
         if length == 0 {
             return Ok(total);
         }

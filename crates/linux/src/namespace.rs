@@ -15,6 +15,8 @@ pub const UTS: u64 = libc::CLONE_NEWUTS as u64;
 pub const IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// A new user namespace.
 pub const USER: u64 = libc::CLONE_NEWUSER as u64;
+/// A root and working directory of the thread's own, which a thread needs before it joins a mount namespace.
+pub const FILE_SYSTEM: u64 = libc::CLONE_FS as u64;
 /// A new pid namespace.
 pub const PID: u64 = libc::CLONE_NEWPID as u64;
 /// A new network namespace.

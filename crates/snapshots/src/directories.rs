@@ -29,7 +29,8 @@ use crate::corrupt::Corrupt;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::skeleton::{self, Skeleton};
 use crate::{
-    Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Snapshotter, Upper, index, upper,
+    Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Selection, Snapshotter, Upper, index,
+    upper,
 };
 
 const DIR_MODE: u32 = 0o700;
@@ -229,8 +230,8 @@ impl Snapshotter for Directories {
         upper::create(container_dir, &topmost[0])
     }
 
-    fn diff(&self, upper: &Path) -> Result<Box<dyn Read + Send>, Error> {
-        upper::diff(upper)
+    fn diff(&self, upper: &Path, selection: Selection) -> Result<Box<dyn Read + Send>, Error> {
+        upper::diff(upper, selection)
     }
 
     fn changes(&self, upper: &Path, layers: &[DiffId]) -> Result<Vec<Change>, Error> {

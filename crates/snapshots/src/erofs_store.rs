@@ -26,7 +26,8 @@ use oci::{DiffId, Digest};
 use crate::corrupt::Corrupt;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::{
-    Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Snapshotter, Upper, index, mount, upper,
+    Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Selection, Snapshotter, Upper, index,
+    mount, upper,
 };
 
 /// Directories hold set-user-ID files of strangers: nobody but root may pass (CVE-2021-41091).
@@ -288,8 +289,8 @@ impl Snapshotter for ErofsStore {
         upper::create(container_dir, &topmost[0])
     }
 
-    fn diff(&self, upper: &Path) -> Result<Box<dyn Read + Send>, Error> {
-        upper::diff(upper)
+    fn diff(&self, upper: &Path, selection: Selection) -> Result<Box<dyn Read + Send>, Error> {
+        upper::diff(upper, selection)
     }
 
     fn changes(&self, upper: &Path, layers: &[DiffId]) -> Result<Vec<Change>, Error> {

@@ -38,6 +38,7 @@ mod skeleton;
 mod upper;
 
 pub use archive::changes::{Change, ChangeKind};
+pub use archive::export::Selection;
 pub use error::{Error, OpenError};
 pub use layer_writer::{Layer, LayerWriter};
 pub use open::open;
@@ -148,8 +149,8 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
     /// directory of the topmost layer of `layers` (bottom first).
     fn create_upper(&self, container_dir: &Path, layers: &[DiffId]) -> Result<Upper, Error>;
 
-    /// The upper directory as a layer's tar, with OCI whiteouts. The thread that writes it ends with the stream.
-    fn diff(&self, upper: &Path) -> Result<Box<dyn Read + Send>, Error>;
+    /// What is selected of the upper directory as a layer's tar, with OCI whiteouts. The thread that writes it ends with the stream.
+    fn diff(&self, upper: &Path, selection: Selection) -> Result<Box<dyn Read + Send>, Error>;
 
     /// What the upper directory changes in the image of `layers` (bottom first), sorted by path.
     fn changes(&self, upper: &Path, layers: &[DiffId]) -> Result<Vec<Change>, Error>;

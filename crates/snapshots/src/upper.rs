@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use archive::changes::Change;
+use archive::export::Selection;
 use oci::DiffId;
 
 use crate::{Error, Upper};
@@ -53,9 +54,10 @@ pub(crate) fn create(container_dir: &Path, topmost: &Path) -> Result<Upper, Erro
 }
 
 /// The upper directory as a layer's tar.
-pub(crate) fn diff(upper: &Path) -> Result<Box<dyn Read + Send>, Error> {
+pub(crate) fn diff(upper: &Path, selection: Selection) -> Result<Box<dyn Read + Send>, Error> {
     let dir = File::open(upper).map_err(Error::io("open", upper))?;
-    let tar = archive::pipe::produce("layer-diff", move |output| archive::export::layer(dir.as_fd(), output));
+    let tar =
+        archive::pipe::produce("layer-diff", move |output| archive::export::layer(dir.as_fd(), selection, output));
     Ok(Box::new(tar.map_err(Error::io("start a thread for", upper))?))
 }
 

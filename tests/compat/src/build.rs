@@ -246,7 +246,7 @@ fn what_is_wrong_is_said() {
         ("FROM busybox\nRUN --security=insecure true\n", "RUN --security=insecure is not supported yet"),
         ("FROM busybox\nRUN --mount=type=secret,id=key,required=true true\n", "secret key: not found"),
         ("FROM busybox\nRUN --network=host true\n", "RUN --network=host needs a build with the host's network"),
-        ("FROM none:such\n", "No such image: none:such"),
+        ("FROM 127.0.0.1:1/none:such\n", "127.0.0.1:1"),
         ("FROM busybox\nUSER ${X:?is missing}\n", "X: is missing"),
         ("FROM busybox\nCOPY --from=later x y\nFROM busybox AS later\n", "needs to be defined before current stage"),
     ];

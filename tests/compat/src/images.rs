@@ -2,6 +2,8 @@
 
 use harness::Engine;
 
+use crate::system::events;
+
 #[test]
 fn save_and_load() {
     let engine = Engine::with_busybox();
@@ -114,5 +116,48 @@ fn damage_is_found_repaired_and_healed_by_what_comes_again() {
     engine.docker(["load"]).input(saved).ok();
     verify(&["-q"]).expect_code(0);
     assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "well"]).ok(), "well");
+    engine.finish();
+}
+
+#[test]
+fn commit_makes_an_image_of_what_changed() {
+    let engine = Engine::with_busybox();
+    let docker = |arguments: &[&str]| engine.docker(arguments).run().expect_code(0).text();
+    let script = "echo new > /etc/new; rm /etc/hostname /etc/group; rm -r /home; mkdir /home; chmod 700 /root; mkfifo /ready; cat /ready";
+    docker(&["run", "-d", "--name", "one", "-e", "A=b", "-v", "/data/vol", "busybox", "sh", "-c", script]);
+    // Opening a FIFO for writing waits for its reader, who comes when everything before is done.
+    docker(&["exec", "one", "sh", "-c", "until [ -p /ready ]; do :; done"]);
+    let commit = ["commit", "-a", "me <me@x>", "-m", "why", "-c", "CMD [\"cat\", \"/etc/new\"]", "one", "made:1"];
+    let id = docker(&commit);
+    assert_eq!(docker(&["inspect", "-f", "{{.State.Status}}", "one"]), "running");
+    assert_eq!(
+        docker(&["image", "inspect", "-f", "{{.Id}} {{.Author}} {{.Comment}}", "made:1"]),
+        format!("{id} me <me@x> why")
+    );
+    assert_eq!(docker(&["run", "--rm", "made:1"]), "new");
+    let look =
+        "stat -c %a /root; ls /home; test -e /etc/hostname.x; test -e /etc/group || echo gone; echo $A; ls -d /data";
+    let seen = engine.docker(["run", "--rm", "--entrypoint", "sh", "made:1", "-c", look]).run();
+    assert_eq!(seen.text(), "700\ngone\nb\n/data");
+    // Nothing that the runtime made to mount on is in the layer.
+    let layer = docker(&["history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Comment}}", "made:1"]);
+    assert_eq!(layer.lines().next(), Some(format!("sh -c {script}|why").as_str()));
+    let base = docker(&["create", "--name", "two", "busybox"]);
+    let same = docker(&["commit", &base]);
+    let layers = |image: &str| docker(&["image", "inspect", "-f", "{{len .RootFS.Layers}}", image]);
+    assert_eq!((layers(&same), layers("made:1")), ("1".to_owned(), "2".to_owned()));
+    let again = docker(&["run", "--name", "three", "made:1"]);
+    assert_eq!(again, "new");
+    assert_eq!(docker(&["diff", "three"]), "");
+    assert!(docker(&["commit", "--pause=false", "three"]).starts_with("sha256:"));
+    let unknown = engine.docker(["commit", "nobody"]).fails(1);
+    assert!(unknown.contains("No such container: nobody"), "{unknown}");
+    let wrong = engine.docker(["commit", "-c", "RUN x", "one"]).fails(1);
+    assert!(wrong.contains("RUN is not a valid change command"), "{wrong}");
+    let format = "{{.Actor.Attributes.imageRef}} {{.Actor.Attributes.comment}}";
+    let events = events(&engine, &["--filter", "event=commit", "--format", format]);
+    assert!(events.starts_with("made:1 why\n"), "{events}");
+    let ours = engine.conex(["commit", "-m", "ours", "one", "made:2"]).ok();
+    assert_eq!(docker(&["image", "inspect", "-f", "{{.Id}}", "made:2"]), ours);
     engine.finish();
 }

@@ -9,6 +9,7 @@ mod attacks;
 mod build;
 mod cli;
 mod compose;
+mod copy;
 mod exec;
 mod fake_server;
 mod hostile_registries;

@@ -20,7 +20,7 @@ fn version_info_and_disk_use() {
 fn what_is_not_there_yet_says_so() {
     let engine = Engine::with_busybox();
     let cases: &[&[&str]] =
-        &[&["pull", "nosuchimage"], &["commit", "x"], &["swarm", "ca"], &["network", "create", "x"]];
+        &[&["pull", "nosuchimage"], &["commit", "x"], &["swarm", "ca"], &["network", "create", "-d", "macvlan", "x"]];
     for arguments in cases {
         let output = engine.docker(*arguments).run();
         assert_ne!(output.code, 0, "{output:?}");
@@ -37,4 +37,11 @@ fn one_root_has_one_daemon() {
     assert_ne!(second.code, 0);
     assert!(second.error_text().contains("root"), "{}", second.error_text());
     engine.finish();
+}
+
+/// What has happened so far, oldest first.
+pub(crate) fn events(engine: &Engine, arguments: &[&str]) -> String {
+    // Clients send whole seconds: the last events lie before the next one.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    engine.docker(["events", "--since", "0", "--until", &(now + 1).to_string()]).args(arguments).ok()
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use docker_api::container::{Change, CreateResponse, PruneReport, Summary, TopResponse, UpdateResponse};
+use docker_api::container::{
+    Change, CommitResponse, Config, CreateResponse, PruneReport, Summary, TopResponse, UpdateResponse,
+};
 use engine::Engine;
 use engine::model::{
-    ChangeKind, ContainerName, ContainerQuery, ContainerView, EngineError, ErrorKind, RemoveOptions, Signal,
-    StopOptions,
+    ChangeKind, CommitPause, CommitRequest, ContainerName, ContainerQuery, ContainerView, EngineError, ErrorKind,
+    RemoveOptions, Signal, StopOptions,
 };
 use http::StatusCode;
 use jiff::Timestamp;
@@ -72,6 +74,25 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
     let created = engine.create_container(wanted).await.map_err(refuse_create)?;
     let warnings = created.warnings.into_iter().chain(more_warnings).collect();
     Ok(reply::created(&CreateResponse { id: created.id.to_string(), warnings }))
+}
+
+pub(crate) async fn commit(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let (query, version) = (&request.query, request.version);
+    let text = |key: &str| query.get(key).to_owned();
+    let commit = CommitRequest {
+        container: text("container"),
+        repository: text("repo"),
+        tag: text("tag"),
+        author: text("author"),
+        comment: text("comment"),
+        changes: query.all("changes").map(str::to_owned).collect(),
+        pause: if query.flag_or("pause", true) { CommitPause::Frozen } else { CommitPause::Running },
+        config: None,
+    };
+    let config: Option<Config> = request.document().await?;
+    let config = config.map(|config| create::from_config(config, version)).transpose()?;
+    let id = engine.commit_container(CommitRequest { config, ..commit }).await?;
+    Ok(reply::created(&CommitResponse { id: id.to_string() }))
 }
 
 /// Clients take every 404 here for a missing image and begin to pull it, so only that is one.

@@ -31,7 +31,6 @@ pub(crate) fn refusal(engine: &Engine, route: &Route) -> ApiError {
             }
         }
         Route::Session | Route::Grpc => missing("BuildKit's API"),
-        Route::Commit => missing("committing a container to an image"),
         other => missing(&format!("{other:?}")),
     }
 }

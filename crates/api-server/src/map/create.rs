@@ -103,8 +103,14 @@ fn container_spec(
     endpoints: BTreeMap<String, EndpointSpec>,
     version: ApiVersion,
 ) -> ApiResult<ContainerSpec> {
+    let from_config = ContainerSpec { network, endpoints, ..from_config(config, version)? };
+    with_host_config(from_config, host, version)
+}
+
+/// What `Config` alone says of a container; the body of a commit is nothing else.
+pub(crate) fn from_config(config: Config, version: ApiVersion) -> ApiResult<ContainerSpec> {
     check_environment(config.env.as_deref().unwrap_or_default())?;
-    let from_config = ContainerSpec {
+    Ok(ContainerSpec {
         hostname: Some(config.hostname).filter(|name| !name.is_empty()),
         exposed_ports: exposed_ports(&config.exposed_ports)?,
         healthcheck: config.healthcheck.map(|check| healthcheck(check, version)).transpose()?,
@@ -128,11 +134,8 @@ fn container_spec(
         labels: config.labels.unwrap_or_default(),
         stop_timeout_seconds: config.stop_timeout,
         shell: words(config.shell),
-        network,
-        endpoints,
         ..ContainerSpec::default()
-    };
-    with_host_config(from_config, host, version)
+    })
 }
 
 fn with_host_config(spec: ContainerSpec, host: HostConfig, version: ApiVersion) -> ApiResult<ContainerSpec> {

@@ -123,6 +123,7 @@ fn padding(size: u64) -> usize {
 fn written_name(header: &Header<'_>) -> Vec<u8> {
     match header.kind {
         EntryKind::Directory if header.path.is_empty() => b"./".to_vec(),
+        EntryKind::Directory if header.path.ends_with(b"/") => header.path.to_vec(),
         EntryKind::Directory => [header.path, b"/"].concat(),
         _ => header.path.to_vec(),
     }

@@ -1,14 +1,15 @@
 //! Containers: listing them and changing their state.
 
-use api_client::{ListOptions, RemoveOptions, StopOptions, WaitCondition};
+use api_client::{CommitOptions, ListOptions, RemoveOptions, StopOptions, WaitCondition};
 use clap::ArgMatches;
 use docker_api::Filters;
 use docker_api::container::{Port, Summary, UpdateRequest};
 
+use super::image::split_tag;
 use super::{After, Entry, complain, confirmed, each, exactly, operands, print};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
-use crate::flags::Takes::{Many, One, Switch};
+use crate::flags::Takes::{Many, One, Switch, SwitchOn};
 use crate::flags::{Flag, flag, many, on, one, short};
 use crate::output::list::{Listing, Row};
 use crate::output::units;
@@ -405,6 +406,37 @@ pub(super) const UPDATE: Entry = Entry {
             answer.warnings.unwrap_or_default().iter().for_each(|warning| complain(warning));
             Ok(name.to_owned())
         })
+    },
+};
+
+const COMMIT_FLAGS: &[Flag] = &[
+    short('a', "author", One, "Who made the image"),
+    short('c', "change", Many, "Apply a Dockerfile instruction to the image"),
+    short('m', "message", One, "A message for the image's history"),
+    short('p', "pause", SwitchOn, "Freeze the container meanwhile"),
+    flag("no-pause", Switch, "Let the container go on meanwhile"),
+];
+
+pub(super) const COMMIT: Entry = Entry {
+    name: "commit",
+    about: "Make an image of a container's changes",
+    operands: "CONTAINER [REPOSITORY[:TAG]]",
+    after: After::Options,
+    flags: &[COMMIT_FLAGS],
+    run: |context, matches| {
+        let words = operands(matches, 1)?;
+        let (repository, tag) = split_tag(words.get(1).map_or("", String::as_str));
+        let options = CommitOptions {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+            author: one(matches, "author").unwrap_or_default().to_owned(),
+            message: one(matches, "message").unwrap_or_default().to_owned(),
+            changes: many(matches, "change"),
+            pause: on(matches, "pause") && !on(matches, "no-pause"),
+        };
+        let answer = context.client()?.container_commit(&words[0], &options)?;
+        print(&format!("{}\n", answer.id))?;
+        Ok(0)
     },
 };
 

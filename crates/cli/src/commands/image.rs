@@ -171,7 +171,7 @@ pub(super) const TAG: Entry = Entry {
 };
 
 /// The repository, and the tag if there is one.
-fn split_tag(name: &str) -> (&str, &str) {
+pub(super) fn split_tag(name: &str) -> (&str, &str) {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, tag),
         _ => (name, ""),

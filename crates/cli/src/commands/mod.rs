@@ -2,6 +2,7 @@
 
 mod build;
 mod container;
+mod copy;
 mod exec;
 mod image;
 mod inspect;
@@ -61,6 +62,8 @@ const TOP: &[&Entry] = &[
     &image::IMAGES,
     &run::ATTACH,
     &build::BUILD,
+    &container::COMMIT,
+    &copy::CP,
     &run::CREATE,
     &system::EVENTS,
     &container::DIFF,
@@ -109,6 +112,8 @@ const GROUPS: &[Group] = &[
         "Manage containers",
         &[
             ("attach", &[], &run::ATTACH),
+            ("commit", &[], &container::COMMIT),
+            ("cp", &[], &copy::CP),
             ("create", &[], &run::CREATE),
             ("diff", &[], &container::DIFF),
             ("exec", &[], &exec::EXEC),

@@ -1,6 +1,6 @@
 //! A build's commands as containers: with all their defences, without a log, and gone when they have ended.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use archive::tar::{Header, Reader, Writer};
 use builder::{Event, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Sharing};
 use bytes::Bytes;
 use images::{Image, ImageId};
 use oci::DiffId;
 use oci::image::ImageConfig;
+use snapshots::Selection;
 use tokio::sync::mpsc;
 
 use super::BUILD_LABEL;
 use crate::engine::Engine;
 use crate::model::{
     Access, AttachRequest, AttachTarget, Bind, BindSource, BuildEvent, ContainerSpec, CopyUp, CreateRequest,
-    EngineError, LogConfig, LogDriver, NetworkMode, RemoveOptions, WaitCondition,
+    EngineError, ErrorKind, LogConfig, LogDriver, NetworkMode, PullRequest, RemoveOptions, WaitCondition,
 };
 
 /// How often a silent command's client is looked for.
@@ -47,7 +47,13 @@ impl std::fmt::Debug for BuildHost {
 
 impl Host for BuildHost {
     fn image(&self, name: &str) -> Result<Arc<Image>, HostError> {
-        self.runtime.block_on(self.engine.image_for_create(name)).map_err(told)
+        match self.runtime.block_on(self.engine.image_for_create(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.runtime.block_on(self.pull(name)).map_err(told)?;
+                self.engine.resolve_image(name).map_err(told)
+            }
+            result => result.map_err(told),
+        }
     }
 
     fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, HostError> {
@@ -61,7 +67,7 @@ impl Host for BuildHost {
         let created = self.runtime.block_on(self.engine.create_from(&layers_as_image(job), create_request(spec)));
         let id = created.map_err(told)?.id;
         events(Event::Running(id.short().to_owned()));
-        let outcome = self.run_container(id.as_str(), job, events);
+        let outcome = self.run_container(id.as_str(), events);
         let options = RemoveOptions { volumes: true, force: true, link: false };
         let removed = self.runtime.block_on(self.engine.remove_container(id.as_str(), options));
         let outcome = outcome?;
@@ -76,6 +82,19 @@ impl Host for BuildHost {
 }
 
 impl BuildHost {
+    /// Fetches a base image that is not here, as `docker pull` without credentials would.
+    async fn pull(&self, name: &str) -> Result<(), EngineError> {
+        let reference = oci::Reference::parse(name).map_err(|error| EngineError::invalid(error.to_string()))?;
+        // A name alone would mean all its tags.
+        let image = reference.with_default_tag().canonical();
+        let request = PullRequest { image, ..PullRequest::default() };
+        let mut messages = self.engine.pull_image(request)?;
+        while let Some(message) = messages.recv().await {
+            message?;
+        }
+        Ok(())
+    }
+
     fn spec(&self, job: &Job, caches: &Caches) -> Result<ContainerSpec, HostError> {
         let network = match job.network {
             JobNetwork::Default => self.template.network.clone(),
@@ -109,7 +128,7 @@ impl BuildHost {
         })
     }
 
-    fn run_container(&self, id: &str, job: &Job, events: &mut dyn FnMut(Event)) -> Result<Outcome, HostError> {
+    fn run_container(&self, id: &str, events: &mut dyn FnMut(Event)) -> Result<Outcome, HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let engine = &self.engine;
         let waiter = self.runtime.block_on(async {
@@ -124,7 +143,7 @@ impl BuildHost {
         self.pass_on(&ours, events)?;
         let ended = self.runtime.block_on(waiter.result()).map_err(told)?;
         match ended.exit_code {
-            0 => self.keep(id, job),
+            0 => self.keep(id),
             code => Ok(Outcome::Failed(code)),
         }
     }
@@ -151,42 +170,18 @@ impl BuildHost {
     }
 
     /// What the command changed as a layer, without the mount points that the runtime made for itself.
-    fn keep(&self, id: &str, job: &Job) -> Result<Outcome, HostError> {
-        let snapshotter = self.engine.inner.snapshotter.as_ref();
-        let record = self.engine.inner.index.find(id).map_err(told)?.record();
-        let upper = self.engine.inner.container_dir(&record.id).join("upper");
-        let all = snapshotter.changes(&upper, &job.layers).map_err(failed)?;
-        let kept = crate::containers::own_changes(&record, all.clone());
-        if kept.is_empty() {
+    fn keep(&self, id: &str) -> Result<Outcome, HostError> {
+        let inner = &self.engine.inner;
+        let record = inner.index.find(id).map_err(told)?.record();
+        let changed = crate::containers::changed_files(inner, &record).map_err(told)?;
+        if changed.is_empty() {
             return Ok(Outcome::Unchanged);
         }
-        let path = |path: &str| path.trim_start_matches('/').as_bytes().to_vec();
-        let kept: HashSet<Vec<u8>> = kept.iter().map(|change| path(&change.path)).collect();
-        let all = all.iter().map(|change| change.path.strip_prefix(b"/").unwrap_or(&change.path).to_vec());
-        let dropped: HashSet<Vec<u8>> = all.filter(|path| !kept.contains(path)).collect();
-        let tar = snapshotter.diff(&upper).map_err(failed)?;
-        let mut layer = snapshotter.stage().map_err(failed)?;
-        without(tar, &dropped, &mut layer).map_err(failed)?;
-        Ok(Outcome::Layer(layer.finish(None).map_err(failed)?.diff_id))
+        let changed = changed.into_iter().map(|change| change.path).collect();
+        let upper = inner.container_dir(&record.id).join("upper");
+        let layer = inner.images.add_changes(&upper, Selection::Only(changed)).map_err(failed)?;
+        Ok(Outcome::Layer(layer))
     }
-}
-
-/// Copies a tar without some of its entries.
-fn without(tar: Box<dyn Read + Send>, dropped: &HashSet<Vec<u8>>, output: &mut dyn io::Write) -> io::Result<()> {
-    let mut tar = tar;
-    if dropped.is_empty() {
-        return io::copy(&mut tar, output).map(drop);
-    }
-    let mut reader = Reader::new(tar);
-    let mut writer = Writer::new(output);
-    while let Some(entry) = reader.next_entry()? {
-        if dropped.contains(&entry.path) {
-            continue;
-        }
-        writer.start(&Header { path: &entry.path, metadata: &entry.metadata, kind: &entry.kind })?;
-        io::copy(&mut reader, &mut writer)?;
-    }
-    writer.finish()?.flush()
 }
 
 fn next_frame(pending: &mut Vec<u8>) -> Result<Option<Event>, HostError> {
@@ -319,23 +314,5 @@ mod tests {
         pending.push(b'e');
         assert_eq!(next_frame(&mut pending), Ok(Some(Event::Stderr(b"de".to_vec()))));
         assert!(next_frame(&mut vec![1, 0, 0, 0, 255, 255, 255, 255]).is_err());
-    }
-
-    #[test]
-    fn a_tar_loses_what_is_dropped() {
-        let mut writer = Writer::new(Vec::new());
-        let metadata = archive::tar::Metadata { mode: 0o644, ..Default::default() };
-        for (path, contents) in [("etc/hosts", ""), ("etc/mine", "kept"), ("x", "y")] {
-            writer.file(path.as_bytes(), &metadata, contents.as_bytes()).unwrap();
-        }
-        let tar = io::Cursor::new(writer.finish().unwrap());
-        let mut output = Vec::new();
-        without(Box::new(tar), &HashSet::from([b"etc/hosts".to_vec()]), &mut output).unwrap();
-        let mut reader = Reader::new(output.as_slice());
-        let mut names = Vec::new();
-        while let Some(entry) = reader.next_entry().unwrap() {
-            names.push(String::from_utf8(entry.path).unwrap());
-        }
-        assert_eq!(names, ["etc/mine", "x"]);
     }
 }

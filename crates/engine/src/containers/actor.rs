@@ -37,6 +37,11 @@ const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 /// Clients that may wait for a start; the frame that launches can carry 64 descriptors.
 const HELD_ATTACHES: usize = 32;
 
+/// How long a start or a removal waits for a copy in or out of the container.
+const FILES_LIMIT: Duration = Duration::from_secs(60);
+/// Docker's exit code for failures that are not the program's.
+const OTHER_FAILURE: i32 = 128;
+
 /// Where an answer goes.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -87,6 +92,10 @@ pub(crate) enum Command {
     },
     Attach {
         held: Box<HeldAttach>,
+        answer: Answer<()>,
+    },
+    /// Answers when nothing of its last run is mounted any more.
+    Settle {
         answer: Answer<()>,
     },
     /// The healthcheck has something new.
@@ -284,6 +293,13 @@ impl Actor {
                 let _ = answer.send(self.attach(*held).await);
                 Next::Continue
             }
+            Command::Settle { answer } => {
+                if self.life.pid().is_none() {
+                    self.wait_for_cleanup().await;
+                }
+                let _ = answer.send(Ok(()));
+                Next::Continue
+            }
             Command::Health { health } => {
                 self.health_changed(*health);
                 Next::Continue
@@ -370,8 +386,13 @@ impl Actor {
     async fn launch(&mut self) -> Result<(), EngineError> {
         self.wait_for_cleanup().await;
         self.keep = Keep::AsConfigured;
-        match self.try_launch().await {
-            Ok((connection, pid, at)) => {
+        let launched = match self.borrow_files().await {
+            // Let go only when readers see that it runs.
+            Ok(lent) => self.try_launch().await.map(|started| (started, lent)),
+            Err(error) => Err((OTHER_FAILURE, error)),
+        };
+        match launched {
+            Ok(((connection, pid, at), _lent)) => {
                 self.handle.publish_live(Some(Live { connection: connection.clone(), pid }));
                 self.connection = Some(connection);
                 let _ = self.happen(Happening::Started { pid, at }).await;
@@ -390,8 +411,6 @@ impl Actor {
     }
 
     async fn try_launch(&mut self) -> Result<(Connection, i32, jiff::Timestamp), (i32, EngineError)> {
-        /// Docker's exit code for failures that are not the program's.
-        const OTHER_FAILURE: i32 = 128;
         let other = |error| (OTHER_FAILURE, error);
         let joined = self.engine.joined_namespaces(&self.record).map_err(other)?;
         let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
@@ -423,6 +442,12 @@ impl Actor {
         let change = Change::PutLife { id: self.handle.id.to_string(), life };
         let written = self.engine.inner.store.write(vec![change], Durability::Daemon).await;
         written.map_err(|error| EngineError::system("cannot store the container's state", error))
+    }
+
+    /// A container whose files are being copied cannot be started or removed.
+    async fn borrow_files(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, EngineError> {
+        let lent = tokio::time::timeout(FILES_LIMIT, self.handle.borrow_files()).await;
+        lent.map_err(|_| EngineError::conflict(format!("the files of container {} are being copied", self.handle.id)))
     }
 
     /// The monitor of the last run may still be giving back its cgroup and mounts.
@@ -623,7 +648,10 @@ impl Actor {
             return Next::Continue;
         }
         self.wait_for_cleanup().await;
-        let removed = remove::remove(&self.engine, &self.record, volumes).await;
+        let removed = match self.borrow_files().await {
+            Ok(_lent) => remove::remove(&self.engine, &self.record, volumes).await,
+            Err(error) => Err(error),
+        };
         let next = self.after_removal(&removed).await;
         let _ = answer.send(removed);
         next
@@ -637,6 +665,8 @@ impl Actor {
         let next = self.after_removal(&removed).await;
         if removed.is_ok() {
             self.wait_for_cleanup().await;
+            // Whoever copies files for a minute from a container that removes itself loses them.
+            let _lent = self.borrow_files().await;
             if let Err(error) = remove::clean(&self.engine, &self.record, true).await {
                 tracing::warn!("container {}: {error}", self.handle.id);
             }

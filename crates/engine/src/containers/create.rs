@@ -7,6 +7,7 @@ use images::Image;
 use jiff::Timestamp;
 use network::Place;
 use oci::ContainerId;
+use oci::image::ContainerConfig;
 
 use super::actor::{Actor, put_container};
 use super::handle::{Handle, Progress};
@@ -42,7 +43,7 @@ impl Engine {
     ) -> Result<CreatedContainer, EngineError> {
         check_platform(image, request.platform.as_deref())?;
         let mut spec = request.spec;
-        merge_image(&mut spec, image)?;
+        merge_image(&mut spec, &image.config.config)?;
         let command = command_of(&spec)?;
         self.resolve_references(&mut spec)?;
         spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
@@ -250,8 +251,7 @@ fn check_platform(image: &Image, wanted: Option<&str>) -> Result<(), EngineError
 }
 
 /// Docker's merge: what the request leaves open is the image's.
-fn merge_image(spec: &mut ContainerSpec, image: &Image) -> Result<(), EngineError> {
-    let config = &image.config.config;
+pub(super) fn merge_image(spec: &mut ContainerSpec, config: &ContainerConfig) -> Result<(), EngineError> {
     if spec.user.is_empty() {
         spec.user.clone_from(&config.user);
     }
@@ -401,7 +401,7 @@ mod tests {
             let mut spec = ContainerSpec { command: own.and_then(words), ..ContainerSpec::default() };
             spec.entrypoint =
                 entrypoint.map(|text| if text.is_empty() { vec![String::new()] } else { words(text).unwrap() });
-            merge_image(&mut spec, &image).unwrap();
+            merge_image(&mut spec, &image.config.config).unwrap();
             command_of(&spec).map(|words| words.join(" ")).map_err(|error| error.message().to_owned())
         };
         assert_eq!(command(None, None).unwrap(), "e a b");
@@ -424,7 +424,7 @@ mod tests {
         };
         let mut spec = ContainerSpec { env: vec!["A=own".into()], ..ContainerSpec::default() };
         spec.labels.insert("l".into(), "own".into());
-        merge_image(&mut spec, &image(config)).unwrap();
+        merge_image(&mut spec, &image(config).config.config).unwrap();
         assert_eq!(spec.env, ["A=own", "B=image"]);
         assert_eq!(
             (spec.labels["l"].as_str(), spec.user.as_str(), spec.stop_signal.unwrap().number()),

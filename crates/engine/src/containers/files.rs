@@ -15,7 +15,7 @@ use crate::images::ByteStream;
 use crate::model::{Change, ChangeKind, EngineError};
 
 /// Pieces of a stream that may wait for the client.
-const QUEUE_LENGTH: usize = 8;
+pub(super) const QUEUE_LENGTH: usize = 8;
 /// Size of a piece.
 const PIECE: usize = 256 << 10;
 
@@ -24,14 +24,7 @@ impl Engine {
     pub async fn container_changes(&self, reference: &str) -> Result<Vec<Change>, EngineError> {
         let record = self.inner.index.find(reference)?.record();
         let inner = Arc::clone(&self.inner);
-        blocking(move || {
-            let upper = inner.container_dir(&record.id).join("upper");
-            let changes = inner.snapshotter.changes(&upper, &record.layers);
-            let changes =
-                changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
-            Ok(own_changes(&record, changes))
-        })
-        .await
+        blocking(move || Ok(changed_files(&inner, &record)?.into_iter().map(change).collect())).await
     }
 
     /// Its whole file system as a tar.
@@ -72,9 +65,15 @@ impl Engine {
     }
 }
 
-/// What the container itself changed: its mount points are the runtime's doing.
-pub(crate) fn own_changes(record: &super::ContainerRecord, changes: Vec<snapshots::Change>) -> Vec<Change> {
-    without_mountpoints(changes.into_iter().map(change).collect(), &mountpoints(record))
+/// What the container changed in its image's files, mount points left out.
+pub(crate) fn changed_files(
+    inner: &Inner,
+    record: &super::ContainerRecord,
+) -> Result<Vec<snapshots::Change>, EngineError> {
+    let upper = inner.container_dir(&record.id).join("upper");
+    let changes = inner.snapshotter.changes(&upper, &record.layers);
+    let changes = changes.map_err(|error| EngineError::system("cannot compare the container with its image", error))?;
+    Ok(without_mountpoints(changes, &mountpoints(record)))
 }
 
 fn stopped_root(inner: &Inner, record: &super::ContainerRecord) -> Result<OwnedFd, EngineError> {
@@ -97,21 +96,21 @@ fn mountpoints(record: &super::ContainerRecord) -> Vec<String> {
 }
 
 /// Leaves out mount points that were added, and folders that are there only for them.
-fn without_mountpoints(mut changes: Vec<Change>, mountpoints: &[String]) -> Vec<Change> {
-    let is_added = |change: &Change| change.kind == ChangeKind::Added && mountpoints.contains(&change.path);
-    let hidden: Vec<String> =
-        changes.iter().filter(|change| is_added(change)).map(|change| change.path.clone()).collect();
-    changes.retain(|change| !is_added(change));
+fn without_mountpoints(changes: Vec<snapshots::Change>, mountpoints: &[String]) -> Vec<snapshots::Change> {
+    let is_added = |change: &snapshots::Change| {
+        change.kind == snapshots::ChangeKind::Added && mountpoints.iter().any(|path| path.as_bytes() == change.path)
+    };
+    let (hidden, mut kept): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_added);
     loop {
-        let is_empty_parent = |change: &Change| {
-            let below = format!("{}/", change.path);
-            change.kind != ChangeKind::Deleted
-                && hidden.iter().any(|path| path.starts_with(&below))
-                && !changes.iter().any(|other| other.path.starts_with(&below))
+        let is_empty_parent = |change: &snapshots::Change| {
+            let below = [change.path.as_slice(), b"/"].concat();
+            change.kind != snapshots::ChangeKind::Deleted
+                && hidden.iter().any(|hidden| hidden.path.starts_with(&below))
+                && !kept.iter().any(|other| other.path.starts_with(&below))
         };
-        match changes.iter().position(is_empty_parent) {
-            Some(index) => drop(changes.remove(index)),
-            None => return changes,
+        match kept.iter().position(is_empty_parent) {
+            Some(index) => drop(kept.remove(index)),
+            None => return kept,
         }
     }
 }
@@ -159,7 +158,9 @@ impl Write for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, ChangeKind, without_mountpoints};
+    use snapshots::{Change, ChangeKind};
+
+    use super::without_mountpoints;
 
     #[test]
     fn mount_points_are_no_changes() {

@@ -25,6 +25,8 @@ pub(crate) struct Handle {
     live: ArcSwapOption<Live>,
     progress: watch::Sender<Progress>,
     commands: mpsc::Sender<Command>,
+    /// Who mounts its files: a start, a removal, or a copy in or out while it does not run.
+    files: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A running container's monitor.
@@ -66,6 +68,7 @@ impl Handle {
             live: ArcSwapOption::empty(),
             progress: watch::Sender::new(progress),
             commands,
+            files: Arc::default(),
         };
         (Arc::new(handle), queue)
     }
@@ -108,6 +111,11 @@ impl Handle {
     /// Watches exits and removal.
     pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Keeps everybody else from mounting its files, until what is returned is dropped.
+    pub(crate) async fn borrow_files(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.files).lock_owned().await
     }
 
     /// Sends a command; an actor that has ended means that the container is gone.

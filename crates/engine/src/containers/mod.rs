@@ -12,10 +12,13 @@
 //! | `relay` | ports of IPv6 addresses for containers without |
 //! | `recover` | taking up what runs |
 //! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
-//! | `health`, `update`, `remove` | what their names say |
+//! | `copy`, `root`, `owner` | files in and out of containers |
+//! | `health`, `update`, `remove`, `commit` | what their names say |
 
 mod actor;
 mod attachments;
+mod commit;
+mod copy;
 mod create;
 mod files;
 mod handle;
@@ -24,6 +27,7 @@ mod index;
 mod life;
 mod list;
 mod names;
+mod owner;
 mod plan;
 mod ports;
 mod record;
@@ -31,6 +35,7 @@ mod recover;
 mod relay;
 mod remove;
 mod resolver;
+mod root;
 mod shared_memory;
 mod start;
 mod stats;
@@ -52,7 +57,7 @@ use tokio::sync::{oneshot, watch};
 
 use actor::{Answer, Command, Keep, KilledBy};
 pub(crate) use actor::{limited, monitor_error};
-pub(crate) use files::{Pieces, own_changes};
+pub(crate) use files::{Pieces, changed_files};
 pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
 pub(crate) use record::ContainerRecord;

@@ -307,7 +307,7 @@ fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineErro
     }))
 }
 
-fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
+pub(super) fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
     let path = |name: &str| folder.join(name).display().to_string();
     vec![(path("resolv.conf"), "/etc/resolv.conf"), (path("hostname"), "/etc/hostname"), (path("hosts"), "/etc/hosts")]
 }
@@ -401,7 +401,7 @@ fn user_mount(inner: &Inner, mount: &PlannedMount) -> Result<UserMount, EngineEr
 }
 
 /// `-v` makes a missing source a folder; `--mount` refuses it.
-fn require_source(path: &str, create: bool) -> Result<(), EngineError> {
+pub(super) fn require_source(path: &str, create: bool) -> Result<(), EngineError> {
     match std::fs::symlink_metadata(path) {
         Ok(_) => Ok(()),
         Err(error) if create && error.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(path)

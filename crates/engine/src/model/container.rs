@@ -227,6 +227,63 @@ pub struct UpdateRequest {
     pub restart: Option<RestartPolicy>,
 }
 
+/// How to make an image of a container.
+#[derive(Debug, Clone, Default)]
+pub struct CommitRequest {
+    /// `container`
+    pub container: String,
+    /// `repo`; without one the image gets no name.
+    pub repository: String,
+    /// `tag`
+    pub tag: String,
+    /// `author`
+    pub author: String,
+    /// `comment`
+    pub comment: String,
+    /// `changes`: Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Whether it is frozen meanwhile.
+    pub pause: CommitPause,
+    /// A configuration whose open fields are the container's; none is the container's own.
+    pub config: Option<ContainerSpec>,
+}
+
+/// Whether a running container is frozen while it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitPause {
+    /// It is.
+    #[default]
+    Frozen,
+    /// It goes on changing its files.
+    Running,
+}
+
+/// How to put a tar into a container.
+#[derive(Debug, Clone)]
+pub struct CopyIn {
+    /// The directory, in the container.
+    pub path: String,
+    /// `noOverwriteDirNonDir`: a file never replaces a directory, nor a directory a file.
+    pub keep_kinds: bool,
+    /// `copyUIDGID`: files become the container's user's.
+    pub copy_owner: bool,
+}
+
+/// What is at a path of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStat {
+    /// The last component of the path.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Kind and permissions, as `stat` has them.
+    pub mode: u32,
+    /// Last change of its contents.
+    pub mtime: jiff::Timestamp,
+    /// Where a symbolic link leads; empty for everything else.
+    pub link_target: String,
+}
+
 /// How to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StopOptions {

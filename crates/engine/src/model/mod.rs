@@ -26,8 +26,8 @@ mod volume;
 pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec};
 pub use build::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest};
 pub use container::{
-    ContainerSpec, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck, RemoveOptions, StopOptions,
-    TerminalSize, UpdateRequest, WaitCondition, WaitResult,
+    CommitPause, CommitRequest, ContainerSpec, CopyIn, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck,
+    PathStat, RemoveOptions, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
 pub use device::{Device, DeviceRule};
 pub(crate) use error::chain;

@@ -16,7 +16,7 @@ use snapshots::{LayerWriter, Snapshotter};
 
 use super::layout::{Archive, CONFIG_BYTES_MAX, Member, digest_in_name, normalised};
 use super::{LoadError, LoadEvent, Progress, StagedLayer, drain};
-use crate::import::{PIECE_BYTES, read_full};
+use crate::layer::{PIECE_BYTES, read_full};
 
 /// Entries of one archive. A layer takes three in the old layout, and an image has at most some hundred layers.
 const ENTRIES_MAX: u64 = 200_000;

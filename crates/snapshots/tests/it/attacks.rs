@@ -356,6 +356,7 @@ fn extract_into(root: &Path, tar: &[u8]) -> Result<(), archive::extract::Extract
     let root = File::open(root).unwrap();
     let options = Options {
         directory: b"inside",
+        rename: None,
         overwrite: Overwrite::Replace,
         owner: Owner::AsInTar,
         privileges: Privileges::Full,

@@ -14,7 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     move_mount,
 };
-use snapshots::{Backend, ChangeKind, OverlayXattrs, Snapshotter, Upper};
+use snapshots::{Backend, ChangeKind, OverlayXattrs, Selection, Snapshotter, Upper};
 
 use crate::raw_tar::{RawHeader, RawTar};
 use crate::support::{BACKENDS, Described, Store, add, assert_same, describe};
@@ -191,7 +191,7 @@ fn changes_are_listed_and_become_a_layer_that_repeats_them() {
             "{backend}"
         );
         let mut tar = Vec::new();
-        store.snapshotter.diff(&upper.upper).unwrap().read_to_end(&mut tar).unwrap();
+        store.snapshotter.diff(&upper.upper, Selection::Everything).unwrap().read_to_end(&mut tar).unwrap();
         let both = [layers[0], add(&*store.snapshotter, &tar).unwrap()];
         let repeated = store.dir.path().join("repeated");
         mount_overlay(&*store.snapshotter, &both, None, &repeated);

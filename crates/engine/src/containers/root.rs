@@ -1,0 +1,174 @@
+//! A container's root with everything that is mounted in it, for `cp`.
+//!
+//! While a container runs this is the root of its own mount namespace. Otherwise its file system is put together again in a mount
+//! namespace that only one thread is in: overlay, volumes and binds, as a start would do it, nothing of it visible to anybody else, and
+//! gone with the thread. Places to mount on are resolved by the kernel inside the container's root and mounted on by descriptor: a
+//! volume whose files another container changes meanwhile cannot lead a mount elsewhere (CVE-2026-41568, CVE-2026-42306).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    unmount,
+};
+
+use super::plan::PlannedSource;
+use super::record::ContainerRecord;
+use super::start;
+use crate::engine::Inner;
+use crate::model::{Access, EngineError};
+use crate::rootfs::add_layers;
+
+/// What a thread of its own does with a container's root.
+pub(super) type Work<T> = Box<dyn FnOnce(BorrowedFd<'_>) -> T + Send>;
+
+/// Whether a stopped container's own files may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RootAccess {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The root of the mount namespace of a running container's first process. `own` is the root of its own file system, which tells it
+/// from that of another process that has got the pid meanwhile.
+pub(super) fn of_running(pid: i32, own: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let namespace = match File::open(format!("/proc/{pid}/ns/mnt")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result?,
+    };
+    let root = on_a_thread(move || {
+        // A thread that shares its root and working directory with others cannot change its mount namespace.
+        linux::namespace::unshare(linux::namespace::FILE_SYSTEM)?;
+        linux::namespace::join(namespace.as_fd(), linux::namespace::MOUNT)?;
+        Ok::<_, io::Error>(rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    })??;
+    let (found, expected) = (rustix::fs::fstat(&root)?, rustix::fs::fstat(own)?);
+    Ok(((found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)).then_some(root))
+}
+
+/// A stopped container's file system in parts, ready to be put together.
+#[derive(Debug)]
+pub(super) struct StoppedRoot {
+    upper: PathBuf,
+    work: PathBuf,
+    lower: Vec<PathBuf>,
+    overlay_xattrs: snapshots::OverlayXattrs,
+    access: RootAccess,
+    mounts: Vec<Part>,
+}
+
+/// One mount in it.
+#[derive(Debug)]
+struct Part {
+    source: PathBuf,
+    target: String,
+    access: Access,
+}
+
+impl StoppedRoot {
+    /// What `record` says is to be mounted; memory that is mounted anew at every start has nothing to show.
+    pub(super) fn plan(inner: &Inner, record: &ContainerRecord, access: RootAccess) -> Result<Self, EngineError> {
+        let lower = inner
+            .snapshotter
+            .lower_dirs(&record.layers)
+            .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+        let folder = inner.container_dir(&record.id);
+        let mut mounts = Vec::new();
+        for (source, target) in start::container_files(&folder) {
+            // They are there once it has been started.
+            if Path::new(&source).exists() {
+                mounts.push(Part { source: source.into(), target: target.to_owned(), access: Access::ReadWrite });
+            }
+        }
+        for mount in &record.mounts {
+            let source = match &mount.source {
+                PlannedSource::Host { path, create, .. } => {
+                    start::require_source(path, *create)?;
+                    PathBuf::from(path)
+                }
+                PlannedSource::Volume { name, .. } => inner.volumes.mountpoint(name.as_deref().unwrap_or_default()),
+                PlannedSource::Tmpfs { .. } => continue,
+            };
+            mounts.push(Part { source, target: mount.target.clone(), access: mount.access });
+        }
+        mounts.sort_by_key(|part| part.target.matches('/').count());
+        Ok(Self {
+            upper: folder.join("upper"),
+            work: folder.join("work"),
+            lower,
+            overlay_xattrs: inner.snapshotter.overlay_xattrs(),
+            access,
+            mounts,
+        })
+    }
+
+    /// Puts it together, lets `work` look at it, and takes it apart again.
+    pub(super) fn with<T: Send + 'static>(self, work: Work<T>) -> io::Result<T> {
+        on_a_thread(move || {
+            linux::namespace::unshare(linux::namespace::MOUNT)?;
+            mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+            let root = self.overlay()?;
+            // On a folder that nobody looks into by its path, now that overlayfs has it.
+            move_mount(root.as_fd(), "", CWD, &self.work, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            let done = self.mounts.iter().try_for_each(|part| part.mount(root.as_fd())).and_then(|()| self.seal(&root));
+            let done = done.map(|()| work(root.as_fd()));
+            drop(root);
+            // Here and not with the end of the thread, which the kernel cleans up behind its back.
+            unmount(&self.work, UnmountFlags::DETACH)?;
+            done
+        })?
+    }
+
+    fn overlay(&self) -> io::Result<OwnedFd> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        add_layers(&context, &self.lower)?;
+        fsconfig_set_string(context.as_fd(), "upperdir", self.upper.as_path())?;
+        fsconfig_set_string(context.as_fd(), "workdir", self.work.as_path())?;
+        if self.overlay_xattrs == snapshots::OverlayXattrs::User {
+            fsconfig_set_flag(context.as_fd(), "userxattr")?;
+        }
+        fsconfig_create(context.as_fd())?;
+        Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?)
+    }
+
+    /// Read-only only now: places to mount on had to be made.
+    fn seal(&self, root: &OwnedFd) -> io::Result<()> {
+        if self.access == RootAccess::ReadWrite {
+            return Ok(());
+        }
+        set_read_only(root.as_fd(), linux::mount_attr::Reach::One)
+    }
+}
+
+impl Part {
+    fn mount(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, &self.source, flags)?;
+        if self.access == Access::ReadOnly {
+            set_read_only(tree.as_fd(), linux::mount_attr::Reach::Recursive)?;
+        }
+        let target = match std::fs::metadata(&self.source)?.is_dir() {
+            true => archive::place::make_directory(root, self.target.as_bytes())?,
+            false => archive::place::make_file(root, self.target.as_bytes())?,
+        };
+        let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(move_mount(tree.as_fd(), "", target.as_fd(), "", by_descriptor)?)
+    }
+}
+
+fn set_read_only(mount: BorrowedFd<'_>, reach: linux::mount_attr::Reach) -> io::Result<()> {
+    let attr =
+        linux::mount_attr::MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..Default::default() };
+    Ok(linux::mount_attr::set_attributes(mount, reach, &attr)?)
+}
+
+/// Runs `work` on a thread that ends with it, because what it does to itself cannot be undone.
+fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let thread = std::thread::Builder::new().name("container-files".to_owned()).spawn(work)?;
+    thread.join().map_err(|_| io::Error::other("the thread that had the container's files ended early"))
+}
