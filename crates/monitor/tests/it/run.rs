@@ -79,7 +79,10 @@ fn a_program_that_may_not_be_run_is_another_failure() {
 #[test]
 fn a_second_launch_is_refused() {
     let mut rig = Rig::new();
-    rig.start(rig.launch("exec sleep 100"));
+    // The second launch takes the files away: the shell must need none of them any more.
+    let mut first = rig.launch("read forever");
+    first.stdio = Stdio::Pipes { stdin: StdinMode::Open };
+    rig.start(first);
     match rig.client.request(Request::Launch(Box::new(rig.launch_again())), Vec::new()) {
         Err(ClientError::Refused(failure)) => assert_eq!(failure.kind, FailureKind::Conflict),
         other => panic!("{other:?}"),
