@@ -234,21 +234,8 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, SaveError> {
     serde_json::to_vec(value).map_err(SaveError::Json)
 }
 
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-        data: None,
-        platform: None,
-        artifact_type: None,
-    }
-}
-
 fn layer_descriptor((layer, size_bytes): (&DiffId, &u64)) -> Descriptor {
-    descriptor(media_type::OCI_LAYER, *layer.digest(), *size_bytes)
+    Descriptor::new(media_type::OCI_LAYER, *layer.digest(), *size_bytes)
 }
 
 fn manifest_of(image: &Image) -> Manifest {
@@ -256,7 +243,7 @@ fn manifest_of(image: &Image) -> Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST.to_owned(),
         artifact_type: None,
-        config: descriptor(media_type::OCI_CONFIG, *image.id.digest(), image.config_bytes.len() as u64),
+        config: Descriptor::new(media_type::OCI_CONFIG, *image.id.digest(), image.config_bytes.len() as u64),
         layers: image.layers.iter().zip(&image.layer_sizes).map(layer_descriptor).collect(),
         subject: None,
         annotations: BTreeMap::new(),
@@ -267,7 +254,7 @@ fn manifest_of(image: &Image) -> Manifest {
 fn index_of(images: &[Saved], manifests: &[Vec<u8>]) -> Index {
     let mut entries = Vec::new();
     for (saved, manifest) in images.iter().zip(manifests) {
-        let entry = descriptor(media_type::OCI_MANIFEST, Digest::of(manifest), manifest.len() as u64);
+        let entry = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(manifest), manifest.len() as u64);
         if saved.tags.is_empty() {
             entries.push(entry.clone());
         }
