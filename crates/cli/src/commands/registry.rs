@@ -34,13 +34,8 @@ pub(super) const PULL: Entry = Entry {
 
 fn pull(context: &Context, matches: &ArgMatches) -> Outcome {
     let [name] = exactly(matches)?;
-    let reference = parse(&name)?;
-    let all = on(matches, "all-tags");
-    if all && !reference.is_name_only() {
-        return Err(Failure::usage("tag can't be used with --all-tags/-a"));
-    }
     let quiet = on(matches, "quiet");
-    let wanted = if all { reference } else { with_default_tag(reference, quiet)? };
+    let wanted = wanted(matches, &name, quiet)?;
     let tag = wanted.digest().map_or_else(|| wanted.tag().unwrap_or_default().to_owned(), ToString::to_string);
     let auth = ConfigFile::load()?.of_image(&name)?;
     let platform = one(matches, "platform").unwrap_or_default();
@@ -48,6 +43,16 @@ fn pull(context: &Context, matches: &ArgMatches) -> Outcome {
     progress::show(lines, if quiet { Mode::Silent } else { Mode::Results })?;
     print(&format!("{}\n", wanted.canonical()))?;
     Ok(0)
+}
+
+/// What a pull or push is about: one tag, or with `--all-tags` the repository.
+fn wanted(matches: &ArgMatches, name: &str, quiet: bool) -> Result<Reference, Failure> {
+    let reference = parse(name)?;
+    match on(matches, "all-tags") {
+        true if !reference.is_name_only() => Err(Failure::usage("tag can't be used with --all-tags/-a")),
+        true => Ok(reference),
+        false => with_default_tag(reference, quiet),
+    }
 }
 
 fn parse(name: &str) -> Result<Reference, Failure> {
@@ -79,13 +84,8 @@ pub(super) const PUSH: Entry = Entry {
 
 fn push(context: &Context, matches: &ArgMatches) -> Outcome {
     let [name] = exactly(matches)?;
-    let reference = parse(&name)?;
-    let all = on(matches, "all-tags");
-    if all && !reference.is_name_only() {
-        return Err(Failure::usage("tag can't be used with --all-tags/-a"));
-    }
     let quiet = on(matches, "quiet");
-    let wanted = if all { reference } else { with_default_tag(reference, quiet)? };
+    let wanted = wanted(matches, &name, quiet)?;
     let auth = ConfigFile::load()?.of_image(&name)?;
     let platform = platform_document(one(matches, "platform").unwrap_or_default())?;
     let lines =
