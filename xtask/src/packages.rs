@@ -63,6 +63,15 @@ pub(crate) fn for_tests() -> Result<()> {
     Ok(())
 }
 
+/// Installs what the root of the peers is made with.
+pub(crate) fn for_peers() -> Result<()> {
+    if found("debootstrap") {
+        return Ok(());
+    }
+    update()?;
+    install(&["debootstrap"])
+}
+
 /// The Debian release that has Compose.
 const COMPOSE_SUITE: &str = "trixie";
 

@@ -41,6 +41,7 @@ pub(crate) fn make() -> Result<()> {
         return Ok(());
     }
     say(&format!("making {} ({SUITE} with docker, podman, runc, crun); this takes two minutes", root.display()));
+    crate::packages::for_peers()?;
     std::fs::create_dir_all(&root)?;
     run(Command::new("debootstrap")
         .args(["--variant=minbase", "--include=ca-certificates", SUITE])
