@@ -1,6 +1,6 @@
 //! Images.
 
-use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, PruneReport, SearchResult, Summary};
+use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, Pins, PruneReport, SearchResult, Summary};
 use docker_api::progress::Message;
 use docker_api::{AuthConfig, AuthResponse, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
 
@@ -15,7 +15,26 @@ use crate::lines::Lines;
 pub struct ImageListOptions {
     pub all: bool,
     pub shared_size: bool,
+    pub manifests: bool,
     pub filters: Filters,
+}
+
+/// What Conex adds to a prune.
+#[derive(Debug, Clone, Default)]
+pub struct ImagePruneOptions {
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Remove what this budget leaves no room for; the server's own where it is empty.
+    pub budget: Option<String>,
+}
+
+/// Which form of an image to show.
+#[derive(Debug, Clone, Default)]
+pub struct ImageInspectOptions {
+    /// A platform that it must be for: a JSON document.
+    pub platform: String,
+    /// Whether to show its manifests.
+    pub manifests: bool,
 }
 
 /// How to make an image of a tar.
@@ -43,6 +62,7 @@ impl Client {
         let query = QueryBuilder::new()
             .with_flag("all", options.all)
             .with_flag("shared-size", options.shared_size)
+            .with_flag("manifests", options.manifests)
             .with_filters(&options.filters)
             .build();
         self.document(Request::get(format!("/images/json{query}")))
@@ -50,7 +70,14 @@ impl Client {
 
     /// Everything about an image.
     pub fn image_inspect(&self, name: &str) -> Result<Inspect> {
-        self.document(Request::get(at(name, "/json")))
+        self.image_inspect_as(name, &ImageInspectOptions::default())
+    }
+
+    /// The same for one platform, or with its manifests.
+    pub fn image_inspect_as(&self, name: &str, options: &ImageInspectOptions) -> Result<Inspect> {
+        let query =
+            QueryBuilder::new().with_some("platform", &options.platform).with_flag("manifests", options.manifests);
+        self.document(Request::get(at(name, &format!("/json{}", query.build()))))
     }
 
     /// The same, as the server wrote it.
@@ -59,8 +86,9 @@ impl Client {
     }
 
     /// The steps that made it.
-    pub fn image_history(&self, name: &str) -> Result<Vec<HistoryItem>> {
-        self.document(Request::get(at(name, "/history")))
+    pub fn image_history(&self, name: &str, platform: &str) -> Result<Vec<HistoryItem>> {
+        let query = QueryBuilder::new().with_some("platform", platform).build();
+        self.document(Request::get(at(name, &format!("/history{query}"))))
     }
 
     /// Gives it another name.
@@ -77,8 +105,27 @@ impl Client {
 
     /// Removes those that are not used.
     pub fn image_prune(&self, filters: &Filters) -> Result<PruneReport> {
-        let query = QueryBuilder::new().with_filters(filters).build();
-        self.document(Request::post(format!("/images/prune{query}")))
+        self.image_prune_as(filters, &ImagePruneOptions::default())
+    }
+
+    /// The same with what Conex adds.
+    pub fn image_prune_as(&self, filters: &Filters, options: &ImagePruneOptions) -> Result<PruneReport> {
+        let query = QueryBuilder::new().with_filters(filters).with_flag("dry-run", options.dry_run);
+        let query = match &options.budget {
+            Some(budget) => query.with("budget", budget),
+            None => query,
+        };
+        self.document(Request::post(format!("/images/prune{}", query.build())))
+    }
+
+    /// Keeps an image from going by itself; says what keeps it then.
+    pub fn image_pin(&self, name: &str) -> Result<Pins> {
+        self.document(Request::post(at(name, "/pin")))
+    }
+
+    /// Lets it go by itself again; says what keeps it nevertheless.
+    pub fn image_unpin(&self, name: &str) -> Result<Pins> {
+        self.document(Request::post(at(name, "/unpin")))
     }
 
     /// Looks at every image and layer again, and repairs what can be made from what is whole.

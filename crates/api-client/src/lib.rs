@@ -38,6 +38,6 @@ pub use containers::{
 pub use error::{Error, Result};
 pub use hijack::{Hijacked, Socket};
 pub use host::{Host, HostError, TlsOptions};
-pub use images::{ImageListOptions, ImportOptions};
+pub use images::{ImageInspectOptions, ImageListOptions, ImagePruneOptions, ImportOptions};
 pub use lines::Lines;
 pub use system::{EventsOptions, Ping};

@@ -1,7 +1,7 @@
 //! From a request to its handler.
 
 use docker_api::{Route, RouteError, route};
-use engine::Engine;
+use engine::{Engine, Pinning};
 use hyper::body::Incoming;
 
 use crate::error::{ApiError, ApiResult};
@@ -88,10 +88,15 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ImageLoad => images::load(engine, request),
         Route::ImagePrune => images::prune(engine, &request).await,
         Route::ImageVerify => Ok(verify::images(engine, &request)),
-        Route::ImageSave => images::save(engine, request.query.all("names").map(str::to_owned).collect()).await,
-        Route::ImageSaveOne(name) => images::save(engine, vec![name]).await,
+        Route::ImageSave => {
+            let names = request.query.all("names").map(str::to_owned).collect();
+            images::save(engine, names, &request).await
+        }
+        Route::ImageSaveOne(name) => images::save(engine, vec![name], &request).await,
         Route::ImageInspect(name) => images::inspect(engine, &name, &request),
-        Route::ImageHistory(name) => images::history(engine, &name),
+        Route::ImageHistory(name) => images::history(engine, &name, &request),
+        Route::ImagePin(name) => images::pin(engine, &name, Pinning::On).await,
+        Route::ImageUnpin(name) => images::pin(engine, &name, Pinning::Off).await,
         Route::ImageTag(name) => images::tag(engine, &name, &request).await,
         Route::ImagePush(name) => registries::push(engine, &name, request).await,
         Route::ImageSearch => registries::search(engine, &request).await,

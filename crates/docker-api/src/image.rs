@@ -22,13 +22,22 @@ pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub manifests: Vec<Value>,
+    pub manifests: Vec<ManifestSummary>,
     pub repo_digests: Vec<String>,
     pub repo_tags: Vec<String>,
     pub shared_size: i64,
     pub size: i64,
     #[serde(skip_serializing_if = "is_zero")]
     pub virtual_size: i64,
+    /// Of Conex alone, and only where shared sizes were asked for: bytes of the layers that no other image has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique_size: Option<i64>,
+    /// Of Conex alone: when it was used last, in seconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub last_used: i64,
+    /// Of Conex alone: what keeps it from going by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<String>,
 }
 
 impl Summary {
@@ -41,6 +50,9 @@ impl Summary {
         }
         if version.before(44) {
             self.virtual_size = self.size;
+        }
+        if version.before(47) {
+            self.manifests.clear();
         }
         if version.before(48) {
             self.descriptor = None;
@@ -105,7 +117,153 @@ pub struct Inspect {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub manifests: Vec<Value>,
+    pub manifests: Vec<ManifestSummary>,
+    /// Of Conex alone: when it was used last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_used: String,
+    /// Of Conex alone: what keeps it from going by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<String>,
+    /// Of Conex alone: whence it came, and what is said about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+}
+
+/// Where an image came from, and what is said about it; of Conex alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Provenance {
+    /// Each way in which it came, the newest first.
+    pub origins: Vec<Origin>,
+    /// What the engine's policy says about it; nothing without a policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyVerdict>,
+    /// What is attested about it.
+    pub attestations: Vec<Attestation>,
+}
+
+/// One way in which an image came.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Origin {
+    /// `registry`, `archive`, `import` or `build`.
+    pub kind: String,
+    /// The name that was asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reference: String,
+    /// What that name meant.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// The image's manifest.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub manifest: String,
+    /// The server that gave it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub server: String,
+    /// When.
+    pub time: String,
+    /// Signatures that came with it, trusted or not.
+    pub signatures: usize,
+}
+
+/// What a policy says about an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PolicyVerdict {
+    /// Whether it may run.
+    pub allowed: bool,
+    /// The rule that decided.
+    pub rule: String,
+    /// The key that signed it, where a signature decided.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub signed_by: String,
+    /// Why it may not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// A manifest of statements about an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Attestation {
+    /// Its digest.
+    pub manifest: String,
+    /// The statements.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement about an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Statement {
+    /// What kind of statement.
+    pub predicate_type: String,
+    /// What the blob is.
+    pub media_type: String,
+    /// The blob.
+    pub digest: String,
+    /// Its size.
+    pub size: i64,
+}
+
+/// One manifest of an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct ManifestSummary {
+    #[serde(rename = "ID")]
+    pub id: String,
+    pub descriptor: Value,
+    pub available: bool,
+    pub size: ManifestSize,
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ManifestImage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation_data: Option<ManifestAttestation>,
+}
+
+/// What a manifest takes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct ManifestSize {
+    pub content: i64,
+    pub total: i64,
+}
+
+/// A manifest of an image for a platform.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct ManifestImage {
+    pub platform: oci::image::Platform,
+    pub size: UnpackedSize,
+    pub containers: Vec<String>,
+}
+
+/// What an image takes beyond its content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct UnpackedSize {
+    pub unpacked: i64,
+}
+
+/// A manifest of an attestation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct ManifestAttestation {
+    pub r#for: String,
+}
+
+/// The answer of `POST /images/{name}/pin` and `/unpin`, which are Conex's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Pins {
+    /// What keeps the image from going by itself now.
+    pub pins: Vec<String>,
 }
 
 impl Inspect {
@@ -126,6 +284,7 @@ impl Inspect {
         }
         if version.before(48) {
             self.descriptor = None;
+            self.manifests.clear();
         }
         self.config = self.config.map(|config| with_always_shown_members(config, version));
         self
@@ -236,6 +395,9 @@ pub struct DeleteItem {
 pub struct PruneReport {
     pub images_deleted: Option<Vec<DeleteItem>>,
     pub space_reclaimed: u64,
+    /// Of Conex alone, where a budget was to be kept: what of the build cache is gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches_deleted: Vec<String>,
 }
 
 /// One repository that a search found.

@@ -68,6 +68,10 @@ pub enum Route {
     ImageHistory(String),
     ImagePush(String),
     ImageTag(String),
+    /// Of Conex alone: `POST /images/{name}/pin`.
+    ImagePin(String),
+    /// Of Conex alone: `POST /images/{name}/unpin`.
+    ImageUnpin(String),
     ImageRemove(String),
     Distribution(String),
     NetworkList,
@@ -255,7 +259,15 @@ fn find_image(method: &str, rest: &str) -> Option<Route> {
         ("POST", "load") => Route::ImageLoad,
         ("POST", "prune") => Route::ImagePrune,
         ("POST", "verify") => Route::ImageVerify,
-        ("POST", _) => return find_action(rest, &[("/push", Route::ImagePush), ("/tag", Route::ImageTag)]),
+        ("POST", _) => {
+            const ACTIONS: &[Action] = &[
+                ("/push", Route::ImagePush),
+                ("/tag", Route::ImageTag),
+                ("/pin", Route::ImagePin),
+                ("/unpin", Route::ImageUnpin),
+            ];
+            return find_action(rest, ACTIONS);
+        }
         ("DELETE", _) => Route::ImageRemove(rest.to_owned()),
         _ => return None,
     };
@@ -359,6 +371,8 @@ mod tests {
         assert_eq!(at("DELETE", "/images/a%2Fb:c"), Route::ImageRemove("a/b:c".into()));
         assert_eq!(at("GET", "/images/get"), Route::ImageSave);
         assert_eq!(at("GET", "/images/get/get"), Route::ImageSaveOne("get".into()));
+        assert_eq!(at("POST", "/images/a/b:c/pin"), Route::ImagePin("a/b:c".into()));
+        assert_eq!(at("POST", "/images/pin/unpin"), Route::ImageUnpin("pin".into()));
         assert_eq!(at("GET", "/containers/x/attach/ws"), Route::ContainerAttachWebsocket("x".into()));
         assert_eq!(at("DELETE", "/containers/x/checkpoints/c"), Route::CheckpointRemove("x".into(), "c".into()));
         assert_eq!(at("POST", "/containers/create/start"), Route::ContainerStart("create".into()));

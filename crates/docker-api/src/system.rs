@@ -278,6 +278,56 @@ pub struct DiskUsage {
     pub build_cache: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "is_zero")]
     pub builder_size: i64,
+    #[serde(flatten)]
+    pub summaries: DiskUsageSummaries,
+}
+
+/// What 1.52 says in place of the lists, and what Conex adds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct DiskUsageSummaries {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_usage: Option<KindUsage<image::Summary>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_usage: Option<KindUsage<container::Summary>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_usage: Option<KindUsage<volume::Volume>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_cache_usage: Option<KindUsage<Value>>,
+    /// Of Conex alone: how the storage budget is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_budget: Option<StorageBudget>,
+}
+
+/// What all objects of one kind take; the objects themselves where they were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
+pub struct KindUsage<T> {
+    pub active_count: i64,
+    pub total_count: i64,
+    pub reclaimable: i64,
+    pub total_size: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<T>,
+}
+
+/// How a storage budget is kept; of Conex alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct StorageBudget {
+    /// As it was given: `80%`, or bytes.
+    pub budget: String,
+    /// What it comes to, in bytes.
+    pub limit: i64,
+    /// What is used of that.
+    pub used: i64,
+    /// What is used beyond it and may not go.
+    pub excess: i64,
+    /// Why it may not go.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kept: String,
 }
 
 #[cfg(test)]

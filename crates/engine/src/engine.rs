@@ -13,12 +13,14 @@ use crate::events::Bus;
 use crate::execs::Execs;
 use crate::filters::Filters;
 use crate::host::Host;
+use crate::image_uses::LastUses;
 use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::networks::Registry;
 use crate::options::{EngineOptions, StorageBackend};
 use crate::registries::Registries;
 use crate::runtimes::Runtimes;
+use crate::space::Collector;
 use crate::store::{Contents, Durability, Store};
 use crate::userns::IdMappings;
 use crate::volumes::Volumes;
@@ -51,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) filters: Filters,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
+    pub(crate) last_uses: Arc<LastUses>,
+    pub(crate) collector: Collector,
     pub(crate) registries: Registries,
     pub(crate) networks: network::Networks,
     pub(crate) registry: Registry,
@@ -80,6 +84,7 @@ impl Engine {
         let engine = Engine { inner: Arc::new(inner) };
         engine.restore(contents).await?;
         engine.remove_build_containers().await;
+        engine.keep_budget();
         Ok(engine)
     }
 
@@ -179,6 +184,8 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         filters: Filters::default(),
         snapshotter,
         images: Arc::new(images),
+        last_uses: Arc::new(LastUses::restored(&contents.image_uses)),
+        collector: Collector::default(),
         registries: Registries::new(&options.registries),
         networks,
         registry,

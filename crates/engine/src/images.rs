@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use images::{
-    Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Removal,
+    Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Pinning, Removal,
     RemoveRequest,
 };
 use oci::Reference;
@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use crate::containers::Pieces;
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    EngineError, ErrorKind, EventKind, HistoryView, ImageProgress, ImagePruneReport, ImageQuery, ImageRemoval,
-    ImageSummary, ImageView, ImportRequest, LabelFilter, PruneFilters,
+    AttestationStatement, AttestationView, EngineError, ErrorKind, EventKind, HistoryView, ImageProgress,
+    ImagePruneReport, ImageQuery, ImageRemoval, ImageSummary, ImageView, ImportRequest, InspectQuery, LabelFilter,
+    ManifestView, PruneFilters,
 };
 
 /// Bytes on their way out: a tar. An error ends it.
@@ -46,9 +47,15 @@ impl Engine {
         };
         let intermediate = if query.all { Intermediate::Shown } else { Intermediate::Hidden };
         let listed = self.inner.images.list(&filters, intermediate).map_err(|error| failed(error.kind(), &error))?;
-        let uses = self.image_uses();
+        let (uses, record) = (self.image_uses(), self.inner.images.use_record());
+        let usage = query.shared_size.then(|| self.inner.images.usage());
         let summaries = listed.into_iter().map(|listed| {
-            let mut summary = summary(&listed.image, &uses);
+            let mut summary = summary(&listed.image, &uses, &record);
+            let of_image = usage.as_ref().and_then(|usage| usage.images.get(&listed.image.id));
+            summary.shared_bytes = of_image.map(|usage| usage.shared_bytes);
+            if query.manifests {
+                summary.manifests = self.manifests_of(&listed.image);
+            }
             summary.repo_tags = listed.tags.iter().map(Reference::familiar).collect();
             summary.repo_digests = listed.digests.iter().map(Reference::familiar).collect();
             summary
@@ -56,11 +63,15 @@ impl Engine {
         Ok(summaries.collect())
     }
 
-    /// An image by name, digest or id.
-    pub fn image(&self, reference: &str) -> Result<ImageView, EngineError> {
+    /// An image by name, digest or id, which must be for the platform where one is given.
+    pub fn image(&self, reference: &str, query: &InspectQuery) -> Result<ImageView, EngineError> {
         let image = self.resolve_image(reference)?;
+        check_platform(&image, reference, query.platform.as_deref())?;
         Ok(ImageView {
-            summary: summary(&image, &self.image_uses()),
+            origins: image.origins().to_vec(),
+            manifests: if query.manifests { self.manifests_of(&image) } else { Vec::new() },
+            attestations: attestations_of(&image),
+            summary: summary(&image, &self.image_uses(), &self.inner.images.use_record()),
             config: oci::image::ImageConfig::clone(&image.config),
             last_tagged: image.last_tagged,
             driver: self.inner.host.storage_driver.into(),
@@ -73,7 +84,9 @@ impl Engine {
     }
 
     /// An image's history, newest first.
-    pub fn image_history(&self, reference: &str) -> Result<Vec<HistoryView>, EngineError> {
+    pub fn image_history(&self, reference: &str, platform: Option<&str>) -> Result<Vec<HistoryView>, EngineError> {
+        let image = self.resolve_image(reference)?;
+        check_platform(&image, reference, platform)?;
         let entries = self.inner.images.history(reference).map_err(|error| failed(error.kind(), &error))?;
         let view = |entry: images::HistoryEntry| HistoryView {
             id: entry.id.map(|id| *id.digest()),
@@ -111,26 +124,42 @@ impl Engine {
         let removals =
             blocking(move || inner.images.remove(&name, &request).map_err(|error| failed(error.kind(), &error)))
                 .await?;
-        Ok(self.tell_removals(removals))
+        Ok(self.tell_removals(removals, None))
+    }
+
+    /// What [`Engine::prune_images`] would remove now.
+    pub fn plan_prune_images(&self, filters: &PruneFilters) -> ImagePruneReport {
+        let planned = self.inner.images.plan_prune(&prune_filters(filters));
+        let removed = planned.removals.into_iter().map(|removal| match removal {
+            Removal::Untagged { reference, .. } => ImageRemoval::Untagged(reference.familiar()),
+            Removal::Deleted { image } => ImageRemoval::Deleted(image.to_string()),
+            Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
+        });
+        ImagePruneReport { removed: removed.collect(), reclaimed_bytes: planned.reclaimed_bytes, cached: Vec::new() }
     }
 
     /// Removes unused images.
     pub async fn prune_images(&self, filters: PruneFilters) -> Result<ImagePruneReport, EngineError> {
-        let wanted = images::PruneFilters {
-            dangling: if filters.dangling == Some(false) { Dangling::AllUnused } else { Dangling::Only },
-            labels: filters.label.iter().map(label).collect(),
-            without_labels: filters.without_label.iter().map(label).collect(),
-            until: filters.until,
-        };
+        let wanted = prune_filters(&filters);
         let inner = Arc::clone(&self.inner);
         let pruned = blocking(move || {
             inner.images.prune(&wanted).map_err(|error| EngineError::system("cannot prune images", error))
         })
         .await?;
-        let removed = self.tell_removals(pruned.removals);
+        let removed = self.tell_removals(pruned.removals, Some("prune"));
         let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]);
         self.tell(EventKind::Image, "prune", "", attributes);
-        Ok(ImagePruneReport { removed, reclaimed_bytes: pruned.reclaimed_bytes })
+        Ok(ImagePruneReport { removed, reclaimed_bytes: pruned.reclaimed_bytes, cached: Vec::new() })
+    }
+
+    /// Keeps an image from going by itself, or no longer; says what pins it then.
+    pub async fn pin_image(&self, name: &str, pinning: Pinning) -> Result<Vec<String>, EngineError> {
+        let (inner, wanted) = (Arc::clone(&self.inner), name.to_owned());
+        let pinned = blocking(move || inner.images.pin(&wanted, pinning).map_err(|error| failed(error.kind(), &error)));
+        let image = pinned.await?;
+        let action = if pinning == Pinning::On { "pin" } else { "unpin" };
+        self.tell_image(action, &image.id.to_string(), name);
+        Ok(self.inner.images.use_record().pins(&image).iter().map(ToString::to_string).collect())
     }
 
     /// Reads images from a tar that arrives on `input`.
@@ -175,13 +204,19 @@ impl Engine {
             let _ = sink.blocking_send(Ok(event));
         };
         let loaded = self.inner.images.load(Box::new(Incoming::new(input)), &LoadRequest { platform }, &tell);
+        self.grown();
         loaded.map(|_| ()).map_err(|error| failed(error.kind(), &error))
     }
 
-    /// Writes images as a tar. Errors about names come at once.
-    pub async fn save_images(&self, references: Vec<String>) -> Result<ByteStream, EngineError> {
+    /// Writes images as a tar. Errors about names and about platforms that they are not for come at once.
+    pub async fn save_images(&self, references: Vec<String>, platforms: &[String]) -> Result<ByteStream, EngineError> {
         let (inner, names) = (Arc::clone(&self.inner), references.clone());
         blocking(move || inner.images.check_saveable(&names).map_err(|error| failed(error.kind(), &error))).await?;
+        for name in references.iter().filter(|_| !platforms.is_empty()) {
+            if let Ok(image) = self.resolve_image(name) {
+                check_platforms(&image, name, platforms)?;
+            }
+        }
         for name in &references {
             if let Ok(image) = self.resolve_image(name) {
                 self.tell_image("save", &image.id.to_string(), name);
@@ -222,6 +257,7 @@ impl Engine {
             let message = imported.map_err(|error| failed(error.kind(), &error)).map(|image| {
                 let name = image.tags.first().map_or_else(|| image.id.to_string(), Reference::familiar);
                 engine.tell_image("import", &image.id.to_string(), &name);
+                engine.grown();
                 ImageProgress::Imported(*image.id.digest())
             });
             let _ = sink.blocking_send(message);
@@ -229,14 +265,17 @@ impl Engine {
         Ok(stream)
     }
 
-    fn tell_removals(&self, removals: Vec<Removal>) -> Vec<ImageRemoval> {
+    /// Tells of what is gone; `reason` says why, where nobody asked for exactly this.
+    pub(crate) fn tell_removals(&self, removals: Vec<Removal>, reason: Option<&str>) -> Vec<ImageRemoval> {
+        let reason: Vec<(&str, &str)> = reason.map(|reason| ("reason", reason)).into_iter().collect();
         let tell = |removal| match removal {
             Removal::Untagged { reference, image } => {
-                self.tell_image("untag", &image.to_string(), &image.to_string());
+                self.tell_image_with("untag", &image.to_string(), &image.to_string(), &reason);
                 ImageRemoval::Untagged(reference.familiar())
             }
             Removal::Deleted { image } => {
-                self.tell_image("delete", &image.to_string(), &image.to_string());
+                self.inner.image_gone(&image);
+                self.tell_image_with("delete", &image.to_string(), &image.to_string(), &reason);
                 ImageRemoval::Deleted(image.to_string())
             }
             Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
@@ -245,12 +284,30 @@ impl Engine {
     }
 
     pub(crate) fn tell_image(&self, action: &str, id: &str, name: &str) {
+        self.tell_image_with(action, id, name, &[]);
+    }
+
+    fn tell_image_with(&self, action: &str, id: &str, name: &str, more: &[(&str, &str)]) {
         let mut attributes = match self.inner.images.resolve(id) {
             Ok(image) => image.config.config.labels.clone().unwrap_or_default(),
             Err(_) => BTreeMap::new(),
         };
         attributes.insert("name".into(), name.into());
+        attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         self.tell(EventKind::Image, action, id, attributes);
+    }
+
+    /// The manifests of an image, with the containers that were made from it.
+    fn manifests_of(&self, image: &Image) -> Vec<ManifestView> {
+        let users = self.inner.image_containers().into_iter().filter(|user| user.image == image.id);
+        let users: Vec<String> = users.map(|user| user.container).collect();
+        let view = |entry: images::ManifestEntry| match (&entry.kind, entry.available) {
+            (images::ManifestKind::Image(_), true) => {
+                ManifestView { unpacked_bytes: image.size_bytes(), containers: users.clone(), entry }
+            }
+            _ => ManifestView { unpacked_bytes: 0, containers: Vec::new(), entry },
+        };
+        image.manifests().into_iter().map(view).collect()
     }
 
     /// How many containers were made from each image.
@@ -263,7 +320,57 @@ impl Engine {
     }
 }
 
-fn summary(image: &Image, uses: &BTreeMap<oci::Digest, usize>) -> ImageSummary {
+impl Engine {
+    /// Says whether an image is for one of the platforms; any will do where none is given.
+    pub fn check_image_platforms(&self, reference: &str, platforms: &[String]) -> Result<(), EngineError> {
+        match platforms {
+            [] => Ok(()),
+            platforms => check_platforms(self.resolve_image(reference)?.as_ref(), reference, platforms),
+        }
+    }
+}
+
+/// Each of an image's attestations here: the type of what it says, and the blob.
+fn attestations_of(image: &Image) -> Vec<AttestationView> {
+    let manifests = image.index.iter().flat_map(|index| &index.attestations);
+    let view = |manifest: &images::PulledManifest| {
+        let layers = manifest.parse().map(|parsed| parsed.layers).unwrap_or_default();
+        let statements = layers.into_iter().map(|layer| AttestationStatement {
+            predicate_type: layer.annotations.get("in-toto.io/predicate-type").cloned().unwrap_or_default(),
+            media_type: layer.media_type,
+            blob: layer.digest,
+            size_bytes: layer.size,
+        });
+        AttestationView { manifest: manifest.digest(), statements: statements.collect() }
+    };
+    manifests.map(view).collect()
+}
+
+/// Says that an image is not for a platform, as Docker does.
+fn check_platform(image: &Image, name: &str, platform: Option<&str>) -> Result<(), EngineError> {
+    match platform {
+        None | Some("") => Ok(()),
+        Some(platform) => check_platforms(image, name, std::slice::from_ref(&platform.to_owned())),
+    }
+}
+
+/// The image must be for one of the platforms.
+fn check_platforms(image: &Image, name: &str, platforms: &[String]) -> Result<(), EngineError> {
+    let mut wanted = Vec::new();
+    for text in platforms {
+        wanted.extend(parse_platform(Some(text))?);
+    }
+    if wanted.iter().any(|wanted| images::is_platform(wanted, &image.config.platform())) {
+        return Ok(());
+    }
+    let name = oci::Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.with_default_tag().familiar());
+    Err(EngineError::not_found(format!(
+        "image with reference {name} was found but does not provide the specified platform ({})",
+        wanted.iter().map(images::platform_name).collect::<Vec<_>>().join(", ")
+    )))
+}
+
+fn summary(image: &Image, uses: &BTreeMap<oci::Digest, usize>, record: &images::UseRecord) -> ImageSummary {
     ImageSummary {
         id: *image.id.digest(),
         repo_tags: image.tags.iter().map(Reference::familiar).collect(),
@@ -273,6 +380,21 @@ fn summary(image: &Image, uses: &BTreeMap<oci::Digest, usize>) -> ImageSummary {
         labels: image.config.config.labels.clone().unwrap_or_default(),
         containers: uses.get(image.id.digest()).copied().unwrap_or(0),
         parent: image.parent.as_ref().map(|parent| *parent.digest()),
+        shared_bytes: None,
+        descriptor: image.descriptor(),
+        manifests: Vec::new(),
+        last_used: record.last_use(image),
+        pins: record.pins(image).iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn prune_filters(filters: &PruneFilters) -> images::PruneFilters {
+    images::PruneFilters {
+        dangling: if filters.dangling == Some(false) { Dangling::AllUnused } else { Dangling::Only },
+        labels: filters.label.iter().map(label).collect(),
+        without_labels: filters.without_label.iter().map(label).collect(),
+        until: filters.until,
+        unused_since: filters.unused_since,
     }
 }
 

@@ -19,6 +19,7 @@ mod events;
 mod execs;
 mod filters;
 mod host;
+mod image_uses;
 mod images;
 mod logs;
 pub mod model;
@@ -29,6 +30,7 @@ mod options;
 mod registries;
 mod rootfs;
 mod runtimes;
+mod space;
 mod spec;
 mod store;
 mod system;
@@ -36,6 +38,7 @@ mod userns;
 mod verification;
 mod volumes;
 
+pub use ::images::{ManifestKind, Origin, Pinning, Source};
 pub use builds::BuildStream;
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
@@ -46,6 +49,7 @@ pub use logs::LogStream;
 pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
 pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;
+pub use space::{SpaceOptions, StorageBudget};
 pub use verification::{CheckStream, ImageRepair};
 
 /// Random bytes for ids and names.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::model::EngineError;
 use crate::runtimes::RuntimeOptions;
+use crate::space::SpaceOptions;
 
 /// The places, the name and the choices of one engine. Everything it owns hangs off `root`, `run` and `name`.
 #[derive(Debug, Clone)]
@@ -26,6 +27,10 @@ pub struct EngineOptions {
     pub runtimes: RuntimeOptions,
     /// How registries are reached.
     pub registries: RegistryOptions,
+    /// What may stay on the disk.
+    pub space: SpaceOptions,
+    /// `--image-policy`: which images may come and run; none for all.
+    pub image_policy: Option<PathBuf>,
 }
 
 /// How registries are reached.

@@ -6,6 +6,7 @@
 //!   volumes(name, record)        VolumeRecord
 //!   networks(id, record)         NetworkRecord
 //!   execs(id, container, record) ExecRecord; gone five minutes after the exec's end
+//!   image_uses(image, used_s)    when an image was used last
 //! ```
 //!
 //! Everything is kept in memory as well and read only at open, so nobody ever waits for a read. One thread writes; what has
@@ -39,6 +40,8 @@ pub(crate) enum Change {
     RemoveVolume { name: String },
     PutExec { id: String, container: String, record: String },
     RemoveExec { id: String },
+    PutImageUse { image: String, used_s: i64 },
+    RemoveImageUse { image: String },
 }
 
 /// Everything that was in the database at open.
@@ -52,6 +55,8 @@ pub(crate) struct Contents {
     pub(crate) networks: Vec<(String, String)>,
     /// Records.
     pub(crate) execs: Vec<String>,
+    /// Images and when they were used last, in seconds since 1970.
+    pub(crate) image_uses: Vec<(String, i64)>,
 }
 
 /// The database cannot be opened or written.
@@ -92,6 +97,7 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE volumes(name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE execs(id TEXT PRIMARY KEY, container TEXT NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;",
     "CREATE TABLE networks(id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;",
+    "CREATE TABLE image_uses(image TEXT PRIMARY KEY, used_s INTEGER NOT NULL) WITHOUT ROWID;",
 ];
 
 impl Store {
@@ -185,6 +191,10 @@ fn read_all(connection: &Connection) -> rusqlite::Result<Contents> {
     for row in statement.query_map([], |row| row.get(0))? {
         contents.execs.push(row?);
     }
+    let mut statement = connection.prepare("SELECT image, used_s FROM image_uses")?;
+    for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+        contents.image_uses.push(row?);
+    }
     Ok(contents)
 }
 
@@ -239,6 +249,10 @@ fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
             run("INSERT OR REPLACE INTO execs VALUES(?1, ?2, ?3)", params![id, container, record])
         }
         Change::RemoveExec { id } => run("DELETE FROM execs WHERE id = ?1", params![id]),
+        Change::PutImageUse { image, used_s } => {
+            run("INSERT OR REPLACE INTO image_uses VALUES(?1, ?2)", params![image, used_s])
+        }
+        Change::RemoveImageUse { image } => run("DELETE FROM image_uses WHERE image = ?1", params![image]),
     }
 }
 

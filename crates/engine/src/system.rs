@@ -80,9 +80,9 @@ impl Engine {
 
     /// What uses the disk.
     pub async fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
-        let images = self.images(&ImageQuery { all: true, ..ImageQuery::default() })?;
+        let images = self.images(&ImageQuery { all: true, shared_size: true, ..ImageQuery::default() })?;
         let inner = Arc::clone(&self.inner);
-        let layers_bytes = blocking(move || Ok(inner.images.usage().layers_bytes)).await?;
+        let layers = blocking(move || Ok(inner.images.usage())).await?;
         let mut containers = Vec::new();
         for view in self.containers(&ContainerQuery { all: true, ..ContainerQuery::default() })? {
             // One that is removed meanwhile is not counted.
@@ -90,7 +90,15 @@ impl Engine {
                 containers.push((view, sizes));
             }
         }
-        Ok(DiskUsage { layers_bytes, images, containers, volumes: self.volume_usage().await? })
+        let (volumes, budget) = (self.volume_usage().await?, self.storage_state());
+        Ok(DiskUsage {
+            layers_bytes: layers.layers_bytes,
+            reclaimable_layers_bytes: layers.reclaimable_bytes,
+            images,
+            containers,
+            volumes,
+            budget,
+        })
     }
 }
 

@@ -7,7 +7,8 @@ use oci::image::ImageConfig;
 use oci::{DiffId, Reference};
 
 use crate::disk::{ImageRecord, StoredImage};
-use crate::store::StoreError;
+use crate::origin::{Origin, Pulled, PulledIndex, Source};
+use crate::store::{NewNames, StoreError};
 use crate::{ErrorKind, Image, ImageId, ImageStore, PulledManifest};
 
 /// An image to be made. Hold a [`Lease`](crate::Lease) from before its layers come until it is made.
@@ -54,32 +55,53 @@ impl CreateError {
 impl ImageStore {
     /// Makes an image of a configuration and of layers that are here. If it is here already, it only gets the names.
     pub fn create(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
-        self.create_tagged(new, None, Some(Timestamp::now()))
+        self.create_tagged(new, Arrival::of(Source::Build), Some(Timestamp::now()))
+    }
+
+    /// The same for an image of a tar of files.
+    pub(crate) fn create_imported(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
+        self.create_tagged(new, Arrival::of(Source::Import), Some(Timestamp::now()))
     }
 
     /// The same for an image that came with its names, which nobody gave it at any time.
     pub(crate) fn create_with_its_names(&self, new: NewImage) -> Result<Arc<Image>, CreateError> {
-        self.create_tagged(new, None, None)
+        self.create_tagged(new, Arrival::of(Source::Archive), None)
     }
 
-    /// Makes an image that came from a registry. If it is here already, it gets the names, and the manifest if it has none.
-    pub fn create_pulled(&self, new: NewImage, manifest: PulledManifest) -> Result<Arc<Image>, CreateError> {
-        self.create_tagged(new, Some(manifest), Some(Timestamp::now()))
+    /// Makes an image that came from a registry. If it is here already, it gets the names, where it came from, and the manifest and
+    /// index if it has none.
+    pub fn create_pulled(&self, new: NewImage, pulled: Pulled) -> Result<Arc<Image>, CreateError> {
+        let arrival = Arrival {
+            manifest: Some(pulled.manifest),
+            index: pulled.index,
+            blobs: pulled.blobs,
+            origin: pulled.origin,
+        };
+        self.create_tagged(new, arrival, Some(Timestamp::now()))
     }
 
     fn create_tagged(
         &self,
         new: NewImage,
-        manifest: Option<PulledManifest>,
+        arrival: Arrival,
         tagged: Option<Timestamp>,
     ) -> Result<Arc<Image>, CreateError> {
         let config: ImageConfig = crate::json::object(&new.config).map_err(CreateError::Config)?;
         let layer_sizes = self.layer_sizes(&config.rootfs.diff_ids)?;
         let id = ImageId::of_config(&new.config);
         let parent = new.parent.filter(|parent| *parent != id);
-        let record = ImageRecord { loaded: Timestamp::now(), parent, layer_sizes, manifest };
+        let record = ImageRecord {
+            loaded: arrival.origin.time,
+            parent,
+            layer_sizes,
+            manifest: arrival.manifest.map(Arc::new),
+            index: arrival.index.map(Arc::new),
+            origins: Some(Arc::new(vec![arrival.origin])),
+            pinned: false,
+        };
         let stored = StoredImage { record, config_bytes: new.config.into() };
-        Ok(self.add(id, stored, Arc::new(config), &new.references, tagged)?)
+        let names = NewNames { references: &new.references, tagged };
+        Ok(self.add(id, stored, Arc::new(config), &arrival.blobs, names)?)
     }
 
     fn layer_sizes(&self, layers: &[DiffId]) -> Result<Vec<u64>, CreateError> {
@@ -91,5 +113,21 @@ impl ImageStore {
             sizes.push(self.snapshotter.size(layer)?);
         }
         Ok(sizes)
+    }
+}
+
+/// What is known about an image beyond its configuration, when it comes.
+struct Arrival {
+    manifest: Option<PulledManifest>,
+    index: Option<PulledIndex>,
+    blobs: Vec<Vec<u8>>,
+    origin: Origin,
+}
+
+impl Arrival {
+    /// One without a registry, now.
+    fn of(source: Source) -> Arrival {
+        let origin = Origin { source, time: Timestamp::now(), signatures: Vec::new() };
+        Arrival { manifest: None, index: None, blobs: Vec::new(), origin }
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use durable::{Operation, PathError, RecordError, Versioned};
 use jiff::Timestamp;
-use oci::Reference;
+use oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::ImageId;
 use crate::catalogue::Damage;
+use crate::origin::{Origin, PulledIndex};
 
 const REFERENCES: &str = "references.json";
 const DIRECTORY_MODE: u32 = 0o700;
@@ -28,8 +29,17 @@ pub(crate) struct ImageRecord {
     /// The sizes of its layers' tars, lowest first.
     pub(crate) layer_sizes: Vec<u64>,
     /// The manifest that a registry had for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) manifest: Option<PulledManifest>,
+    #[serde(default, with = "shared", skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Arc<PulledManifest>>,
+    /// The index that led to that manifest.
+    #[serde(default, with = "shared", skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<Arc<PulledIndex>>,
+    /// Where it came from, the newest first.
+    #[serde(default, with = "shared", skip_serializing_if = "Option::is_none")]
+    pub(crate) origins: Option<Arc<Vec<Origin>>>,
+    /// Whether it was pinned by its id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pinned: bool,
 }
 
 /// A manifest as a registry had it, byte for byte: with it an image goes to another registry under the same digest.
@@ -52,6 +62,9 @@ pub(crate) struct NamedImage {
     /// Nothing for a name that came with the image: Docker shows no time for those.
     #[serde(default, with = "optional_rfc3339", skip_serializing_if = "Option::is_none")]
     pub(crate) tagged: Option<Timestamp>,
+    /// Whether whatever it means is pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pinned: bool,
 }
 
 /// All names. One file, so that a load of many names is whole or not at all.
@@ -64,16 +77,36 @@ impl Versioned for References {
     const VERSION: u32 = 1;
 }
 
+/// Values that many views of one image share.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<Arc<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<T>>, D::Error> {
+        Ok(Option::<T>::deserialize(deserializer)?.map(Arc::new))
+    }
+}
+
 /// Times as text, which people can read in the files.
-mod rfc3339 {
+pub(crate) mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(time)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
@@ -187,18 +220,39 @@ impl Disk {
         durable::save(&self.images, REFERENCES, &References { names })
     }
 
+    /// Replaces what is known about an image that is here.
+    pub(crate) fn write_record(&self, id: &ImageId, record: &ImageRecord) -> Result<(), RecordError> {
+        durable::save(&self.records, &record_name(id), record)
+    }
+
+    /// Stores a blob that a record is going to name.
+    pub(crate) fn write_blob(&self, bytes: &[u8]) -> Result<(), PathError> {
+        durable::write_atomic(&self.blobs, &Digest::of(bytes).hex(), bytes)
+    }
+
+    /// Reads a blob; why it is not what was stored.
+    pub(crate) fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        let bytes = durable::read(&self.blobs.join(digest.hex())).map_err(|error| describe(&error))?;
+        if Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(format!("blob {digest} is not what was stored")) }
+    }
+
+    /// Removes a blob that no record names any more.
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<(), PathError> {
+        durable::remove(&self.blobs, &digest.hex())
+    }
+
     /// Removes an image, in the opposite order. No name may mean it any more.
     pub(crate) fn remove_image(&self, id: &ImageId) -> Result<(), PathError> {
         durable::remove(&self.records, &record_name(id))?;
         durable::remove(&self.blobs, &id.hex())
     }
 
-    /// Removes configurations that no record speaks of: a crash came between the two.
-    pub(crate) fn remove_stray_blobs(&self, is_known: impl Fn(&ImageId) -> bool) -> Result<(), PathError> {
+    /// Removes blobs that no record speaks of: a crash came between the two.
+    pub(crate) fn remove_stray_blobs(&self, is_known: impl Fn(&Digest) -> bool) -> Result<(), PathError> {
         for entry in fs::read_dir(&self.blobs).map_err(PathError::with(Operation::List, &self.blobs))? {
             let name = entry.map_err(PathError::with(Operation::List, &self.blobs))?.file_name();
             let name = name.to_string_lossy();
-            if oci::Digest::from_hex(&name).is_ok_and(|digest| !is_known(&ImageId::new(digest))) {
+            if Digest::from_hex(&name).is_ok_and(|digest| !is_known(&digest)) {
                 durable::remove(&self.blobs, &name)?;
             }
         }
@@ -211,7 +265,7 @@ fn record_name(id: &ImageId) -> String {
 }
 
 fn id_of_record(name: &str) -> Option<ImageId> {
-    oci::Digest::from_hex(name.strip_suffix(".json")?).ok().map(ImageId::new)
+    Digest::from_hex(name.strip_suffix(".json")?).ok().map(ImageId::new)
 }
 
 /// An error with its causes on one line.

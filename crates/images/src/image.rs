@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use oci::image::ImageConfig;
 use oci::{DiffId, Digest, Reference};
 
-use crate::{ImageId, PulledManifest};
+use crate::{ImageId, Origin, Pin, PulledIndex, PulledManifest};
 
 /// An image. It never changes; a change of its names publishes another one.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,12 @@ pub struct Image {
     pub loaded: Timestamp,
     /// The manifest that a registry had for it.
     pub manifest: Option<Arc<PulledManifest>>,
+    /// The index that led to that manifest.
+    pub index: Option<Arc<PulledIndex>>,
+    /// Where it came from, the newest first; nothing for what came before that was noted.
+    pub origins: Option<Arc<Vec<Origin>>>,
+    /// What pins it, but for labels.
+    pub pins: Vec<Pin>,
     /// When the newest of its tags was given here; tags that came with it do not count.
     pub last_tagged: Option<Timestamp>,
 }
@@ -61,6 +67,11 @@ impl Image {
     /// The sum of its layers' sizes.
     pub fn size_bytes(&self) -> u64 {
         self.layer_sizes.iter().sum()
+    }
+
+    /// Where it came from, the newest first.
+    pub fn origins(&self) -> &[Origin] {
+        self.origins.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// All its names.

@@ -76,7 +76,11 @@ impl ImageStore {
         linux::allocator::give_back();
         let config = serde_json::to_vec(&image_config(config, &platform, layer, request.message));
         let config = config.map_err(CreateError::Config)?;
-        Ok(self.create(NewImage { config, references: request.reference.into_iter().collect(), parent: None })?)
+        Ok(self.create_imported(NewImage {
+            config,
+            references: request.reference.into_iter().collect(),
+            parent: None,
+        })?)
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! <root>/
-//!   blobs/sha256/<hex>         a configuration, exactly as it came; named by its digest
-//!   images/sha256/<hex>.json   what Conex adds to it: when it came, its parent, the sizes of its layers
-//!   images/references.json     which name means which image, and since when
+//!   blobs/sha256/<hex>         a configuration or part of an attestation, exactly as it came; named by its digest
+//!   images/sha256/<hex>.json   what Conex adds to it: whence and when it came, its parent, the sizes of its layers
+//!   images/references.json     which name means which image, since when, and whether it is pinned
 //!   images/blobs/<hex>.json    which blobs of registries a layer came from or went to
 //! ```
 //!
@@ -23,6 +23,7 @@ mod builtin;
 mod catalogue;
 mod change;
 mod child;
+mod collect;
 mod create;
 mod disk;
 mod elf;
@@ -37,6 +38,8 @@ mod import;
 mod json;
 mod layer;
 mod load;
+mod manifests;
+mod origin;
 mod path_match;
 mod prune;
 mod remove;
@@ -46,6 +49,7 @@ mod store;
 mod testing;
 mod time;
 mod usage;
+mod uses;
 mod verify;
 
 pub use blobs::LayerBlob;
@@ -53,6 +57,7 @@ pub use builtin::HELLO;
 pub use catalogue::{Catalogue, Damage, ResolveError};
 pub use change::{Change, ChangeError, Command, HealthcheckChange, HealthcheckOptions, is_signal};
 pub use child::{Step, child};
+pub use collect::{CachedLayer, Collection, CollectionRequest, plan_collection};
 pub use create::{CreateError, NewImage};
 pub use disk::PulledManifest;
 pub use error::ErrorKind;
@@ -64,6 +69,8 @@ pub use import::{ImportError, ImportRequest};
 pub use layer::LayerError;
 pub use load::platform::{PlatformError, best_platform, is_platform, parse_platform, platform_name};
 pub use load::{LayoutError, LoadError, LoadEvent, LoadRequest, Loaded};
+pub use manifests::{ManifestEntry, ManifestKind, attested};
+pub use origin::{Origin, Pulled, PulledIndex, Signature, Source};
 pub use prune::{Dangling, PruneFilters, Pruned};
 pub use remove::{
     Conflict, ContainerUse, Force, ImageUsers, ParentImages, Removal, RemoveError, RemoveRequest, Running,
@@ -71,4 +78,5 @@ pub use remove::{
 pub use save::SaveError;
 pub use store::{ImageStore, Lease, OpenError, StoreError, TagError};
 pub use usage::{ImageUsage, Usage};
+pub use uses::{Pin, PinError, Pinning, UseRecord};
 pub use verify::{Repair, Verdict, Verified, VerifySubject};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::filter::LabelFilter;
 use crate::remove::{ContainerUse, Force, ParentImages, Removal, RemoveRequest, Removing};
+use crate::uses::UseRecord;
 use crate::{Catalogue, Image};
 
 /// Which unused images go.
@@ -28,6 +29,8 @@ pub struct PruneFilters {
     pub without_labels: Vec<LabelFilter>,
     /// `until`: created before this moment.
     pub until: Option<Timestamp>,
+    /// `unused-for`: neither used nor come here since this moment.
+    pub unused_since: Option<Timestamp>,
 }
 
 /// What a prune did.
@@ -39,27 +42,35 @@ pub struct Pruned {
     pub reclaimed_bytes: u64,
 }
 
-/// Decides which images go. What is in use stays, silently.
+/// Decides which images go. What is in use or pinned stays, silently.
 pub(crate) fn prune<'a>(
     catalogue: &'a Catalogue,
     containers: &'a [ContainerUse],
     filters: &PruneFilters,
+    uses: &UseRecord,
 ) -> Removing<'a> {
     let mut removing = Removing::new(catalogue, containers);
+    removing.kept = catalogue.images().filter(|image| uses.is_pinned(image)).map(|image| image.id).collect();
+    let passes = |image: &&Arc<Image>| filters.pass(image, uses);
     let mut candidates: Vec<&Arc<Image>> =
-        catalogue.images().filter(|image| !catalogue.has_children(&image.id) && filters.pass(image)).collect();
+        catalogue.images().filter(|image| !catalogue.has_children(&image.id)).filter(passes).collect();
     if filters.dangling == Dangling::AllUnused {
         let named_parents = catalogue.images().filter(|image| catalogue.has_children(&image.id));
-        candidates.extend(named_parents.filter(|image| image.references().next().is_some() && filters.pass(image)));
+        candidates.extend(named_parents.filter(|image| image.references().next().is_some()).filter(passes));
     }
     for image in candidates {
-        for name in names_to_remove(&removing, image, filters.dangling) {
-            let request = RemoveRequest { force: Force::No, parents: ParentImages::Remove };
-            // A conflict means that the image is in use, and a prune leaves such images alone.
-            let _ = removing.remove(&name, &request);
-        }
+        remove_unused(&mut removing, image, filters.dangling);
     }
     removing
+}
+
+/// Removes an image unless it is in use, and with [`Dangling::AllUnused`] its names.
+pub(crate) fn remove_unused(removing: &mut Removing<'_>, image: &Image, dangling: Dangling) {
+    for name in names_to_remove(removing, image, dangling) {
+        let request = RemoveRequest { force: Force::No, parents: ParentImages::Remove };
+        // A conflict means that the image is in use, and such images are left alone.
+        let _ = removing.remove(&name, &request);
+    }
 }
 
 /// The names by which an image is removed; its id if it has none.
@@ -76,20 +87,12 @@ fn names_to_remove(removing: &Removing<'_>, image: &Image, dangling: Dangling) -
 }
 
 impl PruneFilters {
-    fn pass(&self, image: &Image) -> bool {
+    fn pass(&self, image: &Image, uses: &UseRecord) -> bool {
         let old_enough = self.until.is_none_or(|until| image.created.is_some_and(|created| created <= until));
-        let unwanted = self.without_labels.iter().any(|label| image.has_label(label));
-        old_enough && !unwanted && image.has_labels(&self.labels)
+        let idle_enough = self.unused_since.is_none_or(|since| uses.last_use(image) <= since);
+        let unwanted = self.without_labels.iter().any(|label| image.has_label(label)) || uses.is_pinned(image);
+        old_enough && idle_enough && !unwanted && image.has_labels(&self.labels)
     }
-}
-
-/// Adds up the layers among `removals`.
-pub(crate) fn reclaimed_bytes(removals: &[Removal]) -> u64 {
-    let size = |removal: &Removal| match removal {
-        Removal::DeletedLayer { size_bytes, .. } => *size_bytes,
-        _ => 0,
-    };
-    removals.iter().map(size).sum()
 }
 
 #[cfg(test)]

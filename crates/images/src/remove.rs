@@ -12,6 +12,7 @@ use oci::{DiffId, Digest, Reference};
 use crate::catalogue::{Catalogue, ResolveError, looked_up};
 use crate::image::chain_ids;
 use crate::store::StoreError;
+use crate::uses::UseRecord;
 use crate::{ErrorKind, Image, ImageId};
 
 /// Whether conflicts that Docker calls soft are overridden.
@@ -71,6 +72,11 @@ pub trait ImageUsers: Send + Sync + Debug {
     /// Layers that somebody else needs.
     fn other_layers(&self) -> Vec<DiffId> {
         Vec::new()
+    }
+
+    /// When images were used last, and which labels pin them.
+    fn use_record(&self) -> UseRecord {
+        UseRecord::default()
     }
 }
 
@@ -195,6 +201,8 @@ pub(crate) struct Removing<'a> {
     references: BTreeMap<ImageId, BTreeSet<Reference>>,
     children: HashMap<ImageId, usize>,
     chains: HashMap<Digest, usize>,
+    /// Images that stay whatever was built upon them.
+    pub(crate) kept: BTreeSet<ImageId>,
     /// Names that are gone.
     pub(crate) untagged: BTreeSet<Reference>,
     /// Images that are gone.
@@ -218,8 +226,18 @@ impl<'a> Removing<'a> {
         for chain in stacks.flat_map(|layers| chain_ids(layers)) {
             *chains.entry(chain).or_default() += 1;
         }
-        let (untagged, deleted, removals) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Removing { catalogue, containers, references, children, chains, untagged, deleted, removals }
+        let (kept, untagged, deleted, removals) = (BTreeSet::new(), BTreeSet::new(), Vec::new(), Vec::new());
+        Removing { catalogue, containers, references, children, chains, kept, untagged, deleted, removals }
+    }
+
+    /// The sizes of the layers that nothing needs any more: neither an image that stays, nor a container, nor one of `others`.
+    pub(crate) fn freed_bytes(&self, others: &[DiffId]) -> u64 {
+        let gone: BTreeSet<ImageId> = self.deleted.iter().map(|image| image.id).collect();
+        let staying = self.catalogue.images().filter(|image| !gone.contains(&image.id)).map(|image| &image.layers);
+        let needed = staying.chain(self.containers.iter().map(|user| &user.layers)).flatten().chain(others);
+        let mut counted: std::collections::HashSet<&DiffId> = needed.collect();
+        let layers = self.deleted.iter().flat_map(|image| image.layers.iter().zip(&image.layer_sizes));
+        layers.filter(|(layer, _)| counted.insert(layer)).map(|(_, size_bytes)| size_bytes).sum()
     }
 
     /// Removes what `name` names.
@@ -314,7 +332,7 @@ impl<'a> Removing<'a> {
         let Some(parent) = image.parent else { return Ok(()) };
         self.children.entry(parent).and_modify(|count| *count -= 1);
         match self.catalogue.get(&parent) {
-            Some(parent) if parents == ParentImages::Remove => {
+            Some(parent) if parents == ParentImages::Remove && !self.kept.contains(&parent.id) => {
                 self.delete(&parent.clone(), Force::No, ParentImages::Remove, Quiet::Yes)
             }
             _ => Ok(()),

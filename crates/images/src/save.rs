@@ -238,7 +238,8 @@ fn layer_descriptor((layer, size_bytes): (&DiffId, &u64)) -> Descriptor {
     Descriptor::new(media_type::OCI_LAYER, *layer.digest(), *size_bytes)
 }
 
-fn manifest_of(image: &Image) -> Manifest {
+/// A manifest of our own: the layers as they lie here.
+pub(crate) fn manifest_of(image: &Image) -> Manifest {
     Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST.to_owned(),

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use durable::{PathError, RecordError};
 use jiff::Timestamp;
 use oci::image::ImageConfig;
-use oci::{DiffId, Reference};
+use oci::{DiffId, Digest, Reference};
 use snapshots::Snapshotter;
 
 use crate::blobs::{BlobNotes, LayerBlob};
@@ -19,9 +19,11 @@ use crate::catalogue::{Damage, ResolveError, looked_up};
 use crate::disk::{Disk, ImageRecord, NamedImage, StoredImage};
 use crate::filter::{ListError, ListFilters};
 use crate::history::{HistoryEntry, HistoryError};
+use crate::origin::{Origin, PulledIndex, with_origin};
 use crate::prune::{PruneFilters, Pruned};
 use crate::remove::{ContainerUse, ImageUsers, Removal, RemoveError, RemoveRequest, Removing};
 use crate::usage::Usage;
+use crate::uses::{Pin, UseRecord};
 use crate::{Catalogue, ErrorKind, Image, ImageId, Intermediate, ListedImage, time};
 
 /// All images of one engine. Share it in an [`Arc`]; every method blocks, except those that only read.
@@ -39,7 +41,7 @@ pub struct ImageStore {
 
 /// What the writer knows.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     images: BTreeMap<ImageId, (StoredImage, Arc<ImageConfig>)>,
     references: BTreeMap<Reference, NamedImage>,
     /// Set while the names on the disk may be others: a write of them has failed, perhaps only after it had replaced the file.
@@ -115,7 +117,8 @@ impl ImageStore {
             state.take(id, stored, snapshotter.as_ref());
         }
         state.forget_dangling_references(&mut contents.problems);
-        disk.remove_stray_blobs(|id| state.images.contains_key(id) || state.damaged.contains_key(id))?;
+        let known = state.blobs();
+        disk.remove_stray_blobs(|digest| known.contains(digest))?;
         let damage =
             |(id, reason): (&ImageId, &String)| Damage { subject: format!("image {id}"), reason: reason.clone() };
         contents.problems.extend(state.damaged.iter().map(damage));
@@ -174,7 +177,9 @@ impl ImageStore {
 
     /// Reads an image's files again; why they are not what was stored.
     pub(crate) fn stored_config(&self, id: &ImageId) -> Result<(), String> {
-        self.disk.read_image(id).map(drop)
+        let stored = self.disk.read_image(id)?;
+        let blobs = stored.record.index.as_deref().map(PulledIndex::blobs).unwrap_or_default();
+        blobs.iter().try_for_each(|blob| self.disk.read_blob(blob).map(drop))
     }
 
     /// Keeps all layers that are here from being deleted, until it is dropped.
@@ -210,9 +215,30 @@ impl ImageStore {
     pub fn prune(&self, filters: &PruneFilters) -> Result<Pruned, StoreError> {
         let mut state = self.lock();
         let (catalogue, containers) = (self.catalogue(), self.containers());
-        let removing = crate::prune::prune(&catalogue, &containers, filters);
-        let removals = self.carry_out(&mut state, removing)?;
-        Ok(Pruned { reclaimed_bytes: crate::prune::reclaimed_bytes(&removals), removals })
+        let removing = crate::prune::prune(&catalogue, &containers, filters, &self.use_record());
+        self.carry_out_counting(&mut state, removing)
+    }
+
+    /// What [`ImageStore::prune`] would do now.
+    pub fn plan_prune(&self, filters: &PruneFilters) -> Pruned {
+        let (catalogue, containers) = (self.catalogue(), self.containers());
+        let removing = crate::prune::prune(&catalogue, &containers, filters, &self.use_record());
+        let reclaimed_bytes = removing.freed_bytes(&self.other_layers());
+        Pruned { reclaimed_bytes, removals: removing.removals }
+    }
+
+    /// Removes these images with all their names, as far as nobody uses or has pinned them, or has used them since.
+    pub fn collect(&self, images: &[ImageId], used_before: Timestamp) -> Result<Pruned, StoreError> {
+        let mut state = self.lock();
+        let (catalogue, containers) = (self.catalogue(), self.containers());
+        let removing = crate::collect::remove_all(&catalogue, &containers, images, used_before, &self.use_record());
+        self.carry_out_counting(&mut state, removing)
+    }
+
+    fn carry_out_counting(&self, state: &mut State, removing: Removing<'_>) -> Result<Pruned, StoreError> {
+        let reclaimed_bytes = removing.freed_bytes(&self.other_layers());
+        let removals = self.carry_out(state, removing)?;
+        Ok(Pruned { removals, reclaimed_bytes })
     }
 
     /// Deletes layers that only a container used which is gone now.
@@ -228,10 +254,13 @@ impl ImageStore {
         id: ImageId,
         stored: StoredImage,
         config: Arc<ImageConfig>,
-        references: &[Reference],
-        tagged: Option<Timestamp>,
+        blobs: &[Vec<u8>],
+        names: NewNames<'_>,
     ) -> Result<Arc<Image>, StoreError> {
         let mut state = self.lock();
+        for blob in blobs {
+            self.disk.write_blob(blob)?;
+        }
         // An image that is here keeps its record: when it came does not change because it comes again.
         match state.images.get(&id) {
             None => {
@@ -244,14 +273,41 @@ impl ImageStore {
                 written?;
             }
             Some((known, _)) => {
-                if let Some(stored) = with_manifest(known, stored) {
-                    self.disk.write_image(&id, &stored)?;
-                    state.images.insert(id, (stored, config));
+                if let Some(record) = merged(&known.record, stored.record) {
+                    self.disk.write_record(&id, &record)?;
+                    let config_bytes = known.config_bytes.clone();
+                    state.images.insert(id, (StoredImage { record, config_bytes }, config));
                 }
             }
         }
-        self.add_references(&mut state, &id, references, tagged)?;
+        self.add_references(&mut state, &id, names.references, names.tagged)?;
         Ok(self.publish(&state, &id))
+    }
+
+    /// A blob that an image's attestations name; why it is not what was stored.
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        self.disk.read_blob(digest)
+    }
+
+    pub(crate) fn write_name_pin(
+        &self,
+        state: &mut State,
+        reference: &Reference,
+        pinned: bool,
+    ) -> Result<(), StoreError> {
+        let mut next = state.references.clone();
+        if let Some(named) = next.get_mut(reference) {
+            named.pinned = pinned;
+        }
+        self.write_references(state, next)
+    }
+
+    pub(crate) fn write_image_pin(&self, state: &mut State, id: &ImageId, pinned: bool) -> Result<(), StoreError> {
+        let Some((stored, _)) = state.images.get_mut(id) else { return Ok(()) };
+        let record = ImageRecord { pinned, ..stored.record.clone() };
+        self.disk.write_record(id, &record)?;
+        stored.record = record;
+        Ok(())
     }
 
     /// Notes that a registry has a layer as this blob.
@@ -282,12 +338,21 @@ impl ImageStore {
         self.delete_doubtful_layers(&mut state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
     fn containers(&self) -> Vec<ContainerUse> {
         self.users.get().map(|users| users.containers()).unwrap_or_default()
+    }
+
+    fn other_layers(&self) -> Vec<DiffId> {
+        self.users.get().map(|users| users.other_layers()).unwrap_or_default()
+    }
+
+    /// When images were used last, and which labels pin them.
+    pub fn use_record(&self) -> UseRecord {
+        self.users.get().map(|users| users.use_record()).unwrap_or_default()
     }
 
     fn add_references(
@@ -302,7 +367,10 @@ impl ImageStore {
         }
         let mut next = state.references.clone();
         for reference in references {
-            next.insert(looked_up(reference), NamedImage { image: *id, tagged });
+            let name = looked_up(reference);
+            // Who pins a name pins what it means, now and later.
+            let pinned = next.get(&name).is_some_and(|named| named.pinned);
+            next.insert(name, NamedImage { image: *id, tagged, pinned });
         }
         self.write_references(state, next)
     }
@@ -316,7 +384,7 @@ impl ImageStore {
     }
 
     /// Shows readers the new state, and gives back one image of it.
-    fn publish(&self, state: &State, id: &ImageId) -> Arc<Image> {
+    pub(crate) fn publish(&self, state: &State, id: &ImageId) -> Arc<Image> {
         let catalogue = state.catalogue();
         let image = catalogue.get(id).cloned().expect("the image was just stored");
         self.catalogue.store(Arc::new(catalogue));
@@ -344,8 +412,23 @@ impl ImageStore {
             state.doubtful_layers.extend(&image.layers);
         }
         self.catalogue.store(Arc::new(state.catalogue()));
+        self.remove_blobs_of(state, &deleted)?;
         self.delete_doubtful_layers(state)?;
         Ok(removals)
+    }
+
+    /// Removes the blobs of attestations about images that are gone, unless other images have the same.
+    fn remove_blobs_of(&self, state: &State, gone: &[Arc<Image>]) -> Result<(), StoreError> {
+        let blobs = gone.iter().filter_map(|image| image.index.as_deref()).flat_map(PulledIndex::blobs);
+        let mut blobs: HashSet<Digest> = blobs.collect();
+        if !blobs.is_empty() {
+            let known = state.blobs();
+            blobs.retain(|blob| !known.contains(blob));
+        }
+        for blob in blobs {
+            self.disk.remove_blob(&blob)?;
+        }
+        Ok(())
     }
 
     /// A damaged image has no configuration to decide by: its names go, and with the last of them what is left of it.
@@ -415,10 +498,17 @@ impl State {
         });
     }
 
+    /// Every blob that a record speaks of.
+    fn blobs(&self) -> HashSet<Digest> {
+        let configs = self.images.keys().chain(self.damaged.keys()).map(|id| *id.digest());
+        let indexes = self.images.values().filter_map(|(stored, _)| stored.record.index.as_deref());
+        configs.chain(indexes.flat_map(PulledIndex::blobs)).collect()
+    }
+
     fn catalogue(&self) -> Catalogue {
-        let mut names: BTreeMap<ImageId, Vec<(&Reference, Option<Timestamp>)>> = BTreeMap::new();
+        let mut names: BTreeMap<ImageId, Vec<(&Reference, &NamedImage)>> = BTreeMap::new();
         for (reference, named) in &self.references {
-            names.entry(named.image).or_default().push((reference, named.tagged));
+            names.entry(named.image).or_default().push((reference, named));
         }
         let images = self.images.iter().map(|(id, (stored, config))| {
             let names = names.get(id).map(Vec::as_slice).unwrap_or_default();
@@ -429,19 +519,42 @@ impl State {
     }
 }
 
-/// The record that is here with a manifest that it did not have yet; nothing where there is no news.
-fn with_manifest(known: &StoredImage, new: StoredImage) -> Option<StoredImage> {
-    let manifest = new.record.manifest.filter(|_| known.record.manifest.is_none())?;
-    let record = ImageRecord { manifest: Some(manifest), ..known.record.clone() };
-    Some(StoredImage { record, config_bytes: known.config_bytes.clone() })
+/// The names that an image gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewNames<'a> {
+    pub(crate) references: &'a [Reference],
+    /// When somebody gave them; nothing for those that came with the image.
+    pub(crate) tagged: Option<Timestamp>,
+}
+
+/// The record that is here with what it did not have yet; nothing where there is no news.
+fn merged(known: &ImageRecord, new: ImageRecord) -> Option<ImageRecord> {
+    let mut next = known.clone();
+    // Manifest and index belong together.
+    if next.manifest.is_none() || next.index.is_none() && next.manifest == new.manifest {
+        (next.manifest, next.index) = (new.manifest.or(next.manifest), new.index.or(next.index));
+    }
+    let origins = known.origins.as_deref().cloned().unwrap_or_default();
+    let is_new = |origin: &&Origin| {
+        // That it was built or loaded here once more says nothing new.
+        let same = origins.iter().find(|known| known.source == origin.source);
+        same.is_none_or(|known| !origin.signatures.is_empty() && known.signatures != origin.signatures)
+    };
+    let news: Vec<Origin> = new.origins.iter().flat_map(|all| all.iter()).filter(is_new).cloned().collect();
+    if !news.is_empty() {
+        next.origins = Some(Arc::new(news.into_iter().fold(origins, with_origin)));
+    }
+    (next != *known).then_some(next)
 }
 
 fn image_of(
     id: ImageId,
     stored: &StoredImage,
     config: &Arc<ImageConfig>,
-    names: &[(&Reference, Option<Timestamp>)],
+    names: &[(&Reference, &NamedImage)],
 ) -> Image {
+    let by_name = names.iter().filter(|(_, named)| named.pinned).map(|(name, _)| Pin::Name((*name).clone()));
+    let by_id = stored.record.pinned.then_some(Pin::Image);
     let with = |has_digest: bool| {
         let of_kind = names.iter().filter(|(reference, _)| reference.digest().is_some() == has_digest);
         of_kind.map(|(reference, _)| (*reference).clone()).collect()
@@ -457,8 +570,11 @@ fn image_of(
         parent: stored.record.parent,
         created: time::parse_created(config.created.as_deref()),
         loaded: stored.record.loaded,
-        manifest: stored.record.manifest.clone().map(Arc::new),
-        last_tagged: names.iter().filter_map(|(_, tagged)| *tagged).max(),
+        manifest: stored.record.manifest.clone(),
+        index: stored.record.index.clone(),
+        origins: stored.record.origins.clone(),
+        pins: by_id.into_iter().chain(by_name).collect(),
+        last_tagged: names.iter().filter_map(|(_, named)| named.tagged).max(),
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) fn image(name: &str, parent: Option<&str>, layers: &str, created: i64
         created: Some(Timestamp::from_second(created).unwrap()),
         loaded: Timestamp::UNIX_EPOCH,
         manifest: None,
+        index: None,
+        origins: None,
+        pins: Vec::new(),
         last_tagged: None,
     }
 }

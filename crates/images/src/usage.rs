@@ -1,6 +1,6 @@
 //! `docker system df`: what images take on the disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use oci::DiffId;
 
@@ -13,6 +13,8 @@ use crate::remove::ContainerUse;
 pub struct Usage {
     /// All layers of all images, each counted once.
     pub layers_bytes: u64,
+    /// Those of them that no container needs.
+    pub reclaimable_bytes: u64,
     /// Each image.
     pub images: BTreeMap<ImageId, ImageUsage>,
 }
@@ -32,8 +34,12 @@ pub struct ImageUsage {
 pub(crate) fn usage(catalogue: &Catalogue, containers: &[ContainerUse]) -> Usage {
     let mut layers: HashMap<DiffId, (u64, usize)> = HashMap::new();
     for image in catalogue.images() {
+        let mut seen = HashSet::new();
         for (layer, size_bytes) in image.layers.iter().zip(&image.layer_sizes) {
-            layers.entry(*layer).or_insert((*size_bytes, 0)).1 += 1;
+            // The same layer twice in one image is shared with nobody.
+            if seen.insert(layer) {
+                layers.entry(*layer).or_insert((*size_bytes, 0)).1 += 1;
+            }
         }
     }
     let shared = |layer: &DiffId| layers.get(layer).filter(|(_, users)| *users > 1).map_or(0, |(size, _)| *size);
@@ -45,8 +51,11 @@ pub(crate) fn usage(catalogue: &Catalogue, containers: &[ContainerUse]) -> Usage
         };
         (image.id, usage)
     };
+    let needed: HashSet<&DiffId> = containers.iter().flat_map(|container| &container.layers).collect();
+    let unneeded = layers.iter().filter(|(layer, _)| !needed.contains(layer));
     Usage {
         layers_bytes: layers.values().map(|(size, _)| size).sum(),
+        reclaimable_bytes: unneeded.map(|(_, (size, _))| size).sum(),
         images: catalogue.images().map(of_image).collect(),
     }
 }
@@ -62,7 +71,7 @@ mod tests {
         let images = vec![image("a", None, "xy", 0), image("b", None, "xz", 0), image("c", None, "w", 0)];
         let containers = [container('1', &images[1], Running::No), container('2', &images[1], Running::Yes)];
         let usage = usage(&catalogue(images, &[]), &containers);
-        assert_eq!(usage.layers_bytes, 40);
+        assert_eq!((usage.layers_bytes, usage.reclaimable_bytes), (40, 20));
         let of = |name: &str| usage.images[&id(name)].clone();
         assert_eq!(of("a"), ImageUsage { size_bytes: 20, shared_bytes: 10, containers: 0 });
         assert_eq!(of("b"), ImageUsage { size_bytes: 20, shared_bytes: 10, containers: 2 });

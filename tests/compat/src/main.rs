@@ -24,6 +24,7 @@ mod registry_server;
 mod run;
 mod runtimes;
 mod security;
+mod space;
 mod streams;
 mod survival;
 mod system;

@@ -1,9 +1,13 @@
 //! The daemon's options.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api_server::{Address, SocketGroup};
-use engine::{EngineOptions, Insecure, Mirror, NetworkOptions, RegistryOptions, RuntimeOptions, StorageBackend};
+use engine::model::LabelFilter;
+use engine::{
+    EngineOptions, Insecure, Mirror, NetworkOptions, RegistryOptions, RuntimeOptions, SpaceOptions, StorageBackend,
+};
 use lexopt::{Arg, ValueExt as _};
 use tracing::Level;
 
@@ -29,6 +33,10 @@ Options:
       --registry-mirror URL    Ask this server before Docker Hub, or with NAME=URL before the registry NAME; may be repeated
       --registry-certs DIR     Certificates as DIR/HOST[:PORT]/*.{crt,cert,key}; may be repeated
                                (default /etc/conex/certs.d and /etc/docker/certs.d)
+      --storage-budget SIZE    Remove unused images and build cache, those that were used longest ago first, when the file system of --root
+                               is fuller than SIZE (80%), or when they take more than SIZE (20GB, 20GiB) (default: remove nothing)
+      --storage-min-age TIME   Never remove by itself what came or was used within TIME, such as 30s, 10m or 24h (default 10m)
+      --pin-label KEY[=VALUE]  Never remove by itself images with this label; may be repeated
       --userns-remap USER      Give containers the subordinate ids of USER[:GROUP] (default: those of dockremap), so that root in them is not root
       --tlscacert FILE         Accept TCP clients with a certificate of this authority
       --tlscert FILE           The certificate to show to TCP clients
@@ -77,6 +85,8 @@ pub(super) enum OptionsError {
     LogLevel(String),
     #[error("invalid name '{0}': at most 32 of a-z, 0-9 and -, beginning with a letter")]
     Name(String),
+    #[error("invalid duration '{0}': a number of s, m or h is expected, such as 30s, 10m or 24h")]
+    Duration(String),
     #[error("{0} must be an absolute path")]
     Relative(PathBuf),
     #[error("cannot find conex-runtime beside this program; say where it is with --runtime")]
@@ -106,6 +116,11 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("insecure-registry") => given.registries.insecure.push(insecure(&text(&mut parser)?)?),
             Arg::Long("registry-mirror") => given.registries.mirrors.push(mirror(&text(&mut parser)?)?),
             Arg::Long("registry-certs") => given.registries.certificates.push(path(&mut parser)?),
+            Arg::Long("storage-budget") => {
+                given.space.budget = Some(text(&mut parser)?.parse().map_err(engine_error)?);
+            }
+            Arg::Long("storage-min-age") => given.space.min_age = duration(&text(&mut parser)?)?,
+            Arg::Long("pin-label") => given.space.pin_labels.push(LabelFilter::parse(&text(&mut parser)?)),
             Arg::Long("userns-remap") => given.userns_remap = Some(text(&mut parser)?),
             Arg::Long("tlscacert") => given.tls.authority = Some(path(&mut parser)?),
             Arg::Long("tlscert") => given.tls.certificate = Some(path(&mut parser)?),
@@ -132,6 +147,7 @@ struct Given {
     runtime: Option<PathBuf>,
     runtimes: RuntimeOptions,
     registries: RegistryOptions,
+    space: SpaceOptions,
     userns_remap: Option<String>,
     tls: Tls,
     verify: bool,
@@ -162,6 +178,8 @@ impl Given {
                 },
                 runtimes: self.runtimes,
                 userns_remap: self.userns_remap,
+                space: self.space,
+                image_policy: None,
             },
             addresses,
             group: self.group,
@@ -187,6 +205,20 @@ fn name(text: String) -> Result<String, OptionsError> {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && text.starts_with(|first: char| first.is_ascii_lowercase());
     if fits { Ok(text) } else { Err(OptionsError::Name(text)) }
+}
+
+/// A number and `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, OptionsError> {
+    let refused = || OptionsError::Duration(text.to_owned());
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(refused)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(refused()),
+    };
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(refused)
 }
 
 fn level(text: &str) -> Result<Level, OptionsError> {

@@ -1,9 +1,9 @@
 //! Images.
 
-use docker_api::image::{DeleteItem, HistoryItem, PruneReport, Summary};
+use docker_api::image::{DeleteItem, HistoryItem, Pins, PruneReport, Summary};
 use docker_api::progress::Message;
-use engine::Engine;
-use engine::model::{EngineError, ImageProgress, ImportRequest};
+use engine::model::{EngineError, ImageProgress, ImportRequest, InspectQuery, PruneFilters};
+use engine::{Engine, Pinning, StorageBudget};
 use http::StatusCode;
 
 use super::streams::tar_body;
@@ -22,18 +22,33 @@ pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     }
     let mut query = filter::images(&filters)?;
     query.all = request.query.flag("all");
+    query.shared_size = request.version.at_least(42) && request.query.flag("shared-size");
+    query.manifests = request.version.at_least(47) && request.query.flag("manifests");
     let list: Vec<Summary> =
         engine.images(&query)?.iter().map(|image| map_image::summary(image).for_version(request.version)).collect();
     Ok(reply::document(&list))
 }
 
 pub(crate) fn inspect(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
-    let view = engine.image(name)?;
+    let query = InspectQuery {
+        platform: if request.version.at_least(49) { platform_document(request)? } else { None },
+        manifests: request.version.at_least(48) && request.query.flag("manifests"),
+    };
+    if query.platform.is_some() && query.manifests {
+        return Err(ApiError::bad_request("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let view = engine.image(name, &query)?;
     Ok(reply::document(&map_image::inspect(&view).for_version(request.version)))
 }
 
-pub(crate) fn history(engine: &Engine, name: &str) -> ApiResult<Reply> {
-    let steps: Vec<HistoryItem> = engine.image_history(name)?.iter().map(map_image::history).collect();
+pub(crate) async fn pin(engine: &Engine, name: &str, pinning: Pinning) -> ApiResult<Reply> {
+    Ok(reply::document(&Pins { pins: engine.pin_image(name, pinning).await? }))
+}
+
+pub(crate) fn history(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
+    let platform = if request.version.at_least(48) { platform_document(request)? } else { None };
+    let steps: Vec<HistoryItem> =
+        engine.image_history(name, platform.as_deref())?.iter().map(map_image::history).collect();
     Ok(reply::document(&steps))
 }
 
@@ -50,8 +65,10 @@ pub(crate) async fn remove(engine: &Engine, name: &str, request: &Request) -> Ap
     if name.trim().is_empty() {
         return Err(ApiError::bad_request("image name cannot be blank"));
     }
-    if request.version.at_least(50) && request.query.find("platforms").is_some() {
-        return Err(ApiError::not_implemented("removing single platforms of an image is not supported"));
+    if request.version.at_least(50) {
+        // An image is here for one platform, so that its removal is the image's.
+        let platforms = request.query.all("platforms").map(platform_of).collect::<ApiResult<Vec<_>>>()?;
+        engine.check_image_platforms(name, &platforms)?;
     }
     let removed = engine.remove_image(name, request.query.flag("force"), !request.query.flag("noprune")).await?;
     let list: Vec<DeleteItem> = removed.iter().map(map_image::removal).collect();
@@ -60,19 +77,31 @@ pub(crate) async fn remove(engine: &Engine, name: &str, request: &Request) -> Ap
 
 pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let filters = filter::prune(&request.filters()?, filter::Prune::Images)?;
-    let report = engine.prune_images(filters).await?;
+    let is_dry = request.query.flag("dry-run");
+    let report = match request.query.find("budget") {
+        Some(_) if filters != PruneFilters::default() => {
+            return Err(ApiError::bad_request("a budget chooses by last use alone: it cannot be given with filters"));
+        }
+        Some(text) => {
+            let budget = Some(text).filter(|text| !text.is_empty()).map(str::parse::<StorageBudget>).transpose()?;
+            if is_dry { engine.plan_budget(budget).await? } else { engine.prune_to_budget(budget).await? }
+        }
+        None if is_dry => engine.plan_prune_images(&filters),
+        None => engine.prune_images(filters).await?,
+    };
     let removed: Vec<DeleteItem> = report.removed.iter().map(map_image::removal).collect();
     Ok(reply::document(&PruneReport {
         images_deleted: Some(removed).filter(|list| !list.is_empty()),
         space_reclaimed: report.reclaimed_bytes,
+        caches_deleted: report.cached.iter().map(oci::Digest::hex).collect(),
     }))
 }
 
-pub(crate) async fn save(engine: &Engine, names: Vec<String>) -> ApiResult<Reply> {
+pub(crate) async fn save(engine: &Engine, names: Vec<String>, request: &Request) -> ApiResult<Reply> {
     if names.is_empty() {
         return Err(ApiError::bad_request("no images were named"));
     }
-    let tar = engine.save_images(names).await?;
+    let tar = engine.save_images(names, &platforms(request)?).await?;
     Ok(reply::stream("application/x-tar", tar_body(tar)))
 }
 
@@ -92,15 +121,37 @@ pub(crate) fn load(engine: &Engine, request: Request) -> ApiResult<Reply> {
     Ok(reply::stream("application/json", body))
 }
 
-/// The `platform` of a load or save, since 1.48.
+/// The `platform` of a load, since 1.48: one, because an image is here for one platform.
 fn platform(request: &Request) -> ApiResult<Option<String>> {
+    let mut platforms = platforms(request)?;
+    match platforms.len() {
+        0 | 1 => Ok(platforms.pop()),
+        _ => Err(ApiError::bad_request("multiple platform parameters not supported")),
+    }
+}
+
+/// Every `platform` of a load or save, since 1.48.
+fn platforms(request: &Request) -> ApiResult<Vec<String>> {
     if request.version.before(48) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    if request.query.all("platform").count() > 1 {
-        return Err(ApiError::bad_request("multiple platform parameters not supported"));
+    request.query.all("platform").filter(|text| !text.is_empty()).map(platform_of).collect()
+}
+
+/// The `platform` of an inspection or a history, which is a JSON document.
+fn platform_document(request: &Request) -> ApiResult<Option<String>> {
+    request.query.find("platform").filter(|text| !text.is_empty()).map(platform_of).transpose()
+}
+
+/// A platform as the docker CLI sends it since 1.48, a JSON document, or as people write it.
+pub(super) fn platform_of(text: &str) -> ApiResult<String> {
+    if !text.trim_start().starts_with('{') {
+        return Ok(text.to_owned());
     }
-    Ok(request.query.find("platform").filter(|text| !text.is_empty()).map(str::to_owned))
+    let platform: oci::image::Platform = serde_json::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("failed to parse platform: {error}")))?;
+    let parts = [platform.os, platform.architecture, platform.variant];
+    Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"))
 }
 
 pub(super) async fn write_step(

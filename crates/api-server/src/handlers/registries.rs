@@ -46,10 +46,7 @@ fn platform_of_push(request: &Request) -> ApiResult<Option<String>> {
     if text.is_empty() || request.version.before(46) {
         return Ok(None);
     }
-    let platform: oci::image::Platform = serde_json::from_str(text)
-        .map_err(|error| ApiError::bad_request(format!("failed to parse platform: {error}")))?;
-    let parts = [platform.os, platform.architecture, platform.variant];
-    Ok(Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")))
+    super::images::platform_of(text).map(Some)
 }
 
 /// The first step decides between a status and a line in the answer.

@@ -1,6 +1,6 @@
 //! The engine and its host.
 
-use docker_api::system::DiskUsage;
+use docker_api::system::{DiskUsage, DiskUsageSummaries};
 use docker_api::{ApiVersion, json};
 use engine::Engine;
 use engine::model::{EventKind, EventQuery};
@@ -82,6 +82,25 @@ impl Wanted {
     }
 }
 
+/// In which form the disk's use is told. Since 1.52 there are sums; lists come along unless a client that knows the sums asks for
+/// their items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lists,
+    ListsAndSums,
+    SumsWithItems,
+}
+
+impl Form {
+    fn of(request: &Request) -> Self {
+        match (request.version.at_least(52), request.query.flag("verbose")) {
+            (false, _) => Self::Lists,
+            (true, false) => Self::ListsAndSums,
+            (true, true) => Self::SumsWithItems,
+        }
+    }
+}
+
 pub(crate) async fn disk_usage(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let wanted = Wanted::parse(request)?;
     let usage = engine.disk_usage().await?;
@@ -94,21 +113,35 @@ pub(crate) async fn disk_usage(engine: &Engine, request: &Request) -> ApiResult<
         usage.containers.iter().map(show).collect()
     };
     let layers_size = i64::try_from(usage.layers_bytes).unwrap_or(i64::MAX);
-    Ok(reply::document(&DiskUsage {
+    let mut lists = DiskUsage {
         layers_size: if wanted.images { layers_size } else { 0 },
         images: wanted.images.then(images),
         containers: wanted.containers.then(containers),
         volumes: wanted.volumes.then(|| usage.volumes.iter().map(volume::usage).collect()),
         build_cache: wanted.build_cache.then(|| super::build::cache(engine)),
         builder_size: 0,
-    }))
+        summaries: DiskUsageSummaries::default(),
+    };
+    let reclaimable = i64::try_from(usage.reclaimable_layers_bytes).unwrap_or(i64::MAX);
+    let budget = usage.budget.as_ref().filter(|_| wanted.images).map(system::storage_budget);
+    let form = Form::of(request);
+    if form != Form::Lists {
+        lists.summaries = system::sums(&lists, reclaimable);
+    }
+    lists.summaries.storage_budget = budget;
+    match form {
+        Form::SumsWithItems => {
+            let items = system::with_items(lists);
+            Ok(reply::document(&items))
+        }
+        _ => Ok(reply::document(&lists)),
+    }
 }
 
 /// Unlike lists, this one always counts containers.
 fn df_image(summary: &engine::model::ImageSummary, version: ApiVersion) -> docker_api::image::Summary {
     let mut shown = image::summary(summary);
     let containers = shown.containers;
-    shown.shared_size = 0;
     shown = shown.for_version(version);
     shown.containers = containers;
     shown

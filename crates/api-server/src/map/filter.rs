@@ -113,6 +113,8 @@ pub(crate) fn images(filters: &Filters) -> ApiResult<ImageQuery> {
         before: filters.get("before").first().cloned(),
         since: filters.get("since").first().cloned(),
         until: until(filters)?,
+        shared_size: false,
+        manifests: false,
     })
 }
 
@@ -158,7 +160,7 @@ pub(crate) enum Prune {
 pub(crate) fn prune(filters: &Filters, kind: Prune) -> ApiResult<PruneFilters> {
     let known: &[&str] = match kind {
         Prune::Containers | Prune::Networks => &["label", "label!", "until"],
-        Prune::Images => &["dangling", "label", "label!", "until"],
+        Prune::Images => &["dangling", "label", "label!", "unused-for", "until"],
         Prune::Volumes => &["label", "label!", "all"],
     };
     filters.accept(known)?;
@@ -166,9 +168,19 @@ pub(crate) fn prune(filters: &Filters, kind: Prune) -> ApiResult<PruneFilters> {
         label: labels(filters, "label"),
         without_label: labels(filters, "label!"),
         until: until(filters)?,
+        unused_since: unused_since(filters)?,
         dangling: if kind == Prune::Images { filters.flag("dangling")? } else { None },
         all: if kind == Prune::Volumes { filters.flag("all")?.unwrap_or(false) } else { false },
     })
+}
+
+/// `unused-for`: a duration, or a moment.
+fn unused_since(filters: &Filters) -> ApiResult<Option<Timestamp>> {
+    match filters.get("unused-for") {
+        [] => Ok(None),
+        [text] => moment(text, &Zoned::now()).map(Some),
+        _ => Err(ApiError::bad_request("more than one unused-for filter specified")),
+    }
 }
 
 fn until(filters: &Filters) -> ApiResult<Option<Timestamp>> {
@@ -213,6 +225,9 @@ mod tests {
         assert!(volumes.all && volumes.without_label == [LabelFilter::parse("k")]);
         assert!(prune(&filters(r#"{"all":["1"]}"#), Prune::Containers).is_err());
         assert!(prune(&filters(r#"{"until":["1h","2h"]}"#), Prune::Images).is_err());
+        assert!(prune(&filters(r#"{"unused-for":["720h"]}"#), Prune::Images).unwrap().unused_since.is_some());
+        assert!(prune(&filters(r#"{"unused-for":["soon"]}"#), Prune::Images).is_err());
+        assert!(prune(&filters(r#"{"unused-for":["720h"]}"#), Prune::Networks).is_err());
         assert_eq!(prune(&filters(r#"{"dangling":["false"]}"#), Prune::Images).unwrap().dangling, Some(false));
     }
 

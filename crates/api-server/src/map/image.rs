@@ -1,10 +1,17 @@
 //! Images.
 
 use docker_api::container::{DriverData, HealthConfig};
-use docker_api::image::{Config, DeleteItem, HistoryItem, Inspect, Metadata, RootFs, SearchResult, Summary};
+use docker_api::image::{
+    Attestation, Config, DeleteItem, HistoryItem, Inspect, ManifestAttestation, ManifestImage, ManifestSize,
+    ManifestSummary, Metadata, Origin, Provenance, RootFs, SearchResult, Statement, Summary, UnpackedSize,
+};
 use docker_api::progress::{Message, Progress};
 use docker_api::{Empty, ZERO_TIME};
-use engine::model::{HistoryView, ImageProgress, ImageRemoval, ImageSummary, ImageView};
+use engine::model::{
+    AttestationStatement, AttestationView, HistoryView, ImageProgress, ImageRemoval, ImageSummary, ImageView,
+    ManifestView,
+};
+use engine::{ManifestKind, Source};
 use serde_json::{Value, json};
 
 use super::time::shown;
@@ -19,10 +26,77 @@ pub(crate) fn summary(image: &ImageSummary) -> Summary {
         parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         repo_digests: image.repo_digests.clone(),
         repo_tags: image.repo_tags.clone(),
-        // Nobody has asked for it.
-        shared_size: -1,
+        // Nothing where nobody has asked for it.
+        shared_size: image.shared_bytes.map_or(-1, size),
+        unique_size: image.shared_bytes.map(|shared| size(image.size_bytes.saturating_sub(shared))),
         size: size(image.size_bytes),
+        last_used: image.last_used.as_second(),
+        pins: image.pins.clone(),
+        descriptor: serde_json::to_value(&image.descriptor).ok(),
+        manifests: image.manifests.iter().map(manifest).collect(),
         ..Summary::default()
+    }
+}
+
+fn manifest(view: &ManifestView) -> ManifestSummary {
+    let content = size(view.entry.content_bytes);
+    let (kind, image_data, attestation_data) = match &view.entry.kind {
+        ManifestKind::Image(platform) => {
+            let data = ManifestImage {
+                platform: platform.clone(),
+                size: UnpackedSize { unpacked: size(view.unpacked_bytes) },
+                containers: view.containers.clone(),
+            };
+            ("image", Some(data), None)
+        }
+        ManifestKind::Attestation(about) => {
+            ("attestation", None, Some(ManifestAttestation { r#for: about.to_string() }))
+        }
+        ManifestKind::Unknown => ("unknown", None, None),
+    };
+    ManifestSummary {
+        id: view.entry.descriptor.digest.to_string(),
+        descriptor: serde_json::to_value(&view.entry.descriptor).unwrap_or_default(),
+        available: view.entry.available,
+        size: ManifestSize { content, total: content.saturating_add(size(view.unpacked_bytes)) },
+        kind: kind.to_owned(),
+        image_data,
+        attestation_data,
+    }
+}
+
+fn provenance(image: &ImageView) -> Provenance {
+    let statement = |statement: &AttestationStatement| Statement {
+        predicate_type: statement.predicate_type.clone(),
+        media_type: statement.media_type.clone(),
+        digest: statement.blob.to_string(),
+        size: size(statement.size_bytes),
+    };
+    let attestation = |view: &AttestationView| Attestation {
+        manifest: view.manifest.to_string(),
+        statements: view.statements.iter().map(statement).collect(),
+    };
+    Provenance {
+        origins: image.origins.iter().map(origin).collect(),
+        policy: None,
+        attestations: image.attestations.iter().map(attestation).collect(),
+    }
+}
+
+fn origin(origin: &engine::Origin) -> Origin {
+    let shown = Origin { time: origin.time.to_string(), signatures: origin.signatures.len(), ..Origin::default() };
+    match &origin.source {
+        Source::Registry { reference, digest, manifest, server } => Origin {
+            kind: "registry".to_owned(),
+            reference: reference.clone(),
+            digest: digest.to_string(),
+            manifest: manifest.to_string(),
+            server: server.clone(),
+            ..shown
+        },
+        Source::Archive => Origin { kind: "archive".to_owned(), ..shown },
+        Source::Import => Origin { kind: "import".to_owned(), ..shown },
+        Source::Build => Origin { kind: "build".to_owned(), ..shown },
     }
 }
 
@@ -56,6 +130,11 @@ pub(crate) fn inspect(image: &ImageView) -> Inspect {
         metadata: Metadata {
             last_tag_time: image.last_tagged.map_or_else(|| ZERO_TIME.to_owned(), |time| shown(Some(time))),
         },
+        descriptor: serde_json::to_value(&summary.descriptor).ok(),
+        manifests: image.manifests.iter().map(manifest).collect(),
+        last_used: shown(Some(summary.last_used)),
+        pins: summary.pins.clone(),
+        provenance: Some(provenance(image)),
         ..Inspect::default()
     }
 }

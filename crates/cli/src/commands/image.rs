@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 
-use api_client::{Body, ImageListOptions, ImportOptions, Upload};
+use api_client::{Body, ImageListOptions, ImagePruneOptions, ImportOptions, Upload};
 use clap::ArgMatches;
 use docker_api::image::{DeleteItem, Summary};
 
@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::{Failure, Outcome, describe};
 use crate::flags::Takes::{Many, One, Switch, SwitchOn};
 use crate::flags::{Flag, flag, many, on, one, short};
-use crate::output::list::{Listing, Row};
+use crate::output::list::{Listing, Row, Style};
 use crate::output::progress::{self, Mode};
 use crate::output::units;
 
@@ -24,6 +24,7 @@ const LIST_FLAGS: &[Flag] = &[
     flag("format", One, "table, json, or a Go template"),
     flag("no-trunc", Switch, "Do not shorten"),
     short('q', "quiet", Switch, "Show IDs only"),
+    flag("tree", Switch, "Show platforms, attestations and containers below each image, and what it takes"),
 ];
 
 pub(super) const IMAGES: Entry = Entry {
@@ -47,6 +48,8 @@ const HEADINGS: &[(&str, &str)] = &[
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
     ("Containers", "CONTAINERS"),
+    ("LastUsed", "LAST USED"),
+    ("Pins", "PINS"),
 ];
 
 const LISTING: Listing = Listing { table: "Repository Tag ID CreatedSince Size", quiet: "ID", headings: HEADINGS };
@@ -58,7 +61,15 @@ fn images(context: &Context, matches: &ArgMatches) -> Outcome {
     if let Some(reference) = operands(matches, 0)?.first() {
         filters.add("reference", reference);
     }
-    let options = ImageListOptions { all: on(matches, "all"), shared_size: false, filters };
+    if on(matches, "tree") {
+        return super::tree::tree(context, matches, filters);
+    }
+    // Working out what images share takes the engine some time, so it is asked for only where it is shown.
+    let shows_shares = match context.style(matches) {
+        Style::Format(format) => format == "json" || format.contains("SharedSize") || format.contains("UniqueSize"),
+        _ => false,
+    };
+    let options = ImageListOptions { all: on(matches, "all"), shared_size: shows_shares, manifests: false, filters };
     let list = context.client()?.image_list(&options)?;
     let rows: Vec<Row> = list.iter().flat_map(|image| rows(image, matches)).collect();
     let listing = if on(matches, "digests") { LISTING_WITH_DIGESTS } else { LISTING };
@@ -83,6 +94,11 @@ fn rows(image: &Summary, matches: &ArgMatches) -> Vec<Row> {
     };
     let created = jiff::Timestamp::from_second(image.created).unwrap_or_default();
     let id = if on(matches, "no-trunc") { &image.id } else { units::short_id(&image.id) };
+    let share = |bytes: i64| if bytes < 0 { "N/A".to_owned() } else { units::size(bytes as u64) };
+    let last_used = match jiff::Timestamp::from_second(image.last_used) {
+        Ok(time) if image.last_used > 0 => units::ago(time, jiff::Timestamp::now()),
+        _ => "N/A".to_owned(),
+    };
     let count = |number: i64| if number < 0 { "N/A".to_owned() } else { number.to_string() };
     let row = |(repository, tag, digest): (String, String, String)| {
         Row::default()
@@ -94,9 +110,11 @@ fn rows(image: &Summary, matches: &ArgMatches) -> Vec<Row> {
             .with("CreatedAt", units::local_time(created))
             .with("Size", units::size(image.size.max(0) as u64))
             .with("VirtualSize", units::size(image.size.max(0) as u64))
-            .with("SharedSize", "N/A")
-            .with("UniqueSize", "N/A")
+            .with("SharedSize", share(image.shared_size))
+            .with("UniqueSize", share(if image.shared_size < 0 { -1 } else { image.size - image.shared_size }))
             .with("Containers", count(image.containers))
+            .with("LastUsed", last_used.as_str())
+            .with("Pins", image.pins.join(", "))
     };
     tags.into_iter().map(row).collect()
 }
@@ -105,6 +123,7 @@ const HISTORY_FLAGS: &[Flag] = &[
     flag("format", One, "table, json, or a Go template"),
     short('H', "human", SwitchOn, "Sizes and dates for people"),
     flag("no-trunc", Switch, "Do not shorten"),
+    flag("platform", One, "The platform that the image must be for"),
     short('q', "quiet", Switch, "Show IDs only"),
 ];
 
@@ -133,7 +152,8 @@ const HISTORY_LISTING: Listing = Listing {
 fn history(context: &Context, matches: &ArgMatches) -> Outcome {
     let [name] = exactly(matches)?;
     let (human, full) = (on(matches, "human"), on(matches, "no-trunc"));
-    let history = context.client()?.image_history(&name)?;
+    let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+    let history = context.client()?.image_history(&name, &platform)?;
     let rows: Vec<Row> = history
         .iter()
         .map(|item| {
@@ -215,8 +235,14 @@ fn removed(item: &DeleteItem) -> String {
 
 const PRUNE_FLAGS: &[Flag] = &[
     short('a', "all", Switch, "Remove all images that no container uses, not just those without a name"),
+    flag(
+        "budget",
+        One,
+        "Remove what was used longest ago until the disk is no fuller than this (80%), or images and build cache take no more (20GB)",
+    ),
+    flag("dry-run", Switch, "Only show what would be removed"),
     short('f', "force", Switch, "Do not ask"),
-    flag("filter", Many, "Remove only what this describes (until=, label=)"),
+    flag("filter", Many, "Remove only what this describes (until=, unused-for=, label=, label!=)"),
 ];
 
 pub(super) const PRUNE: Entry = Entry {
@@ -225,25 +251,73 @@ pub(super) const PRUNE: Entry = Entry {
     operands: "",
     after: After::Options,
     flags: &[PRUNE_FLAGS],
-    run: |context, matches| {
-        let all = on(matches, "all");
-        let which =
-            if all { "all images without at least one container associated to them" } else { "all dangling images" };
-        let question = format!("WARNING! This will remove {which}.\nAre you sure you want to continue?");
-        if !on(matches, "force") && !confirmed(&question)? {
-            return Ok(0);
-        }
-        let mut filters = filters(matches)?;
+    run: prune,
+};
+
+fn prune(context: &Context, matches: &ArgMatches) -> Outcome {
+    let (all, budget) = (on(matches, "all"), one(matches, "budget"));
+    let which = match (budget, all) {
+        (Some(_), _) => "images that no container uses and build cache, as far as the budget asks for it",
+        (None, true) => "all images without at least one container associated to them",
+        (None, false) => "all dangling images",
+    };
+    let options = ImagePruneOptions { dry_run: on(matches, "dry-run"), budget: budget.map(str::to_owned) };
+    let question = format!("WARNING! This will remove {which}.\nAre you sure you want to continue?");
+    if !options.dry_run && !on(matches, "force") && !confirmed(&question)? {
+        return Ok(0);
+    }
+    let mut filters = filters(matches)?;
+    if budget.is_none() {
         filters.add("dangling", if all { "false" } else { "true" });
-        let report = context.client()?.image_prune(&filters)?;
-        let lines: Vec<String> = report
-            .images_deleted
-            .unwrap_or_default()
-            .iter()
-            .map(|item| removed(item).to_lowercase().trim_end().to_owned())
-            .collect();
+    }
+    let report = context.client()?.image_prune_as(&filters, &options)?;
+    let images = report.images_deleted.unwrap_or_default();
+    let steps = report.caches_deleted.iter().map(|step| format!("build cache: {}", units::short_id(step)));
+    let lines: Vec<String> =
+        steps.chain(images.iter().map(|item| removed(item).to_lowercase().trim_end().to_owned())).collect();
+    if options.dry_run {
+        let list: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        print(&format!(
+            "Would be deleted:\n{list}\nSpace that would be reclaimed: {}\n",
+            units::size(report.space_reclaimed)
+        ))?;
+    } else {
         print(&reclaimed("Deleted Images:", &lines, report.space_reclaimed))?;
-        Ok(0)
+    }
+    Ok(0)
+}
+
+pub(super) const PIN: Entry = Entry {
+    name: "pin",
+    about: "Keep images from going by themselves: a name pins whatever it names, an ID that image",
+    operands: "IMAGE [IMAGE...]",
+    after: After::Options,
+    flags: &[],
+    run: |context, matches| {
+        let client = context.client()?;
+        super::each(&operands(matches, 1)?, |name| {
+            let pinned = client.image_pin(name)?;
+            Ok(format!("{name}: pinned by {}", pinned.pins.join(", ")))
+        })
+    },
+};
+
+pub(super) const UNPIN: Entry = Entry {
+    name: "unpin",
+    about: "Let images go by themselves again",
+    operands: "IMAGE [IMAGE...]",
+    after: After::Options,
+    flags: &[],
+    run: |context, matches| {
+        let client = context.client()?;
+        super::each(&operands(matches, 1)?, |name| {
+            let left = client.image_unpin(name)?.pins;
+            Ok(if left.is_empty() {
+                format!("{name}: unpinned")
+            } else {
+                format!("{name}: still pinned by {}", left.join(", "))
+            })
+        })
     },
 };
 
@@ -262,8 +336,8 @@ pub(super) const LOAD: Entry = Entry {
     run: |context, matches| {
         let upload = upload(one(matches, "input").unwrap_or("-"), "requested load from stdin, but stdin is empty")?;
         let quiet = on(matches, "quiet") || !io::stderr().is_terminal();
-        let platform = one(matches, "platform").unwrap_or_default();
-        progress::show(context.client()?.image_load(upload, quiet, platform)?, Mode::Results)?;
+        let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+        progress::show(context.client()?.image_load(upload, quiet, &platform)?, Mode::Results)?;
         Ok(0)
     },
 };
@@ -323,7 +397,8 @@ pub(super) const SAVE: Entry = Entry {
     run: |context, matches| {
         let names = operands(matches, 1)?;
         refuse_terminal(one(matches, "output"))?;
-        let body = context.client()?.image_save(&names, one(matches, "platform").unwrap_or_default())?;
+        let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+        let body = context.client()?.image_save(&names, &platform)?;
         copy_out(body, one(matches, "output"))?;
         Ok(0)
     },

@@ -1,6 +1,6 @@
 //! `inspect`: everything about objects, as JSON or by a template.
 
-use api_client::Client;
+use api_client::{Client, ImageInspectOptions};
 use clap::ArgMatches;
 
 use super::{After, Entry, complain, operands, print};
@@ -49,7 +49,36 @@ const fn of_kind(run: fn(&Context, &ArgMatches) -> Outcome) -> Entry {
 }
 
 pub(super) const CONTAINER: Entry = of_kind(|context, matches| show(context, matches, &KINDS[0..1], ""));
-pub(super) const IMAGE: Entry = of_kind(|context, matches| show(context, matches, &KINDS[1..2], ""));
+
+const IMAGE_FLAGS: &[Flag] = &[
+    short('f', "format", One, "json, or a Go template"),
+    flag("manifests", Switch, "Show the manifests of each platform and of attestations"),
+    flag("platform", One, "The platform that the image must be for"),
+];
+
+pub(super) const IMAGE: Entry = Entry {
+    name: "inspect",
+    about: "Show everything about images: configuration, provenance, what pins them",
+    operands: "IMAGE [IMAGE...]",
+    after: After::Options,
+    flags: &[IMAGE_FLAGS],
+    run: images,
+};
+
+fn images(context: &Context, matches: &ArgMatches) -> Outcome {
+    let options = ImageInspectOptions {
+        platform: super::registry::platform_document(one(matches, "platform").unwrap_or_default())?,
+        manifests: on(matches, "manifests"),
+    };
+    let client = context.client()?;
+    let inspect = |name: &str| match client.image_inspect_as(name, &options) {
+        Ok(image) => Ok(Some(Json::of(&image)?)),
+        Err(error) if error.is_not_found() && options.platform.is_empty() => Ok(None),
+        Err(error) => Err(error),
+    };
+    show_found(matches, &inspect, |name| format!("Error: No such image: {name}"))
+}
+
 pub(super) const NETWORK: Entry = of_kind(|context, matches| show(context, matches, &KINDS[2..3], ""));
 pub(super) const VOLUME: Entry = of_kind(|context, matches| show(context, matches, &KINDS[3..4], ""));
 
@@ -75,13 +104,23 @@ const KINDS: &[Kind] = &[
 /// Prints what is found; says what is not, and fails at the end.
 fn show(context: &Context, matches: &ArgMatches, kinds: &[Kind], missing: &str) -> Outcome {
     let client = context.client()?;
+    let size = on(matches, "size");
+    show_found(matches, &|name| find(client, kinds, name, size), |name| match missing {
+        "" => format!("Error: No such {}: {name}", kinds[0].name),
+        missing => format!("Error: {missing}: {name}"),
+    })
+}
+
+/// How one object is found, if it is there.
+type Finder<'a> = &'a dyn Fn(&str) -> Result<Option<Json>, api_client::Error>;
+
+fn show_found(matches: &ArgMatches, find: Finder<'_>, missing: impl Fn(&str) -> String) -> Outcome {
     let mut found = Vec::new();
     let mut complaints = Vec::new();
     for name in operands(matches, 1)? {
-        match find(client, kinds, &name, on(matches, "size")) {
+        match find(&name) {
             Ok(Some(tree)) => found.push(tree),
-            Ok(None) if !missing.is_empty() => complaints.push(format!("Error: {missing}: {name}")),
-            Ok(None) => complaints.push(format!("Error: No such {}: {name}", kinds[0].name)),
+            Ok(None) => complaints.push(missing(&name)),
             Err(error) => complaints.push(describe(&error)),
         }
     }

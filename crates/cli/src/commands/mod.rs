@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod stats;
 mod system;
+mod tree;
 mod verify;
 mod volume;
 
@@ -148,12 +149,14 @@ const GROUPS: &[Group] = &[
             ("inspect", &[], &inspect::IMAGE),
             ("load", &[], &image::LOAD),
             ("ls", &["list"], &image::IMAGES),
+            ("pin", &[], &image::PIN),
             ("prune", &[], &image::PRUNE),
             ("pull", &[], &registry::PULL),
             ("push", &[], &registry::PUSH),
             ("rm", &["remove"], &image::RMI),
             ("save", &[], &image::SAVE),
             ("tag", &[], &image::TAG),
+            ("unpin", &[], &image::UNPIN),
             ("verify", &[], &verify::VERIFY),
         ],
     ),

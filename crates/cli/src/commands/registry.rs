@@ -98,7 +98,7 @@ fn push(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 /// `os/arch/variant` as the JSON that the API wants here; nothing stays nothing.
-fn platform_document(text: &str) -> Result<String, Failure> {
+pub(super) fn platform_document(text: &str) -> Result<String, Failure> {
     let parts: Vec<&str> = text.split('/').collect();
     let document = match parts[..] {
         [""] => return Ok(String::new()),

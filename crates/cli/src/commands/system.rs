@@ -3,7 +3,8 @@
 use api_client::EventsOptions;
 use clap::ArgMatches;
 use docker_api::event::Event;
-use docker_api::system::{DiskUsage, Info, Version};
+use docker_api::system::{DiskUsage, Info, StorageBudget, Version};
+use serde_json::Value;
 
 use super::container::filters;
 use super::{After, Entry, complain, confirmed, print};
@@ -215,9 +216,39 @@ fn df(context: &Context, matches: &ArgMatches) -> Outcome {
         print(&verbose_usage(&usage))?;
         return Ok(0);
     }
-    let rows = [images_row(&usage), containers_row(&usage), volumes_row(&usage), df_row("Build Cache", 0, 0, 0, 0)];
-    print(&DF_LISTING.render(context.style(matches), &rows)?)?;
+    let rows = [images_row(&usage), containers_row(&usage), volumes_row(&usage), cache_row(&usage)];
+    let style = context.style(matches);
+    print(&DF_LISTING.render(style, &rows)?)?;
+    if let (Style::Table, Some(budget)) = (style, &usage.summaries.storage_budget) {
+        print(&budget_text(budget))?;
+    }
     Ok(0)
+}
+
+/// How the storage budget is kept.
+fn budget_text(budget: &StorageBudget) -> String {
+    let size = |bytes: i64| units::size(bytes.max(0) as u64);
+    let limit = if budget.budget.ends_with('%') {
+        format!("{} ({})", budget.budget, size(budget.limit))
+    } else {
+        size(budget.limit)
+    };
+    let excess = match budget.excess {
+        ..=0 => String::new(),
+        excess => format!("; {} too much, which may not go: {}", size(excess), budget.kept),
+    };
+    format!("\nStorage budget: {} of {limit} used{excess}\n", size(budget.used))
+}
+
+fn cache_row(usage: &DiskUsage) -> Row {
+    let steps = usage.build_cache.as_deref().unwrap_or_default();
+    let is = |step: &&Value, key: &str| step.get(key).and_then(Value::as_bool).unwrap_or_default();
+    let size = |step: &Value| step.get("Size").and_then(Value::as_i64).unwrap_or_default();
+    // What an image shares is counted there.
+    let own = || steps.iter().filter(|step| !is(step, "Shared"));
+    let free = own().filter(|step| !is(step, "InUse")).map(size).sum();
+    let active = steps.iter().filter(|step| is(step, "InUse")).count();
+    df_row("Build Cache", steps.len(), active, own().map(size).sum(), free)
 }
 
 fn df_row(kind: &str, count: usize, active: usize, size: i64, free: i64) -> Row {
@@ -256,13 +287,17 @@ fn volumes_row(usage: &DiskUsage) -> Row {
 
 fn verbose_usage(usage: &DiskUsage) -> String {
     let size = |bytes: i64| units::size(bytes.max(0) as u64);
-    let mut images = "REPOSITORY:TAG\tIMAGE ID\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n".to_owned();
+    let mut images = "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n".to_owned();
     for image in usage.images.iter().flatten() {
-        let name = image.repo_tags.first().map_or("<none>", String::as_str);
+        let name = image.repo_tags.first().map_or("<none>:<none>", String::as_str);
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
+        let created = jiff::Timestamp::from_second(image.created).unwrap_or_default();
         let shared = image.shared_size.max(0);
         let cells = [
-            name,
+            repository,
+            tag,
             units::short_id(&image.id),
+            &units::ago(created, jiff::Timestamp::now()),
             &size(image.size),
             &size(shared),
             &size(image.size - shared),
@@ -282,18 +317,39 @@ fn verbose_usage(usage: &DiskUsage) -> String {
         let (links, bytes) = volume.usage_data.as_ref().map_or((0, 0), |usage| (usage.ref_count, usage.size));
         volumes += &format!("{}\t{links}\t{}\n", volume.name, size(bytes));
     }
+    let mut cache = "CACHE ID\tCACHE TYPE\tSIZE\tCREATED\tLAST USED\tUSAGE\tSHARED\n".to_owned();
+    for step in usage.build_cache.iter().flatten() {
+        let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default();
+        let number = |key: &str| step.get(key).and_then(Value::as_i64).unwrap_or_default();
+        let ago = |key: &str| {
+            text(key).parse().map_or_else(|_| String::new(), |time| units::ago(time, jiff::Timestamp::now()))
+        };
+        let shared = step.get("Shared").and_then(Value::as_bool).unwrap_or_default();
+        let cells = [
+            units::short_id(text("ID")).to_owned(),
+            text("Type").to_owned(),
+            size(number("Size")),
+            ago("CreatedAt"),
+            ago("LastUsedAt"),
+            number("UsageCount").to_string(),
+            shared.to_string(),
+        ];
+        cache += &(cells.join("\t") + "\n");
+    }
     format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}",
+        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: {}\n\n{}",
         align(&images),
         align(&containers),
-        align(&volumes)
+        align(&volumes),
+        size(usage.build_cache.iter().flatten().filter_map(|step| step.get("Size").and_then(Value::as_i64)).sum()),
+        align(&cache)
     )
 }
 
 const PRUNE_FLAGS: &[Flag] = &[
     short('a', "all", Switch, "Remove all unused images, not just those without a name"),
     short('f', "force", Switch, "Do not ask"),
-    flag("filter", Many, "Remove only what this describes (until=, label=)"),
+    flag("filter", Many, "Remove only what this describes (until=, label=, label!=)"),
     flag("volumes", Switch, "Remove unused anonymous volumes too"),
 ];
 

@@ -47,13 +47,15 @@ impl std::fmt::Debug for BuildHost {
 
 impl Host for BuildHost {
     fn image(&self, name: &str) -> Result<Arc<Image>, HostError> {
-        match self.runtime.block_on(self.engine.image_for_create(name)) {
+        let image = match self.runtime.block_on(self.engine.image_for_create(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.runtime.block_on(self.pull(name)).map_err(told)?;
-                self.engine.resolve_image(name).map_err(told)
+                self.engine.resolve_image(name).map_err(told)?
             }
-            result => result.map_err(told),
-        }
+            result => result.map_err(told)?,
+        };
+        self.engine.inner.image_used(image.id.digest());
+        Ok(image)
     }
 
     fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, HostError> {
@@ -210,6 +212,9 @@ fn layers_as_image(job: &Job) -> Image {
         tags: Vec::new(),
         digests: Vec::new(),
         manifest: None,
+        index: None,
+        origins: None,
+        pins: Vec::new(),
         parent: None,
         created: None,
         loaded: jiff::Timestamp::UNIX_EPOCH,

@@ -83,6 +83,7 @@ impl Engine {
             if let Some(id) = &request.id {
                 engine.inner.builds.running().remove(id);
             }
+            engine.grown();
             let last = match result {
                 Ok(event) => Ok(event),
                 Err(error) => ended(error),

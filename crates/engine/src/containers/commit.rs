@@ -60,6 +60,7 @@ impl Engine {
             tracing::warn!("container {id} cannot be thawed after its commit: {error}");
         }
         let image = made?;
+        self.grown();
         let attributes = [("comment", comment.as_str()), ("imageID", &image.to_string()), ("imageRef", &name)];
         self.tell_container(&record, "commit", &attributes);
         Ok(image)

@@ -32,6 +32,7 @@ impl Engine {
     /// Creates a container.
     pub async fn create_container(&self, request: CreateRequest) -> Result<CreatedContainer, EngineError> {
         let image = self.image_for_create(&request.spec.image).await?;
+        self.inner.image_used(image.id.digest());
         self.create_from(&image, request).await
     }
 
@@ -386,6 +387,9 @@ mod tests {
             created: None,
             loaded: jiff::Timestamp::UNIX_EPOCH,
             manifest: None,
+            index: None,
+            origins: None,
+            pins: Vec::new(),
             last_tagged: None,
         }
     }

@@ -54,7 +54,7 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             sweep(&inner.containers_dir(), &known);
-            let users = super::users::Users::new(Arc::clone(&inner.index), Arc::clone(&inner.builds.cache));
+            let users = super::users::Users::new(&inner);
             inner
                 .images
                 .set_users(Arc::new(users))

@@ -42,6 +42,8 @@ pub(super) async fn clean(engine: &Engine, record: &ContainerRecord, volumes: bo
         remove_volumes(engine, record).await?;
     }
     let (inner, record) = (Arc::clone(&engine.inner), record.clone());
+    inner.image_used(&record.image_id);
+    engine.may_shrink();
     blocking(move || {
         remove_tree(&inner.container_dir(&record.id))?;
         let image = images::ImageId::new(record.image_id);

@@ -50,6 +50,7 @@ pub(crate) fn launch(
     attaches: Vec<HeldAttach>,
 ) -> Result<Started, EngineError> {
     check_users(inner, record, joined)?;
+    inner.image_used(&record.image_id);
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);

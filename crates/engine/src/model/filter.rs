@@ -83,6 +83,8 @@ pub struct PruneFilters {
     pub without_label: Vec<LabelFilter>,
     /// `until`: created before.
     pub until: Option<Timestamp>,
+    /// Images: `unused-for`: not used since.
+    pub unused_since: Option<Timestamp>,
     /// Images: `dangling`; false prunes every unused image.
     pub dangling: Option<bool>,
     /// Volumes: `all`, named ones too.
@@ -142,6 +144,10 @@ pub struct ImageQuery {
     pub since: Option<String>,
     /// `until`: created before this moment.
     pub until: Option<Timestamp>,
+    /// `shared-size`: whether to work out what images share.
+    pub shared_size: bool,
+    /// `manifests`: whether to tell the manifests of each.
+    pub manifests: bool,
 }
 
 /// `GET /volumes`.

@@ -25,6 +25,27 @@ pub struct ImageSummary {
     pub containers: usize,
     /// The image that it was built from here.
     pub parent: Option<Digest>,
+    /// Bytes of those of its layers that other images have too, where that was asked for.
+    pub shared_bytes: Option<u64>,
+    /// When it was used last; coming here is a use.
+    pub last_used: Timestamp,
+    /// What pins it, in words.
+    pub pins: Vec<String>,
+    /// What its name means in a registry.
+    pub descriptor: oci::image::Descriptor,
+    /// Its manifests, where they were asked for.
+    pub manifests: Vec<ManifestView>,
+}
+
+/// A manifest of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ManifestView {
+    /// The manifest.
+    pub entry: images::ManifestEntry,
+    /// What it takes here beyond its content: the layers of an image.
+    pub unpacked_bytes: u64,
+    /// The containers that were made from it.
+    pub containers: Vec<String>,
 }
 
 /// One image whole.
@@ -38,6 +59,43 @@ pub struct ImageView {
     pub last_tagged: Option<Timestamp>,
     /// The storage driver's name.
     pub driver: String,
+    /// Where it came from, the newest first.
+    pub origins: Vec<images::Origin>,
+    /// Its manifests, where they were asked for.
+    pub manifests: Vec<ManifestView>,
+    /// What is attested about it, as far as it is here.
+    pub attestations: Vec<AttestationView>,
+}
+
+/// What an inspection is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InspectQuery {
+    /// `platform`: the image must be for it.
+    pub platform: Option<String>,
+    /// `manifests`: whether to tell them.
+    pub manifests: bool,
+}
+
+/// A manifest of statements about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestationView {
+    /// Its digest.
+    pub manifest: Digest,
+    /// The statements.
+    pub statements: Vec<AttestationStatement>,
+}
+
+/// One statement about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestationStatement {
+    /// What kind of statement, `https://slsa.dev/provenance/v0.2`; may be empty.
+    pub predicate_type: String,
+    /// What the blob is.
+    pub media_type: String,
+    /// The statement.
+    pub blob: Digest,
+    /// Its size.
+    pub size_bytes: u64,
 }
 
 /// One entry of an image's history, newest first.
@@ -73,6 +131,8 @@ pub struct ImagePruneReport {
     pub removed: Vec<ImageRemoval>,
     /// Bytes that are free again.
     pub reclaimed_bytes: u64,
+    /// Steps of the build cache that are gone.
+    pub cached: Vec<Digest>,
 }
 
 /// What [`verify_images`](crate::Engine::verify_images) found of one image or layer.

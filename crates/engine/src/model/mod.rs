@@ -39,8 +39,9 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{
-    CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval,
-    ImageSummary, ImageView, ImportRequest, PullRequest, PushRequest, SearchRequest,
+    AttestationStatement, AttestationView, CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck,
+    ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest, InspectQuery, ManifestView,
+    PullRequest, PushRequest, SearchRequest,
 };
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
@@ -57,7 +58,7 @@ pub use ports::{Port, PortBinding, Protocol};
 pub(crate) use security::CAPABILITIES;
 pub use security::{Capability, SecurityMeaning, SecurityOption};
 pub use signal::Signal;
-pub use system::{DiskUsage, HostFeature, LimitSupport, RuntimeView, SystemInfo};
+pub use system::{DiskUsage, HostFeature, LimitSupport, RuntimeView, StorageState, SystemInfo};
 pub use view::{
     Change, ChangeKind, ContainerFiles, ContainerNetworks, ContainerSizes, ContainerState, ContainerView, EndpointView,
     ExecState, ExecView, GraphPaths, Health, HealthProbe, HealthStatus, HostPort, MountPoint, MountPointKind,

@@ -118,10 +118,29 @@ pub struct HostFeature {
 pub struct DiskUsage {
     /// Bytes of all layers.
     pub layers_bytes: u64,
+    /// Bytes of the layers that no container needs.
+    pub reclaimable_layers_bytes: u64,
     /// Images.
     pub images: Vec<ImageSummary>,
     /// Containers with their sizes.
     pub containers: Vec<(Arc<ContainerView>, ContainerSizes)>,
     /// Volumes with their sizes.
     pub volumes: Vec<VolumeUsage>,
+    /// How the storage budget is kept, where there is one.
+    pub budget: Option<StorageState>,
+}
+
+/// How a storage budget is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageState {
+    /// As it was given.
+    pub budget: String,
+    /// What it comes to.
+    pub limit_bytes: u64,
+    /// What is used of that.
+    pub used_bytes: u64,
+    /// What is used beyond it and may not go.
+    pub excess_bytes: u64,
+    /// Why it may not go.
+    pub kept: String,
 }

@@ -14,12 +14,22 @@ pub(super) enum Failure {
     Document(#[from] DocumentError),
     #[error("no matching manifest for {wanted} in the manifest list entries: {present}")]
     Platform { wanted: String, present: String },
-    #[error("encountered remote {0:?} when fetching: it is no image")]
+    #[error("Encountered remote {0:?}({class}) when fetching", class = class(.0))]
     NoImage(String),
+    #[error("AI models are not yet supported by the Engine, please use \"docker model pull/run\" instead")]
+    Model,
     #[error("{0}")]
     Image(String),
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// Docker's word for what is no image.
+fn class(media_type: &str) -> &'static str {
+    match media_type {
+        "application/vnd.docker.plugin.v1+json" => "plugin",
+        _ => "unknown",
+    }
 }
 
 impl Failure {
@@ -28,7 +38,7 @@ impl Failure {
         let kind_and_text = match &self {
             Failure::Registry(error) => Some(of_registry(error, reference)),
             Failure::Platform { .. } => Some((ErrorKind::NotFound, self.to_string())),
-            Failure::Document(_) | Failure::NoImage(_) | Failure::Image(_) => {
+            Failure::Document(_) | Failure::NoImage(_) | Failure::Model | Failure::Image(_) => {
                 Some((ErrorKind::InvalidParameter, chain(&self)))
             }
             Failure::Engine(_) => None,

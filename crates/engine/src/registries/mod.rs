@@ -12,6 +12,7 @@ mod ask;
 mod failure;
 mod fetch;
 mod offer;
+mod provenance;
 mod pull;
 mod push;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::{NewImage, PulledManifest};
+use images::{NewImage, Origin, Pulled, PulledManifest, Source};
 use oci::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{DiffId, Digest, Reference};
 use registry::{Credentials, Document, Endpoint, Fetched, Name, Repository};
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::failure::Failure;
 use super::fetch::{self, Wanted};
+use super::provenance::{self, Attested};
 use super::{Told, named};
 use crate::engine::{Engine, blocking};
 use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
@@ -22,6 +23,8 @@ const LAYERS_AT_ONCE: usize = 3;
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// How deep indexes may nest.
 const INDEX_DEPTH_MAX: u32 = 3;
+/// Configurations of what Docker calls AI models.
+const MODEL_CONFIG: &str = "application/vnd.docker.ai.model.config.";
 
 impl Engine {
     /// Fetches an image, or all tags of a repository. The first message says whether anything was found; an error ends the messages.
@@ -64,6 +67,8 @@ struct Pull {
 
 /// One image, known but for its layers.
 struct Found {
+    /// The index that led to the manifest.
+    index: Option<Fetched>,
     manifest: Fetched,
     config: Vec<u8>,
     layers: Vec<Wanted>,
@@ -93,19 +98,20 @@ impl Pull {
     async fn from(&self, endpoint: &Endpoint, reference: &Reference) -> Result<(), Failure> {
         let session = self.engine.inner.registries.client.open(endpoint, self.credentials.clone()).await?;
         let repository = session.repository(reference.path());
+        let server = endpoint.url().to_string();
         if !reference.is_name_only() {
-            return self.one(&repository, reference).await;
+            return self.one(&repository, reference, &server).await;
         }
         for tag in repository.tags().await? {
             // A registry may have tags that are none.
             if let Ok(tagged) = reference.with_tag(&tag) {
-                self.one(&repository, &tagged).await?;
+                self.one(&repository, &tagged, &server).await?;
             }
         }
         Ok(())
     }
 
-    async fn one(&self, repository: &Repository, reference: &Reference) -> Result<(), Failure> {
+    async fn one(&self, repository: &Repository, reference: &Reference, server: &str) -> Result<(), Failure> {
         let known = match reference.digest() {
             Some(digest) => Some(*digest),
             None => {
@@ -119,7 +125,7 @@ impl Pull {
                 self.head(repository, reference).await;
                 (digest, News::None)
             }
-            _ => self.fetch(repository, reference, known.as_ref()).await?,
+            _ => self.fetch(repository, reference, known.as_ref(), server).await?,
         };
         self.told.status(format!("Digest: {digest}")).await;
         let name = reference.familiar();
@@ -159,6 +165,7 @@ impl Pull {
             });
             tagged.await?;
         }
+        self.engine.inner.image_used(image.id.digest());
         Ok(true)
     }
 
@@ -167,6 +174,7 @@ impl Pull {
         repository: &Repository,
         reference: &Reference,
         known: Option<&Digest>,
+        server: &str,
     ) -> Result<(Digest, News), Failure> {
         let name = match known {
             Some(digest) => Name::Digest(digest),
@@ -178,21 +186,26 @@ impl Pull {
         self.head(repository, reference).await;
         let _lease = self.engine.inner.images.lease();
         self.fetch_layers(repository, &found.layers).await?;
-        Ok((digest, self.store(&found, reference, digest).await?))
+        let attested = provenance::attested_by(repository, found.index.as_ref(), &found.manifest.digest).await;
+        let news = self.store(&found, attested, reference, digest, server).await?;
+        self.engine.grown();
+        Ok((digest, news))
     }
 
     /// Follows a manifest, or an index to the best of its manifests, to the configuration.
     async fn find(&self, repository: &Repository, reference: &Reference, top: Fetched) -> Result<Found, Failure> {
-        let (mut fetched, mut depth) = (top, 0);
+        let (mut fetched, mut index, mut depth) = (top, None, 0);
         let manifest = loop {
             match fetched.document()? {
                 Document::Manifest(manifest) => break manifest,
                 Document::Index(_) if depth == INDEX_DEPTH_MAX => {
                     return Err(Failure::Image(format!("indexes are nested more than {INDEX_DEPTH_MAX} deep")));
                 }
-                Document::Index(index) => {
-                    let chosen = choose(&index, self.platform.as_ref())?;
-                    fetched = repository.manifest(Name::Digest(&chosen.digest)).await?;
+                Document::Index(document) => {
+                    let chosen = choose(&document, self.platform.as_ref())?;
+                    let inner = repository.manifest(Name::Digest(&chosen.digest)).await?;
+                    // Of nested ones the innermost, which names the image.
+                    index = Some(std::mem::replace(&mut fetched, inner));
                     depth += 1;
                 }
             }
@@ -201,11 +214,14 @@ impl Pull {
         let (config_bytes, diff_ids) = config;
         let origin = reference.canonical_name();
         let layers = wanted_layers(manifest, diff_ids, &origin)?;
-        Ok(Found { manifest: fetched, config: config_bytes, layers })
+        Ok(Found { index, manifest: fetched, config: config_bytes, layers })
     }
 
     async fn config(&self, repository: &Repository, manifest: &Manifest) -> Result<(Vec<u8>, Vec<DiffId>), Failure> {
         let Descriptor { media_type, digest, size, .. } = &manifest.config;
+        if media_type.starts_with(MODEL_CONFIG) {
+            return Err(Failure::Model);
+        }
         if !matches!(media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
             return Err(Failure::NoImage(media_type.clone()));
         }
@@ -254,7 +270,21 @@ impl Pull {
         Ok(())
     }
 
-    async fn store(&self, found: &Found, reference: &Reference, digest: Digest) -> Result<News, EngineError> {
+    async fn store(
+        &self,
+        found: &Found,
+        attested: Attested,
+        reference: &Reference,
+        digest: Digest,
+        server: &str,
+    ) -> Result<News, EngineError> {
+        let source = Source::Registry {
+            reference: reference.canonical(),
+            digest,
+            manifest: found.manifest.digest,
+            server: server.to_owned(),
+        };
+        let origin = Origin { source, time: jiff::Timestamp::now(), signatures: Vec::new() };
         let images = Arc::clone(&self.engine.inner.images);
         let names = match reference.digest() {
             Some(_) => vec![reference.with_digest(digest)],
@@ -268,7 +298,9 @@ impl Pull {
             let id = images::ImageId::of_config(&new.config);
             let catalogue = images.catalogue();
             let is_news = new.references.iter().any(|name| catalogue.find_reference(name) != Some(id));
-            let made = images.create_pulled(new, PulledManifest { media_type, document });
+            let manifest = PulledManifest { media_type, document };
+            let pulled = Pulled { manifest, index: attested.index, blobs: attested.blobs, origin };
+            let made = images.create_pulled(new, pulled);
             made.map_err(|error| EngineError::system("cannot store the image", error))?;
             Ok(if is_news { News::Newer } else { News::None })
         })

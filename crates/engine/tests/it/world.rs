@@ -188,6 +188,8 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         userns_remap: None,
         runtime: runtime_program(),
         registries: RegistryOptions::default(),
+        space: engine::SpaceOptions::default(),
+        image_policy: None,
     }
 }
 

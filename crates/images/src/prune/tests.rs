@@ -1,10 +1,19 @@
 use super::*;
 use crate::testing::{canonical, catalogue, container, id, image};
-use crate::{ImageId, Running};
+use crate::{ImageId, Pin, Running};
 
 fn pruned(catalogue: &Catalogue, containers: &[ContainerUse], filters: &PruneFilters) -> Vec<ImageId> {
-    let mut deleted: Vec<ImageId> =
-        prune(catalogue, containers, filters).deleted.iter().map(|image| image.id).collect();
+    pruned_with(catalogue, containers, filters, &UseRecord::default())
+}
+
+fn pruned_with(
+    catalogue: &Catalogue,
+    containers: &[ContainerUse],
+    filters: &PruneFilters,
+    uses: &UseRecord,
+) -> Vec<ImageId> {
+    let removing = prune(catalogue, containers, filters, uses);
+    let mut deleted: Vec<ImageId> = removing.deleted.iter().map(|image| image.id).collect();
     deleted.sort();
     deleted
 }
@@ -16,7 +25,7 @@ fn ids(names: &[&str]) -> Vec<ImageId> {
 }
 
 fn filters(dangling: Dangling) -> PruneFilters {
-    PruneFilters { dangling, labels: Vec::new(), without_labels: Vec::new(), until: None }
+    PruneFilters { dangling, labels: Vec::new(), without_labels: Vec::new(), until: None, unused_since: None }
 }
 
 fn everything() -> (Catalogue, Vec<ContainerUse>) {
@@ -46,8 +55,34 @@ fn all_unused_images_go() {
     let (catalogue, containers) = everything();
     let expected = ids(&["tagged", "dangling", "digest only", "base", "child"]);
     assert_eq!(pruned(&catalogue, &containers, &filters(Dangling::AllUnused)), expected);
-    let removing = prune(&catalogue, &containers, &filters(Dangling::AllUnused));
-    assert_eq!(reclaimed_bytes(&removing.removals), 50, "five layers of ten bytes");
+    let removing = prune(&catalogue, &containers, &filters(Dangling::AllUnused), &UseRecord::default());
+    assert_eq!(removing.freed_bytes(&[]), 50, "five layers of ten bytes");
+    assert_eq!(removing.freed_bytes(&[crate::testing::layer("t")]), 40, "one of which somebody else needs");
+}
+
+#[test]
+fn those_that_were_used_lately_stay() {
+    let (catalogue, containers) = everything();
+    let moment = |second| Timestamp::from_second(second).unwrap();
+    let last_uses = [(id("tagged"), moment(50)), (id("dangling"), moment(99))].into();
+    let uses = UseRecord { last_uses, ..UseRecord::default() };
+    let filters = PruneFilters { unused_since: Some(moment(50)), ..filters(Dangling::AllUnused) };
+    let expected = ids(&["tagged", "digest only", "base", "child"]);
+    assert_eq!(pruned_with(&catalogue, &containers, &filters, &uses), expected);
+}
+
+#[test]
+fn what_is_pinned_stays_and_so_does_a_pinned_parent() {
+    let pinned = |image: Image, pins: Vec<Pin>| Image { pins, ..image };
+    let name = oci::Reference::parse("t:1").unwrap();
+    let images = vec![
+        pinned(image("tagged", None, "t", 1), vec![Pin::Name(name)]),
+        pinned(image("base", None, "b", 4), vec![Pin::Image]),
+        image("child", Some("base"), "bc", 4),
+        image("other", None, "o", 4),
+    ];
+    let catalogue = catalogue(images, &[("t:1", "tagged")]);
+    assert_eq!(pruned(&catalogue, &[], &filters(Dangling::AllUnused)), ids(&["child", "other"]));
 }
 
 #[test]
@@ -73,6 +108,8 @@ fn labels_choose() {
         let filters = PruneFilters { labels, without_labels, ..filters(Dangling::Only) };
         assert_eq!(pruned(&catalogue, &[], &filters), ids(expected));
     };
+    let uses = UseRecord { pin_labels: label("x", None), ..UseRecord::default() };
+    assert_eq!(pruned_with(&catalogue, &[], &filters(Dangling::Only), &uses), ids(&["b", "c"]), "a label pins");
     check(label("x", None), Vec::new(), &["a"]);
     check(label("x", Some("1")), Vec::new(), &["a"]);
     check(label("x", Some("2")), Vec::new(), &[]);

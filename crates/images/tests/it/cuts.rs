@@ -86,8 +86,13 @@ fn steps() -> Vec<Step> {
         |store| remove(store, "app:1"),
         |store| remove(store, "other:1"),
         |store| {
-            let filters =
-                PruneFilters { dangling: Dangling::Only, labels: Vec::new(), without_labels: Vec::new(), until: None };
+            let filters = PruneFilters {
+                dangling: Dangling::Only,
+                labels: Vec::new(),
+                without_labels: Vec::new(),
+                until: None,
+                unused_since: None,
+            };
             store.prune(&filters).map(drop).map_err(|error| error.to_string())
         },
         // One image a step: an archive of several is taken image by image.

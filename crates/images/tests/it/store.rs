@@ -211,9 +211,88 @@ fn prune_frees_what_it_says() {
         labels: Vec::new(),
         without_labels: Vec::new(),
         until: None,
+        unused_since: None,
     };
     let pruned = site.store.prune(&filters).unwrap();
     let bytes: u64 = picture().layers.iter().map(|layer| layer.len() as u64).sum();
     assert_eq!(pruned.reclaimed_bytes, bytes);
+    site.assert_empty();
+}
+
+#[test]
+fn pins_survive_and_go_with_what_was_pinned() {
+    use images::{Pin, Pinning};
+    let site = loaded();
+    let id = site.store.resolve("app:1").unwrap().id;
+    let pins = |site: &Site| site.store.resolve("app:1").unwrap().pins.clone();
+    site.store.pin("app:1", Pinning::On).unwrap();
+    site.store.pin(&id.short(), Pinning::On).unwrap();
+    let site = site.reopened();
+    site.set_no_users();
+    assert_eq!(pins(&site), [Pin::Image, Pin::Name(reference("app:1"))]);
+    let everything = images::PruneFilters {
+        dangling: images::Dangling::AllUnused,
+        labels: Vec::new(),
+        without_labels: Vec::new(),
+        until: None,
+        unused_since: None,
+    };
+    assert_eq!(site.store.prune(&everything).unwrap().removals, []);
+    // The name's pin stays with the name, whatever it means.
+    site.load(&Picture::old_archive(&[Picture::new(&[layer("other", 10)], &["app:1"])])).unwrap();
+    assert_eq!(pins(&site), [Pin::Name(reference("app:1"))]);
+    site.store.pin("app:1", Pinning::Off).unwrap();
+    let error = site.store.pin("app:1", Pinning::Off).unwrap_err();
+    assert_eq!(error.to_string(), "image app:1 is not pinned by that name: nothing pins it");
+    site.store.pin(&id.hex(), Pinning::Off).unwrap();
+    let planned = site.store.plan_prune(&everything);
+    let pruned = site.store.prune(&everything).unwrap();
+    assert_eq!((planned.removals.clone(), planned.reclaimed_bytes), (pruned.removals, pruned.reclaimed_bytes));
+    assert!(pruned.reclaimed_bytes > 0);
+    site.assert_empty();
+}
+
+#[test]
+fn what_a_registry_says_about_an_image_is_kept_with_it() {
+    use images::{Origin, Pulled, PulledIndex, PulledManifest, Signature, Source};
+    let site = loaded();
+    site.set_no_users();
+    let image = site.store.resolve("app:1").unwrap();
+    let statement = b"{\"predicate\":1}".to_vec();
+    let manifest = |layer: &[u8]| PulledManifest {
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        document: format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{0}","size":1}},"layers":[{{"mediaType":"l","digest":"{0}","size":1}}]}}"#,
+            oci::Digest::of(layer)
+        ),
+    };
+    let digest = oci::Digest::of(b"index");
+    let source = Source::Registry {
+        reference: "docker.io/library/app:1".to_owned(),
+        digest,
+        manifest: digest,
+        server: "https://r".to_owned(),
+    };
+    let signatures = vec![Signature { payload: "{}".to_owned(), signature: "AA==".to_owned() }];
+    let pulled = Pulled {
+        manifest: manifest(b"x"),
+        index: Some(PulledIndex {
+            media_type: "i".to_owned(),
+            document: "{}".to_owned(),
+            attestations: vec![manifest(&statement)],
+        }),
+        blobs: vec![statement.clone()],
+        origin: Origin { source: source.clone(), time: jiff::Timestamp::UNIX_EPOCH, signatures },
+    };
+    let new = NewImage { config: image.config_bytes.to_vec(), references: vec![reference("app:2")], parent: None };
+    site.store.create_pulled(new, pulled).unwrap();
+    let site = site.reopened();
+    site.set_no_users();
+    let image = site.store.resolve("app:2").unwrap();
+    let sources: Vec<&Source> = image.origins().iter().map(|origin| &origin.source).collect();
+    assert_eq!(sources, [&source, &Source::Archive]);
+    let blob = image.index.as_ref().unwrap().blobs()[0];
+    assert_eq!(site.store.blob(&blob).unwrap(), statement);
+    site.store.remove(&image.id.hex(), &FORCED).unwrap();
     site.assert_empty();
 }
