@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
         "dockerfile",
         "netlink",
         "tls",
+        "trust",
         "monitor-protocol",
         "docker-api",
         "dns",
