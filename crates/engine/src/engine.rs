@@ -167,10 +167,11 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         .map_err(|error| EngineError::system("cannot start a thread", error))?;
     let volumes = Volumes::open(&options.root, &contents.volumes);
     let registry = Registry::open(&contents.networks);
-    let networks = open_networks(&options, &contents, &registry, remap.as_ref())?;
+    let id = engine_id(&options.root)?;
+    let networks = open_networks(&options, &contents, &registry, remap.as_ref(), &id)?;
     let builds = Builds::open(&options.root, snapshotter.as_ref())?;
     let inner = Inner {
-        id: engine_id(&options.root)?,
+        id,
         opened: jiff::Timestamp::now(),
         host,
         store,
@@ -245,6 +246,7 @@ fn open_networks(
     contents: &Contents,
     registry: &Registry,
     remap: Option<&IdMappings>,
+    id: &str,
 ) -> Result<network::Networks, EngineError> {
     let mut wanted = network::Options::new(&options.name, options.run.clone());
     wanted.ready = READY_NETWORKS;
@@ -255,6 +257,14 @@ fn open_networks(
             Some(text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?)
         }
     };
+    wanted.subnet6 = match options.network.bridge_subnet6.as_deref() {
+        None => None,
+        Some("auto") => Some(network::Subnet6::Automatic),
+        Some(text) => Some(network::Subnet6::This(
+            text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?,
+        )),
+    };
+    wanted.identity = id.to_owned();
     // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.
     let places = Containers::recorded_places(contents);
     let networks: Vec<_> = registry.all().iter().map(|record| record.definition.clone()).collect();

@@ -49,6 +49,8 @@ pub struct RegistryOptions {
 pub struct NetworkOptions {
     /// The default bridge's subnet; chosen when none.
     pub bridge_subnet: Option<String>,
+    /// The default bridge's IPv6 subnet, `auto` for one of the engine's own; without IPv6 when none.
+    pub bridge_subnet6: Option<String>,
 }
 
 /// How layers are kept.

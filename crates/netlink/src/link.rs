@@ -38,6 +38,10 @@ const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
@@ -109,6 +113,8 @@ pub struct NewVeth<'a> {
     pub peer: &'a str,
     /// The network namespace that the peer is made in.
     pub peer_namespace: BorrowedFd<'a>,
+    /// The peer's group; `None` for the kernel's choice.
+    pub peer_group: Option<u32>,
 }
 
 /// The request that makes a veth pair.
@@ -127,9 +133,141 @@ pub fn create_veth(veth: &NewVeth<'_>) -> Request {
             pair.nest_with(VETH_INFO_PEER, &header(AF_UNSPEC, 0, 0, 0), |peer| {
                 peer.text(IFLA_IFNAME, veth.peer);
                 mtu(peer);
+                if let Some(group) = veth.peer_group {
+                    peer.number(IFLA_GROUP, group);
+                }
                 peer.attribute(IFLA_NET_NS_FD, &veth.peer_namespace.as_raw_fd().to_ne_bytes());
             });
         });
+    });
+    request
+}
+
+/// A link that has another one's cable: what a card receives is sorted by hardware address (macvlan) or IP address (ipvlan).
+#[derive(Clone, Copy, Debug)]
+pub struct NewShare<'a> {
+    /// The interface name.
+    pub name: &'a str,
+    /// The namespace that it is made in.
+    pub namespace: BorrowedFd<'a>,
+    /// The link whose cable it shares, by index in the socket's namespace.
+    pub parent: u32,
+    /// Its hardware address; `None` for the kernel's choice, or the parent's.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet; `None` for the parent's.
+    pub mtu: Option<u32>,
+    /// How it shares.
+    pub kind: Share,
+}
+
+/// How several links share one cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// By hardware address.
+    Macvlan(MacvlanMode),
+    /// By IP address.
+    Ipvlan(IpvlanMode, IpvlanFlag),
+}
+
+/// What macvlan links of one parent do with each other's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacvlanMode {
+    /// Nothing: they do not hear each other.
+    Private,
+    /// They go out, for the switch to send back.
+    Vepa,
+    /// They are handed over.
+    Bridge,
+    /// There is one link only.
+    Passthru,
+}
+
+/// At which layer ipvlan links look at packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpvlanMode {
+    /// As a switch does.
+    L2,
+    /// As a router does.
+    L3,
+    /// As a router does, past the host's rules.
+    L3S,
+}
+
+/// What ipvlan links of one parent do with each other's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpvlanFlag {
+    /// They are handed over.
+    Bridge,
+    /// Nothing.
+    Private,
+    /// They go out, for the switch to send back.
+    Vepa,
+}
+
+impl Share {
+    /// The kernel's word.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Macvlan(_) => "macvlan",
+            Self::Ipvlan(..) => "ipvlan",
+        }
+    }
+
+    fn describe(self, options: &mut Request) {
+        match self {
+            Self::Macvlan(mode) => {
+                let mode = match mode {
+                    MacvlanMode::Private => 1,
+                    MacvlanMode::Vepa => 2,
+                    MacvlanMode::Bridge => 4,
+                    MacvlanMode::Passthru => 8,
+                };
+                options.number(IFLA_MACVLAN_MODE, mode);
+            }
+            Self::Ipvlan(mode, flag) => {
+                options.attribute(IFLA_IPVLAN_MODE, &(mode as u16).to_ne_bytes());
+                options.attribute(IFLA_IPVLAN_FLAGS, &(flag as u16).to_ne_bytes());
+            }
+        }
+    }
+}
+
+/// The request that makes a link on another's cable.
+pub fn create_share(share: &NewShare<'_>) -> Request {
+    let purpose = format!("create {} {} on link {}", share.kind.kind(), share.name, share.parent);
+    let mut request = Request::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(AF_UNSPEC, 0, 0, 0), purpose);
+    request.text(IFLA_IFNAME, share.name).number(IFLA_LINK, share.parent);
+    request.attribute(IFLA_NET_NS_FD, &share.namespace.as_raw_fd().to_ne_bytes());
+    if let Some(mac) = share.mac {
+        request.attribute(IFLA_ADDRESS, &mac);
+    }
+    if let Some(mtu) = share.mtu {
+        request.number(IFLA_MTU, mtu);
+    }
+    request.nest(IFLA_LINKINFO, |link| {
+        link.text(IFLA_INFO_KIND, share.kind.kind()).nest(IFLA_INFO_DATA, |options| share.kind.describe(options));
+    });
+    request
+}
+
+/// The request that makes a link for packets of one virtual LAN of another link.
+pub fn create_vlan(name: &str, parent: u32, id: u16) -> Request {
+    let purpose = format!("create interface {name} of virtual LAN {id}");
+    let mut request = Request::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(AF_UNSPEC, 0, 0, 0), purpose);
+    request.text(IFLA_IFNAME, name).number(IFLA_LINK, parent).nest(IFLA_LINKINFO, |link| {
+        link.text(IFLA_INFO_KIND, "vlan").nest(IFLA_INFO_DATA, |options| {
+            options.attribute(IFLA_VLAN_ID, &id.to_ne_bytes());
+        });
+    });
+    request
+}
+
+/// The request that makes a link that leads nowhere.
+pub fn create_dummy(name: &str) -> Request {
+    let purpose = format!("create interface {name}");
+    let mut request = Request::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(AF_UNSPEC, 0, 0, 0), purpose);
+    request.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |link| {
+        link.text(IFLA_INFO_KIND, "dummy");
     });
     request
 }

@@ -13,6 +13,7 @@ const RTM_GETROUTE: u16 = 26;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 
 const RT_TABLE_MAIN: u8 = 254;
@@ -39,6 +40,8 @@ pub struct Route {
     pub link: Option<u32>,
     /// The table that it is in.
     pub table: u32,
+    /// The address that the host speaks from when it uses it; `None` for the kernel's choice.
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
@@ -48,7 +51,12 @@ impl Route {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        Self { destination, prefix: 0, gateway: Some(gateway), link: Some(link), table: MAIN_TABLE }
+        Self { destination, prefix: 0, gateway: Some(gateway), link: Some(link), table: MAIN_TABLE, source: None }
+    }
+
+    /// The route to all of a network by a link, in the main table.
+    pub fn by_link(destination: IpAddr, prefix: u8, link: u32) -> Self {
+        Self { destination, prefix, gateway: None, link: Some(link), table: MAIN_TABLE, source: None }
     }
 
     /// The request that adds it.
@@ -77,6 +85,9 @@ impl Route {
         if let Some(link) = self.link {
             request.number(RTA_OIF, link);
         }
+        if let Some(source) = self.source {
+            request.attribute(RTA_PREFSRC, &octets(source));
+        }
         request
     }
 
@@ -90,12 +101,14 @@ impl Route {
             10 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         };
-        let mut route = Self { destination, prefix: head[1], gateway: None, link: None, table: head[4].into() };
+        let mut route =
+            Self { destination, prefix: head[1], gateway: None, link: None, table: head[4].into(), source: None };
         for attribute in reply.attributes(HEADER_BYTES) {
             match attribute.kind {
                 RTA_DST => route.destination = attribute.ip()?,
                 RTA_GATEWAY => route.gateway = attribute.ip(),
                 RTA_OIF => route.link = attribute.number(),
+                RTA_PREFSRC => route.source = attribute.ip(),
                 RTA_TABLE => route.table = attribute.number()?,
                 _ => {}
             }

@@ -1,92 +1,160 @@
-//! Which addresses of a subnet are taken.
+//! Which addresses of a network are taken.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::address::Subnet;
+use thiserror::Error;
+
+use crate::address::{Ip, Subnet};
+use crate::definition::Pool;
+
+/// Why there is no address.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AddressError {
+    /// All are taken.
+    #[error("no available {0} addresses on this network's address pools")]
+    Exhausted(&'static str),
+    /// The one that was asked for is taken.
+    #[error("Address already in use")]
+    Taken,
+    /// The one that was asked for is of another network.
+    #[error("no configured subnet contains IP address {0}")]
+    Outside(IpAddr),
+    /// The network is gone.
+    #[error("the network is being removed")]
+    NoNetwork,
+}
+
+/// A container's addresses in one network, or those that it asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// Of IPv4.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// The addresses of one network, of both families.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Space {
+    ipv4: Vec<Addresses<Ipv4Addr>>,
+    ipv6: Vec<Addresses<Ipv6Addr>>,
+}
+
+impl Space {
+    /// Those of these pools, all free.
+    pub(crate) fn of(ipv4: &[Pool<Ipv4Addr>], ipv6: &[Pool<Ipv6Addr>]) -> Self {
+        Self { ipv4: ipv4.iter().map(Addresses::of).collect(), ipv6: ipv6.iter().map(Addresses::of).collect() }
+    }
+
+    /// One of each family that there is: the one that was asked for, or the next free one.
+    pub(crate) fn take(&mut self, wanted: Pair) -> Result<Pair, AddressError> {
+        let ipv4 = take(&mut self.ipv4, wanted.ipv4, "IPv4")?;
+        match take(&mut self.ipv6, wanted.ipv6, "IPv6") {
+            Ok(ipv6) => Ok(Pair { ipv4, ipv6 }),
+            Err(error) => {
+                self.release(Pair { ipv4, ipv6: None });
+                Err(error)
+            }
+        }
+    }
+
+    /// Marks what somebody has.
+    pub(crate) fn reserve(&mut self, held: Pair) {
+        held.ipv4.into_iter().for_each(|address| self.ipv4.iter_mut().for_each(|pool| pool.reserve(address)));
+        held.ipv6.into_iter().for_each(|address| self.ipv6.iter_mut().for_each(|pool| pool.reserve(address)));
+    }
+
+    /// Makes addresses free again.
+    pub(crate) fn release(&mut self, held: Pair) {
+        held.ipv4.into_iter().for_each(|address| self.ipv4.iter_mut().for_each(|pool| pool.release(address)));
+        held.ipv6.into_iter().for_each(|address| self.ipv6.iter_mut().for_each(|pool| pool.release(address)));
+    }
+
+    /// Whether nobody has any.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ipv4.iter().all(Addresses::is_idle) && self.ipv6.iter().all(Addresses::is_idle)
+    }
+}
+
+fn take<A: Ip>(pools: &mut [Addresses<A>], wanted: Option<A>, family: &'static str) -> Result<Option<A>, AddressError> {
+    match wanted {
+        Some(wanted) => {
+            let pool = pools.iter_mut().find(|pool| pool.subnet.contains(wanted));
+            pool.ok_or(AddressError::Outside(wanted.into()))?.take_this(wanted)?;
+            Ok(Some(wanted))
+        }
+        None if pools.is_empty() => Ok(None),
+        None => pools.iter_mut().find_map(Addresses::take).map(Some).ok_or(AddressError::Exhausted(family)),
+    }
+}
 
 /// The addresses of one subnet that are handed out.
 ///
 /// The next one is searched upwards from the last: an address that has just become free is left alone for as long as there are
 /// others, so that packets and neighbour entries of its last owner do not find the next.
 #[derive(Clone, Debug)]
-pub(crate) struct Addresses {
-    subnet: Subnet,
+struct Addresses<A: Ip> {
+    subnet: Subnet<A>,
     /// The first and the last address that is handed out to who does not ask for a certain one.
-    range: (u32, u32),
+    range: (u128, u128),
     /// Those that are nobody's to have.
-    reserved: BTreeSet<u32>,
-    taken: BTreeSet<u32>,
-    next: u32,
+    reserved: BTreeSet<u128>,
+    taken: BTreeSet<A>,
+    next: u128,
 }
 
-/// Why a certain address cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It is in another network.
-    Outside,
-    /// Somebody has it, or nobody can.
-    Taken,
-}
-
-impl Addresses {
-    /// All free but the network's own, the broadcast address and `gateway`.
-    pub(crate) fn new(subnet: Subnet, gateway: Ipv4Addr) -> Self {
-        let reserved = BTreeSet::from([subnet.network().to_bits(), subnet.broadcast().to_bits(), gateway.to_bits()]);
-        let range = (subnet.network().to_bits(), subnet.broadcast().to_bits());
-        Self { subnet, range, reserved, taken: BTreeSet::new(), next: range.0 }
-    }
-
-    /// The same, but what nobody asks for comes from `range` alone, and `excluded` are never handed out.
-    pub(crate) fn within(mut self, range: Option<Subnet>, excluded: &[Ipv4Addr]) -> Self {
-        if let Some(range) = range {
-            self.range = (range.network().to_bits(), range.broadcast().to_bits());
-            self.next = self.range.0;
+impl<A: Ip> Addresses<A> {
+    /// All free but the network's own, the gateway, those that are somebody else's, and in IPv4 the one that means everybody.
+    fn of(pool: &Pool<A>) -> Self {
+        let mut reserved: BTreeSet<u128> = pool.reserved.iter().map(|address| address.number()).collect();
+        reserved.extend(pool.gateway.map(Ip::number));
+        reserved.insert(pool.subnet.network().number());
+        if A::BITS == 32 {
+            reserved.insert(pool.subnet.last().number());
         }
-        self.reserved.extend(excluded.iter().map(|address| address.to_bits()));
-        self
+        let from = pool.range.unwrap_or(pool.subnet);
+        let range = (from.network().number(), from.last().number());
+        Self { subnet: pool.subnet, range, reserved, taken: BTreeSet::new(), next: range.0 }
     }
 
     /// Marks an address as taken, if it is in the subnet.
-    pub(crate) fn reserve(&mut self, address: Ipv4Addr) {
+    fn reserve(&mut self, address: A) {
         if self.subnet.contains(address) {
-            self.taken.insert(address.to_bits());
-            if (self.range.0..=self.range.1).contains(&address.to_bits()) {
-                self.next = self.next.max(address.to_bits());
+            self.taken.insert(address);
+            if (self.range.0..=self.range.1).contains(&address.number()) {
+                self.next = self.next.max(address.number());
             }
         }
     }
 
-    /// Takes a certain address.
-    pub(crate) fn take_this(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
-        if !self.subnet.contains(address) {
-            return Err(Refusal::Outside);
-        }
-        let address = address.to_bits();
-        if self.reserved.contains(&address) || !self.taken.insert(address) { Err(Refusal::Taken) } else { Ok(()) }
+    /// Takes a certain address of the subnet.
+    fn take_this(&mut self, address: A) -> Result<(), AddressError> {
+        let is_free = !self.reserved.contains(&address.number()) && self.taken.insert(address);
+        if is_free { Ok(()) } else { Err(AddressError::Taken) }
     }
 
-    /// Whether nobody has any.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.taken.is_empty()
     }
 
     /// Takes the next free address; `None` when all are taken.
-    pub(crate) fn take(&mut self) -> Option<Ipv4Addr> {
+    fn take(&mut self) -> Option<A> {
         let (first, last) = self.range;
+        // Ends long before the last address of a large network: at the first that is neither taken nor reserved.
         for _ in first..=last {
             let candidate = self.next;
             self.next = if candidate == last { first } else { candidate + 1 };
-            if !self.reserved.contains(&candidate) && self.taken.insert(candidate) {
-                return Some(Ipv4Addr::from_bits(candidate));
+            let address = A::of_number(candidate);
+            if !self.reserved.contains(&candidate) && self.taken.insert(address) {
+                return Some(address);
             }
         }
         None
     }
 
-    /// Makes an address free again.
-    pub(crate) fn release(&mut self, address: Ipv4Addr) {
-        self.taken.remove(&address.to_bits());
+    fn release(&mut self, address: A) {
+        self.taken.remove(&address);
     }
 }
 
@@ -95,15 +163,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn small() -> Addresses {
-        Addresses::new("10.0.0.0/29".parse().unwrap(), Ipv4Addr::new(10, 0, 0, 1))
+    fn pool() -> Pool<Ipv4Addr> {
+        let gateway = Some(Ipv4Addr::new(10, 0, 0, 1));
+        Pool { subnet: "10.0.0.0/29".parse().unwrap(), gateway, range: None, reserved: Vec::new() }
+    }
+
+    fn small() -> Addresses<Ipv4Addr> {
+        Addresses::of(&pool())
+    }
+
+    fn rest(addresses: &mut Addresses<Ipv4Addr>) -> Vec<u8> {
+        std::iter::from_fn(|| addresses.take()).map(|address| address.octets()[3]).collect()
     }
 
     #[test]
     fn all_are_handed_out_once_and_the_oldest_freed_first() {
         let mut addresses = small();
-        let all: Vec<u8> = std::iter::from_fn(|| addresses.take()).map(|address| address.octets()[3]).collect();
-        assert_eq!(all, [2, 3, 4, 5, 6]);
+        assert_eq!(rest(&mut addresses), [2, 3, 4, 5, 6]);
         addresses.release(Ipv4Addr::new(10, 0, 0, 4));
         assert_eq!(addresses.take(), Some(Ipv4Addr::new(10, 0, 0, 4)));
         assert_eq!(addresses.take(), None);
@@ -122,22 +198,38 @@ mod tests {
         let mut addresses = small();
         addresses.reserve(Ipv4Addr::new(10, 0, 0, 3));
         addresses.reserve(Ipv4Addr::new(10, 9, 9, 9));
-        let rest: Vec<u8> = std::iter::from_fn(|| addresses.take()).map(|address| address.octets()[3]).collect();
-        assert_eq!(rest, [4, 5, 6, 2]);
+        assert_eq!(rest(&mut addresses), [4, 5, 6, 2]);
     }
 
     #[test]
     fn a_range_binds_those_who_do_not_ask() {
-        let range =
-            Some("10.0.0.4/31".parse().unwrap_or_else(|_| Subnet::containing(Ipv4Addr::new(10, 0, 0, 4), 31).unwrap()));
-        let mut addresses = small().within(range, &[Ipv4Addr::new(10, 0, 0, 3)]);
-        assert_eq!(addresses.take_this(Ipv4Addr::new(10, 0, 0, 6)), Ok(()));
-        assert_eq!(addresses.take_this(Ipv4Addr::new(10, 0, 0, 6)), Err(Refusal::Taken));
-        assert_eq!(addresses.take_this(Ipv4Addr::new(10, 0, 0, 3)), Err(Refusal::Taken));
-        assert_eq!(addresses.take_this(Ipv4Addr::new(10, 0, 1, 3)), Err(Refusal::Outside));
-        let rest: Vec<u8> = std::iter::from_fn(|| addresses.take()).map(|address| address.octets()[3]).collect();
-        assert_eq!(rest, [4, 5]);
-        assert!(!addresses.is_idle() && small().is_idle());
+        let range = Subnet::containing(Ipv4Addr::new(10, 0, 0, 4), 31);
+        let mut space = Space::of(&[Pool { range, reserved: vec![Ipv4Addr::new(10, 0, 0, 3)], ..pool() }], &[]);
+        let mut ask = |last: u8| {
+            let wanted = Pair { ipv4: Some(Ipv4Addr::new(10, 0, last / 100, last % 100)), ipv6: None };
+            space.take(wanted).map(|_| ())
+        };
+        assert_eq!(ask(6), Ok(()));
+        assert_eq!(ask(6), Err(AddressError::Taken));
+        assert_eq!(ask(3), Err(AddressError::Taken));
+        assert_eq!(ask(103), Err(AddressError::Outside([10, 0, 1, 3].into())));
+        assert_eq!(rest(&mut space.ipv4[0]), [4, 5]);
+        assert!(!space.is_idle() && small().is_idle());
+    }
+
+    #[test]
+    fn both_families_are_taken_or_neither() {
+        let six = |text: &str| Pool { subnet: text.parse().unwrap(), gateway: None, range: None, reserved: Vec::new() };
+        let mut space = Space::of(&[pool()], &[six("fd00::/126")]);
+        let taken: Vec<Pair> = (0..3).map(|_| space.take(Pair::default()).unwrap()).collect();
+        assert_eq!(taken[2].ipv6, Some("fd00::3".parse().unwrap()), "the last is nobody's broadcast");
+        assert_eq!(space.take(Pair::default()), Err(AddressError::Exhausted("IPv6")));
+        space.release(taken[0]);
+        assert_eq!(space.take(Pair::default()).unwrap().ipv4, Some(Ipv4Addr::new(10, 0, 0, 6)));
+        let mut only = Space::of(&[], &[six("fd00::/64"), six("fd01::/64")]);
+        let wanted = Pair { ipv6: Some("fd01::9".parse().unwrap()), ipv4: None };
+        assert_eq!(only.take(wanted), Ok(wanted));
+        assert_eq!(only.take(Pair::default()).unwrap().ipv4, None);
     }
 
     proptest! {

@@ -1,17 +1,18 @@
 //! The default bridge: the interface that containers are plugged into.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
 
 use netlink::address::LinkAddress;
-use netlink::link::{self, Change, Link, NewBridge, Power, Target};
+use netlink::link::{self, Change, Link, NewBridge, NewVeth, Power, Target};
 use netlink::{RequestError, Socket};
 
-use crate::address::{Mac, Subnet};
-use crate::definition::Definition;
+use crate::address::{Ip, Mac, Subnet};
+use crate::definition::{Definition, GatewayMode};
 use crate::endpoint::Endpoint;
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::names::Names;
-use crate::networks::{Bridge, OpenError, Options, Warning};
+use crate::networks::{Bridge, OpenError, Options, Subnet6, Warning};
 use crate::pools::Surroundings;
 use crate::settings;
 
@@ -44,7 +45,7 @@ pub(crate) fn ensure(
         Some(link) => link.index,
         None => create(socket, names, names.bridge(), default_mac(names), mtu)?,
     };
-    protect(names.bridge(), warnings);
+    protect(names.bridge(), options.subnet6.is_some(), warnings);
     admit_loopback(names.bridge(), warnings);
     if existing.is_some_and(|link| link.mtu != mtu) {
         let change = Change { mtu: Some(mtu), ..Change::default() };
@@ -52,8 +53,10 @@ pub(crate) fn ensure(
     }
     let alive = alive(socket, index, running)?;
     let subnet = settle(socket, index, options, &alive)?;
+    let subnet6 = settle6(socket, index, options, &alive)?;
     remove_strangers(socket, index, running)?;
-    let view = Bridge { interface: names.bridge().to_owned(), subnet, gateway: subnet.gateway(), mtu };
+    let gateway = subnet.gateway();
+    let view = Bridge { interface: names.bridge().to_owned(), subnet, gateway, subnet6, mtu };
     Ok(Ready { index, view })
 }
 
@@ -67,18 +70,111 @@ pub(crate) fn ensure_user(
 ) -> Result<u32, OpenError> {
     let index = match find_own(socket, names, &definition.interface)? {
         Some(link) => return Ok(link.index),
-        None => create(socket, names, &definition.interface, Mac::of_address(definition.gateway), mtu)?,
+        None => create(socket, names, &definition.interface, mac_of(definition), mtu)?,
     };
-    protect(&definition.interface, warnings);
+    protect(&definition.interface, !definition.ipv6.is_empty(), warnings);
     if !definition.internal {
         admit_loopback(&definition.interface, warnings);
     }
-    let gateway = LinkAddress { link: index, address: definition.gateway.into(), prefix: definition.subnet.prefix() };
-    set_address(socket, gateway)?;
+    set_addresses(socket, index, &gateways_of(definition, index))?;
     Ok(index)
 }
 
-/// Removes bridges of this engine that belong to none of `known`, and from the others what belongs to no running container.
+/// The interface that has a routed network's gateway address, and whose network tells others that its addresses are somebody's: a
+/// bridge without ports, which every kernel has that has ours.
+pub(crate) fn ensure_router(socket: &mut Socket, names: &Names, definition: &Definition) -> Result<u32, OpenError> {
+    let interface = &definition.interface;
+    let index = match find_own(socket, names, interface)? {
+        Some(link) => return Ok(link.index),
+        None => create(socket, names, interface, mac_of(definition), ETHERNET_MTU)?,
+    };
+    protect(interface, !definition.ipv6.is_empty(), &mut Vec::new());
+    set_addresses(socket, index, &gateways_of(definition, index))?;
+    Ok(index)
+}
+
+/// The interface whose cable a network shares: one of the host, a virtual LAN of one (`eth0.50`), or none, where a dummy of ours stands
+/// for it and containers reach each other alone.
+pub(crate) fn ensure_parent(
+    socket: &mut Socket,
+    host: BorrowedFd<'_>,
+    names: &Names,
+    definition: &Definition,
+) -> Result<u32, OpenError> {
+    let interface = definition.interface.as_str();
+    if let Some(link) = socket.link_by_name(interface)? {
+        return Ok(link.index);
+    }
+    if interface == Names::dummy(&definition.id) {
+        return match make(socket, names, interface, link::create_dummy(interface)) {
+            Err(OpenError::NoKind(_)) => make_loop(socket, host, names, interface),
+            made => made,
+        };
+    }
+    let missing = || OpenError::NoParent { interface: interface.to_owned() };
+    let (base, id) = interface.rsplit_once('.').ok_or_else(missing)?;
+    let id: u16 = id.parse().ok().filter(|id| (1..4095).contains(id)).ok_or_else(missing)?;
+    let base = socket.link_by_name(base)?.ok_or_else(missing)?.index;
+    make(socket, names, interface, link::create_vlan(interface, base, id))
+}
+
+/// A cable with both ends on the host, for kernels without dummies.
+fn make_loop(socket: &mut Socket, host: BorrowedFd<'_>, names: &Names, interface: &str) -> Result<u32, OpenError> {
+    let other = interface.replacen("dm-", "dp-", 1);
+    let mac = default_mac(names).octets();
+    let pair = NewVeth { name: interface, mac, mtu: None, peer: &other, peer_namespace: host, peer_group: None };
+    let index = make(socket, names, interface, link::create_veth(&pair))?;
+    let up = Change { power: Some(Power::Up), ..Change::default() };
+    socket.execute(&mut [link::change(Target::Name(&other), &up)])?;
+    Ok(index)
+}
+
+/// Makes an interface, switched on and marked as ours.
+fn make(socket: &mut Socket, names: &Names, interface: &str, request: netlink::Request) -> Result<u32, OpenError> {
+    let alias = names.alias();
+    let ours = Change { alias: Some(&alias), power: Some(Power::Up), ..Change::default() };
+    match socket.execute(&mut [request, link::change(Target::Name(interface), &ours)]) {
+        Err(error) if error.errno() == Some(netlink::Errno::OPNOTSUPP) => {
+            return Err(OpenError::NoKind(interface.to_owned()));
+        }
+        done => done?,
+    }
+    let made = socket.link_by_name(interface)?;
+    Ok(made.ok_or_else(|| OpenError::Vanished { interface: interface.to_owned() })?.index)
+}
+
+fn find_ours(socket: &mut Socket, names: &Names, interface: &str) -> Result<Option<Link>, OpenError> {
+    match socket.link_by_name(interface)? {
+        Some(link) if link.alias != names.alias() => {
+            Err(OpenError::ForeignInterface { interface: interface.to_owned() })
+        }
+        found => Ok(found),
+    }
+}
+
+/// The addresses of a user's bridge itself.
+fn gateways_of(definition: &Definition, link: u32) -> Vec<LinkAddress> {
+    let mut addresses = Vec::new();
+    if definition.border4.mode != GatewayMode::Isolated && !definition.inhibit_ipv4 {
+        addresses.extend(definition.ipv4.iter().filter_map(|pool| of_bridge(pool.gateway?, pool.subnet, link)));
+    }
+    if definition.border6.mode != GatewayMode::Isolated {
+        addresses.extend(definition.ipv6.iter().filter_map(|pool| of_bridge(pool.gateway?, pool.subnet, link)));
+    }
+    addresses
+}
+
+fn of_bridge<A: Ip>(gateway: A, subnet: Subnet<A>, link: u32) -> Option<LinkAddress> {
+    Some(LinkAddress { link, address: gateway.into(), prefix: subnet.prefix() })
+}
+
+fn mac_of(definition: &Definition) -> Mac {
+    let ipv4 = definition.ipv4.iter().find_map(|pool| pool.gateway.map(IpAddr::from));
+    let address = ipv4.or_else(|| definition.ipv6.iter().find_map(|pool| pool.gateway.map(IpAddr::from)));
+    Mac::of_address(address.unwrap_or(Ipv4Addr::from_bits(crate::names::fnv(definition.id.as_bytes())).into()))
+}
+
+/// Removes interfaces of this engine that belong to none of `known`, and from the others what belongs to no running container.
 pub(crate) fn sweep_user(
     socket: &mut Socket,
     names: &Names,
@@ -86,23 +182,26 @@ pub(crate) fn sweep_user(
     running: &[Endpoint],
 ) -> Result<(), RequestError> {
     let links = socket.links()?;
-    let bridges = links.iter().filter(|link| link.kind == "bridge" && link.alias == names.alias());
-    for bridge in bridges.filter(|bridge| bridge.name != names.bridge()) {
-        if known.iter().any(|definition| definition.interface == bridge.name) {
-            remove_strangers(socket, bridge.index, running)?;
-        } else {
-            gone(socket.execute(&mut [link::delete(Target::Index(bridge.index))]))?;
+    let ours = links.iter().filter(|link| link.alias == names.alias());
+    for link in ours.filter(|link| link.name != names.bridge()) {
+        if known.iter().all(|definition| definition.interface != link.name) {
+            gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
+        } else if link.kind == "bridge" {
+            remove_strangers(socket, link.index, running)?;
         }
+    }
+    let groups: Vec<u32> = known.iter().filter_map(Definition::group).collect();
+    let is_known = |link: &Link| running.iter().any(|endpoint| endpoint.host_interface == link.name);
+    for link in links.iter().filter(|link| link.kind == "veth" && groups.contains(&link.group) && !is_known(link)) {
+        gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
     }
     Ok(())
 }
 
 /// The bridge of an engine of this name. An interface that only happens to be called so is nobody's to take.
 fn find_own(socket: &mut Socket, names: &Names, interface: &str) -> Result<Option<Link>, OpenError> {
-    match socket.link_by_name(interface)? {
-        Some(link) if link.kind != "bridge" || link.alias != names.alias() => {
-            Err(OpenError::ForeignInterface { interface: interface.to_owned() })
-        }
+    match find_ours(socket, names, interface)? {
+        Some(link) if link.kind != "bridge" => Err(OpenError::ForeignInterface { interface: interface.to_owned() }),
         found => Ok(found),
     }
 }
@@ -124,7 +223,7 @@ fn uplink_mtu(socket: &mut Socket) -> Result<u32, RequestError> {
 
 /// Of a bridge that has no address yet.
 fn default_mac(names: &Names) -> Mac {
-    Mac::of_address(Ipv4Addr::from_bits(names.group()))
+    Mac::of_address(Ipv4Addr::from_bits(names.group()).into())
 }
 
 fn create(socket: &mut Socket, names: &Names, interface: &str, mac: Mac, mtu: u32) -> Result<u32, OpenError> {
@@ -145,12 +244,14 @@ fn admit_loopback(interface: &str, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// No IPv6 on a bridge without an IPv6 subnet: containers could speak to the host's link-local address, and offer it routes.
-fn protect(interface: &str, warnings: &mut Vec<Warning>) {
+/// No IPv6 on a bridge without an IPv6 subnet: containers could speak to the host's link-local address. On any bridge the host takes
+/// no routes from containers, and its address there is good at once.
+fn protect(interface: &str, has_subnet6: bool, warnings: &mut Vec<Warning>) {
     if !settings::has_ipv6() {
         return;
     }
-    for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+    let wanted = [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", if has_subnet6 { "0" } else { "1" })];
+    for (setting, value) in wanted {
         if let Err(error) = settings::set(&format!("ipv6/conf/{interface}/{setting}"), value) {
             warnings.push(Warning::Setting(error.to_string()));
         }
@@ -167,7 +268,7 @@ fn alive<'a>(socket: &mut Socket, index: u32, running: &'a [Endpoint]) -> Result
 fn settle(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint]) -> Result<Subnet, OpenError> {
     for _ in 0..CHOICES {
         let subnet = choose(socket, index, options, alive)?;
-        set_address(socket, gateway_of(subnet, index))?;
+        set_addresses(socket, index, &[gateway_of(subnet, index)])?;
         if keeps(socket, index, subnet)? {
             return Ok(subnet);
         }
@@ -176,17 +277,55 @@ fn settle(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint
     Err(OpenError::NoSubnet)
 }
 
+/// The same for IPv6, where the default bridge is to have it.
+fn settle6(
+    socket: &mut Socket,
+    index: u32,
+    options: &Options,
+    alive: &[&Endpoint],
+) -> Result<Option<Subnet<Ipv6Addr>>, OpenError> {
+    let subnet = match &options.subnet6 {
+        None => return Ok(None),
+        Some(wanted) => choose6(socket, index, options, wanted, alive)?,
+    };
+    set_addresses(socket, index, &[gateway_of(subnet, index)])?;
+    Ok(Some(subnet))
+}
+
+fn choose6(
+    socket: &mut Socket,
+    index: u32,
+    options: &Options,
+    wanted: &Subnet6,
+    alive: &[&Endpoint],
+) -> Result<Subnet<Ipv6Addr>, OpenError> {
+    let kept = alive.iter().find_map(|endpoint| Subnet::containing(endpoint.ipv6?.address, endpoint.ipv6?.prefix));
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let surroundings = Surroundings::<Ipv6Addr>::of(&socket.addresses()?, &socket.routes()?, Some(index), &[]);
+    match wanted {
+        Subnet6::This(wanted) if surroundings.is_connected(*wanted) => {
+            Err(OpenError::SubnetTaken { subnet: wanted.to_string() })
+        }
+        Subnet6::This(wanted) => Ok(*wanted),
+        Subnet6::Automatic => surroundings.free_local_pool(&[], &options.identity).ok_or(OpenError::NoSubnet),
+    }
+}
+
 fn choose(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint]) -> Result<Subnet, OpenError> {
     // Containers that live on cannot be moved to another subnet.
-    if let Some(kept) = alive.iter().find_map(|endpoint| Subnet::containing(endpoint.address, endpoint.prefix)) {
+    if let Some(kept) =
+        alive.iter().find_map(|endpoint| Subnet::containing(endpoint.ipv4?.address, endpoint.ipv4?.prefix))
+    {
         return Ok(kept);
     }
     let addresses = socket.addresses()?;
     let servers = servers_of(&read_host_resolv_conf().unwrap_or_default());
-    let surroundings = Surroundings::of(&addresses, &socket.routes()?, Some(index), &servers);
+    let surroundings = Surroundings::<Ipv4Addr>::of(&addresses, &socket.routes()?, Some(index), &servers);
     if let Some(wanted) = options.subnet {
         return if surroundings.is_connected(wanted) {
-            Err(OpenError::SubnetTaken { subnet: wanted })
+            Err(OpenError::SubnetTaken { subnet: wanted.to_string() })
         } else {
             Ok(wanted)
         };
@@ -199,25 +338,23 @@ fn choose(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint
 }
 
 fn subnet_of(address: &LinkAddress) -> Option<Subnet> {
-    match address.address {
-        std::net::IpAddr::V4(ip) => Subnet::containing(ip, address.prefix),
-        std::net::IpAddr::V6(_) => None,
-    }
+    Subnet::containing(Ipv4Addr::of(address.address)?, address.prefix)
 }
 
-fn gateway_of(subnet: Subnet, index: u32) -> LinkAddress {
+fn gateway_of<A: Ip>(subnet: Subnet<A>, index: u32) -> LinkAddress {
     LinkAddress { link: index, address: subnet.gateway().into(), prefix: subnet.prefix() }
 }
 
-/// Makes the gateway's address the bridge's only IPv4 address, and switches the bridge on.
-fn set_address(socket: &mut Socket, wanted: LinkAddress) -> Result<(), RequestError> {
-    let index = wanted.link;
+/// Makes these the bridge's only addresses of their families, beside the one that IPv6 gives every link, and switches the bridge on.
+fn set_addresses(socket: &mut Socket, index: u32, wanted: &[LinkAddress]) -> Result<(), RequestError> {
+    let is_every_links = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let present = socket.addresses()?.into_iter();
     let present: Vec<LinkAddress> =
-        socket.addresses()?.into_iter().filter(|address| address.link == index && address.address.is_ipv4()).collect();
-    let mut batch: Vec<_> = present.iter().filter(|&address| *address != wanted).map(LinkAddress::remove).collect();
-    if !present.contains(&wanted) {
-        batch.push(wanted.add());
-    }
+        present.filter(|address| address.link == index && !is_every_links(address.address)).collect();
+    let concerned = |address: &IpAddr| wanted.iter().any(|other| other.address.is_ipv4() == address.is_ipv4());
+    let strange = present.iter().filter(|one| concerned(&one.address) && !wanted.contains(one));
+    let mut batch: Vec<_> = strange.map(LinkAddress::remove).collect();
+    batch.extend(wanted.iter().filter(|address| !present.contains(address)).map(LinkAddress::add));
     let up = Change { power: Some(Power::Up), ..Change::default() };
     batch.push(link::change(Target::Index(index), &up));
     socket.execute(&mut batch)

@@ -1,11 +1,12 @@
 //! A container's place in a network.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Mac;
+use crate::address::{Ip, Mac};
+use crate::allocator::Pair;
 use crate::ports::Published;
 
 /// The default bridge among the networks of [`Endpoint::network`].
@@ -19,16 +20,64 @@ pub struct Endpoint {
     pub network: String,
     /// The interface in the container, such as `eth0`.
     pub interface: String,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The prefix length of the network.
-    pub prefix: u8,
-    /// The bridge's address, by which the container reaches what is outside; `None` where it reaches nothing.
-    pub gateway: Option<Ipv4Addr>,
+    /// Its place among IPv4 addresses, where the network has them.
+    pub ipv4: Option<Held<Ipv4Addr>>,
+    /// Its place among IPv6 addresses, where the network has them.
+    pub ipv6: Option<Held<Ipv6Addr>>,
     /// The hardware address of the container's interface.
     pub mac: Mac,
     /// The host's end of the pair, a port of the bridge.
     pub host_interface: String,
+}
+
+/// An address that a container has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "A: Ip + Serialize + serde::de::DeserializeOwned")]
+pub struct Held<A: Ip> {
+    /// The container's address.
+    pub address: A,
+    /// The prefix length of the network.
+    pub prefix: u8,
+    /// The bridge's address, by which the container reaches what is outside; `None` where it reaches nothing.
+    pub gateway: Option<A>,
+}
+
+impl Endpoint {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.ipv4.map(|held| held.address.into());
+        ipv4.into_iter().chain(self.ipv6.map(|held| held.address.into()))
+    }
+
+    /// The bridge's address of a family, by which what is outside is reached.
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4 => Some(self.ipv4?.gateway?.into()),
+            Family::Ipv6 => Some(self.ipv6?.gateway?.into()),
+        }
+    }
+
+    pub(crate) fn pair(&self) -> Pair {
+        Pair { ipv4: self.ipv4.map(|held| held.address), ipv6: self.ipv6.map(|held| held.address) }
+    }
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
 }
 
 /// What of the networks a container has while it runs.

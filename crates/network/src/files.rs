@@ -30,6 +30,8 @@ pub enum Reach {
     Resolver,
     /// Those outside: on a bridge the host's loopback is not there, and without IPv6 neither are IPv6 servers.
     OutsideIpv4,
+    /// Those outside, of both families.
+    Outside,
 }
 
 /// Used where a host names only servers on its own loopback, as Docker does.
@@ -97,7 +99,7 @@ fn servers_for(host: &str, wishes: &Dns, reach: Reach) -> Vec<IpAddr> {
     if reach == Reach::Everything {
         return servers;
     }
-    servers.retain(|server| server.is_ipv4() && !server.is_loopback());
+    servers.retain(|server| (server.is_ipv4() || reach == Reach::Outside) && !server.is_loopback());
     if servers.is_empty() { FALLBACK_SERVERS.to_vec() } else { servers }
 }
 
@@ -184,12 +186,12 @@ const LOCAL_NAMES: [(IpAddr, &str); 6] = [
     (IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2)), "ip6-allrouters"),
 ];
 
-/// A container's `/etc/hosts`: the local names, `extra`, then `address` (if it has one) with `hostname` (and `hostname.domain`).
+/// A container's `/etc/hosts`: the local names, `extra`, then each of `addresses` with `hostname` (and `hostname.domain`).
 /// `gateway` is what `host-gateway` becomes.
 pub fn hosts_file(
     hostname: &str,
     domain: &str,
-    address: Option<IpAddr>,
+    addresses: &[IpAddr],
     extra: &[ExtraHost],
     gateway: Option<IpAddr>,
 ) -> String {
@@ -206,7 +208,7 @@ pub fn hosts_file(
             let _ = writeln!(text, "{target}\t{}", host.name);
         }
     }
-    if let Some(address) = address {
+    for address in addresses {
         let _ = match domain {
             "" => writeln!(text, "{address}\t{hostname}"),
             domain => writeln!(text, "{address}\t{hostname}.{domain} {hostname}"),
@@ -232,6 +234,7 @@ mod tests {
     fn loopback_and_ipv6_servers_stay_at_home() {
         let host = "nameserver 127.0.0.1\nnameserver ::1\nnameserver fd00::53\nnameserver 192.0.2.53 # the real one\n";
         assert_eq!(body(host, &Dns::default(), Reach::OutsideIpv4), "nameserver 192.0.2.53\n");
+        assert_eq!(body(host, &Dns::default(), Reach::Outside), "nameserver fd00::53\nnameserver 192.0.2.53\n");
         assert_eq!(
             body(host, &Dns::default(), Reach::Everything),
             "nameserver 127.0.0.1\nnameserver ::1\nnameserver fd00::53\nnameserver 192.0.2.53\n"
@@ -300,13 +303,14 @@ mod tests {
     #[test]
     fn hosts_are_in_dockers_order() {
         let extra = [ExtraHost::parse("db:10.0.0.1").unwrap(), ExtraHost::parse("up:host-gateway").unwrap()];
-        let own = Some("172.17.0.2".parse().unwrap());
-        let text = hosts_file("web", "example.org", own, &extra, Some("172.17.0.1".parse().unwrap()));
+        let own = ["172.17.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        let text = hosts_file("web", "example.org", &own, &extra, Some("172.17.0.1".parse().unwrap()));
         assert_eq!(
             text,
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
-             ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n10.0.0.1\tdb\n172.17.0.1\tup\n172.17.0.2\tweb.example.org web\n"
+             ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n10.0.0.1\tdb\n172.17.0.1\tup\n172.17.0.2\tweb.example.org web\n\
+             fd00::2\tweb.example.org web\n"
         );
-        assert!(hosts_file("web", "", own, &[], None).ends_with("172.17.0.2\tweb\n"));
+        assert!(hosts_file("web", "", &own[..1], &[], None).ends_with("172.17.0.2\tweb\n"));
     }
 }

@@ -1,17 +1,18 @@
 //! The engine's rules, and its place among the rules of others.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink::{OpenError, RequestError};
 use nftables::{
-    Base, Chain, ChainKind, Data, Element, Family, Field, Hook, Interface, Kernel, Keyed, Match, Nat, Polarity, Policy,
-    Protocol, Rule, Set, Side, State, Statement, Table, Transaction, TransactionError, Verdict,
+    Base, Chain, ChainKind, Data, Family as Version, Field, Hook, Interface, Kernel, Keyed, Match, Nat, Polarity,
+    Policy, Protocol, Rule, Set, Side, State, Statement, Table, Transaction, TransactionError, Verdict,
 };
 use thiserror::Error;
 
 use crate::address::Subnet;
+use crate::endpoint::Family;
 use crate::names::Names;
 use crate::ports::{Published, Transport};
 
@@ -41,48 +42,265 @@ pub enum FirewallError {
     NotInstalled,
 }
 
-/// One bridge of the engine, as far as packets are concerned.
+/// What a network's packets are known by when they pass the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Joint {
+    /// The bridge's interface.
+    Bridge(String),
+    /// The group of the host's ends.
+    Group(u32),
+}
+
+/// One network of the engine, as far as packets are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// The bridge's interface.
-    pub(crate) interface: String,
+    /// The network's.
+    pub(crate) id: String,
+    pub(crate) joint: Joint,
     /// Its addresses.
-    pub(crate) subnet: Subnet,
+    pub(crate) nets: Vec<Net>,
     /// Whether its containers may talk to each other through the host.
     pub(crate) talk: bool,
     /// Whether it is cut off from everything but the host.
     pub(crate) internal: bool,
+    /// Interfaces of the host from which published ports are reached at containers' own addresses too.
+    pub(crate) trusted: Vec<String>,
+}
+
+/// Addresses of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Net {
+    pub(crate) first: IpAddr,
+    pub(crate) prefix: u8,
+    /// Whether nobody outside may use these addresses.
+    pub(crate) guarded: bool,
+    /// Whether everybody may use every port of them.
+    pub(crate) open: bool,
     /// Whether its containers go out under the host's address.
     pub(crate) masquerade: bool,
 }
 
-/// Where a published port is looked up: `None` stands for every address of the host.
-type Place = (Option<Ipv4Addr>, Transport, u16);
+/// Where a published port is looked up; an unspecified address stands for every address of the host in its family.
+type Place = (IpAddr, Transport, u16);
+/// Where it leads.
+type Target = (IpAddr, u16);
 
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) names: Names,
     pub(crate) segments: Vec<Segment>,
-    /// Interfaces between which the host did not forward before we switched forwarding on.
+    /// Interfaces between which the host did not forward IPv4 before we switched forwarding on.
     pub(crate) kept_apart: Vec<String>,
+    /// The same for IPv6.
+    pub(crate) kept_apart6: Vec<String>,
     /// Where published ports lead.
-    pub(crate) ports: BTreeMap<Place, (Ipv4Addr, u16)>,
+    pub(crate) ports: BTreeMap<Place, Target>,
 }
 
-const BRIDGES: &str = "bridges";
-const TALKING: &str = "talking";
-const INTERNAL: &str = "internal";
-const SUBNETS: &str = "subnets";
-const MASQUERADED: &str = "masqueraded";
-const PORTS: &str = "ports";
-const PORTS_OF_ALL: &str = "ports-of-all";
+/// The sets that tell where a packet comes from or goes to, of one kind of [`Joint`].
+struct OfJoint {
+    incoming: Field,
+    outgoing: Field,
+    /// All networks.
+    all: &'static str,
+    /// Pairs between which containers may talk.
+    talking: &'static str,
+    /// Networks that are cut off.
+    internal: &'static str,
+}
+
+const JOINTS: [OfJoint; 2] = [
+    OfJoint {
+        incoming: Field::IncomingInterface,
+        outgoing: Field::OutgoingInterface,
+        all: "bridges",
+        talking: "talking",
+        internal: "internal",
+    },
+    OfJoint {
+        incoming: Field::IncomingGroup,
+        outgoing: Field::OutgoingGroup,
+        all: "groups",
+        talking: "talking-groups",
+        internal: "internal-groups",
+    },
+];
+
+impl OfJoint {
+    fn comes_from(&self, set: &str) -> Statement {
+        in_set(self.incoming, Polarity::Is, set)
+    }
+
+    fn goes_to(&self, set: &str) -> Statement {
+        in_set(self.outgoing, Polarity::Is, set)
+    }
+
+    /// The value that a segment has in the sets, if it is of this kind.
+    fn value(&self, segment: &Segment) -> Option<Data> {
+        match (&segment.joint, self.incoming) {
+            (Joint::Bridge(name), Field::IncomingInterface) => Some(Data::Interface(name.clone())),
+            (Joint::Group(number), Field::IncomingGroup) => Some(Data::Group(*number)),
+            _ => None,
+        }
+    }
+
+    fn sets(&self, segments: &[Segment]) -> Vec<Set> {
+        let chosen = |test: fn(&Segment) -> bool, times: usize| {
+            let values = segments.iter().filter(|segment| test(segment)).filter_map(|segment| self.value(segment));
+            Keyed::Set(values.map(|value| vec![value; times]).collect())
+        };
+        vec![
+            set(self.all, &[self.incoming], chosen(|_| true, 1)),
+            set(self.internal, &[self.incoming], chosen(|segment| segment.internal, 1)),
+            set(self.talking, &[self.incoming, self.outgoing], chosen(|segment| segment.talk, 2)),
+        ]
+    }
+}
+
+/// The names of what there is of each family.
+struct OfFamily {
+    version: Version,
+    source: Field,
+    destination: Field,
+    /// All addresses of containers.
+    subnets: &'static str,
+    /// Those that nobody outside may use.
+    guarded: &'static str,
+    /// Those of which everybody may use every port.
+    open: &'static str,
+    /// Those that go out under the host's address.
+    masqueraded: &'static str,
+    /// From which interfaces guarded ones may be used all the same.
+    trusted: &'static str,
+    /// Published ports of containers' own addresses.
+    reachable: &'static str,
+    /// Published ports at one address of the host, and at all.
+    ports: &'static str,
+    ports_of_all: &'static str,
+    loopback: (IpAddr, u8),
+}
+
+const FAMILIES: [OfFamily; 2] = [
+    OfFamily {
+        version: Version::Ip,
+        source: Field::Source,
+        destination: Field::Destination,
+        subnets: "subnets",
+        guarded: "guarded",
+        open: "open",
+        masqueraded: "masqueraded",
+        trusted: "trusted",
+        reachable: "reachable",
+        ports: "ports",
+        ports_of_all: "ports-of-all",
+        loopback: (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    },
+    OfFamily {
+        version: Version::Ip6,
+        source: Field::Source6,
+        destination: Field::Destination6,
+        subnets: "subnets6",
+        guarded: "guarded6",
+        open: "open6",
+        masqueraded: "masqueraded6",
+        trusted: "trusted6",
+        reachable: "reachable6",
+        ports: "ports6",
+        ports_of_all: "ports6-of-all",
+        loopback: (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    },
+];
+
+impl Net {
+    fn contains(&self, address: IpAddr) -> bool {
+        match (self.first, address) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => {
+                Subnet::containing(first, self.prefix).is_some_and(|net| net.contains(address))
+            }
+            (IpAddr::V6(first), IpAddr::V6(address)) => {
+                Subnet::containing(first, self.prefix).is_some_and(|net| net.contains(address))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl OfFamily {
+    fn has(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self.version == Version::Ip)
+    }
+
+    fn key_of_one(&self) -> Vec<Field> {
+        vec![self.destination, Field::Protocol, Field::DestinationPort]
+    }
+
+    fn is_loopback(&self, side: Side, polarity: Polarity) -> Statement {
+        let (network, prefix) = self.loopback;
+        Match::Address { side, polarity, network, prefix }.into()
+    }
+
+    /// Senders that no route leads to though nothing is wrong with them: who has no address yet, and who has a link's own.
+    fn placeless(&self) -> Vec<(IpAddr, u8)> {
+        match self.version {
+            Version::Ip6 => {
+                vec![(Ipv6Addr::UNSPECIFIED.into(), 128), (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10)]
+            }
+            Version::Ip | Version::Inet => vec![(Ipv4Addr::UNSPECIFIED.into(), 32)],
+        }
+    }
+
+    /// The sets of subnets, from those of these bridges.
+    fn subnet_sets(&self, segments: &[Segment]) -> Vec<Set> {
+        let chosen = |test: fn(&Net) -> bool| {
+            let nets = segments.iter().flat_map(|segment| &segment.nets);
+            let nets = nets.filter(|net| self.has(net.first) && test(net));
+            Keyed::Subnets(nets.map(|net| (net.first, net.prefix)).collect())
+        };
+        let trusted = segments.iter().flat_map(|segment| {
+            let nets = segment.nets.iter().filter(|net| self.has(net.first));
+            nets.flat_map(|net| segment.trusted.iter().map(|name| (name.clone(), net.first, net.prefix)))
+        });
+        vec![
+            set(self.subnets, &[self.destination], chosen(|_| true)),
+            set(self.guarded, &[self.destination], chosen(|net| net.guarded)),
+            set(self.open, &[self.destination], chosen(|net| net.open)),
+            set(self.masqueraded, &[self.source], chosen(|net| net.masquerade)),
+            set(self.trusted, &[Field::IncomingInterface, self.destination], Keyed::Places(trusted.collect())),
+        ]
+    }
+
+    /// The set and the maps of published ports.
+    fn port_sets<'a>(&self, ports: impl Iterator<Item = (&'a Place, &'a Target)>, trusting: &[Net]) -> Vec<Set> {
+        let (mut own, mut one, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for (&(address, transport, port), &(target, target_port)) in ports.filter(|(place, _)| self.has(place.0)) {
+            let at =
+                |address, port| vec![Data::Address(address), Data::Protocol(protocol(transport)), Data::Port(port)];
+            if address == target || trusting.iter().any(|net| net.contains(target)) {
+                own.push(at(target, target_port));
+            }
+            if address.is_unspecified() {
+                all.push((at(address, port).split_off(1), target, target_port));
+            } else if address != target {
+                one.push((at(address, port), target, target_port));
+            }
+        }
+        // Two ports of the host may lead to one of the container.
+        own.sort_by_key(|key| format!("{key:?}"));
+        own.dedup();
+        vec![
+            set(self.reachable, &self.key_of_one(), Keyed::Set(own)),
+            set(self.ports, &self.key_of_one(), Keyed::Targets(self.version, one)),
+            set(self.ports_of_all, &key_of_all(), Keyed::Targets(self.version, all)),
+        ]
+    }
+}
 
 impl Plan {
     /// The engine's table. Its chains are always the same; what comes and goes are elements of its sets.
     pub(crate) fn table(&self) -> Table {
         Table {
-            family: Family::Inet,
+            family: Version::Inet,
             name: self.names.table().to_owned(),
             sets: self.sets(),
             chains: vec![
@@ -98,116 +316,152 @@ impl Plan {
     }
 
     fn sets(&self) -> Vec<Set> {
-        let mut sets = segment_sets(&self.segments);
-        let (one, all) = targets(self.ports.iter().map(|(place, target)| (*place, *target)));
-        sets.push(Set { name: PORTS.to_owned(), key: key_of_one(), elements: Keyed::Targets(one) });
-        sets.push(Set { name: PORTS_OF_ALL.to_owned(), key: key_of_all(), elements: Keyed::Targets(all) });
-        sets
+        let trusting = self.trusting();
+        let ports = FAMILIES.iter().flat_map(|family| family.port_sets(self.ports.iter(), &trusting));
+        segment_sets(&self.segments).into_iter().chain(ports).collect()
     }
 
-    /// Nobody outside reaches a container by its own address: a neighbour could add a route to it, past what is published. And no
-    /// container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there.
+    /// The addresses of networks that trust an interface of the host.
+    fn trusting(&self) -> Vec<Net> {
+        let trusting = self.segments.iter().filter(|segment| !segment.trusted.is_empty());
+        trusting.flat_map(|segment| segment.nets.iter().copied()).collect()
+    }
+
+    /// Nobody outside reaches a container by its own address: a neighbour could add a route to it, past what is published. No
+    /// container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. And none
+    /// speaks under an address that is not on its side of the host.
     fn direct_access(&self) -> Chain {
-        let rules = vec![
-            Rule::new([
-                in_set(Field::Destination, Polarity::Is, SUBNETS),
+        let mut rules = Vec::new();
+        for family in &FAMILIES {
+            let trusted = vec![Field::IncomingInterface, family.destination];
+            rules.push(Rule::new([
+                Match::InSet(trusted, Polarity::Is, family.trusted.to_owned()).into(),
+                Verdict::Accept.into(),
+            ]));
+            let mut past = vec![
+                in_set(family.destination, Polarity::Is, family.guarded),
                 Match::Interface(Interface::Incoming, Polarity::IsNot, vec!["lo".to_owned()]).into(),
-                in_set(Field::IncomingInterface, Polarity::IsNot, BRIDGES),
-                Verdict::Drop.into(),
-            ]),
-            Rule::new([
-                in_set(Field::IncomingInterface, Polarity::Is, BRIDGES),
-                loopback(Side::Destination, Polarity::Is),
-                Verdict::Drop.into(),
-            ]),
-        ];
+            ];
+            past.extend(JOINTS.iter().map(|joint| in_set(joint.incoming, Polarity::IsNot, joint.all)));
+            past.push(Verdict::Drop.into());
+            rules.push(Rule::new(past));
+            for joint in &JOINTS {
+                rules.push(Rule::new([
+                    joint.comes_from(joint.all),
+                    family.is_loopback(Side::Destination, Polarity::Is),
+                    Verdict::Drop.into(),
+                ]));
+                let placed = |(network, prefix)| {
+                    Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
+                };
+                let mut spoofed = vec![joint.comes_from(joint.all)];
+                spoofed.extend(family.placeless().into_iter().map(placed));
+                spoofed.extend([Match::Misplaced.into(), Verdict::Drop.into()]);
+                rules.push(Rule::new(spoofed));
+            }
+        }
         Chain { name: "direct-access".to_owned(), base: filter(Hook::Prerouting, BEFORE_TRACKING), rules }
     }
 
     /// Connections to the host are looked up among the published ports: those that come in, and those of the host itself. Loopback
     /// is for the latter alone, whatever an interface is set to let in.
     fn translation(&self, name: &str, hook: Hook) -> Chain {
-        let mut statements = Vec::new();
-        if hook == Hook::Prerouting {
-            statements.push(loopback(Side::Destination, Polarity::IsNot));
-        }
-        statements.push(Verdict::Jump("published".to_owned()).into());
+        let jump = || Verdict::Jump("published".to_owned()).into();
+        let rules = match hook {
+            Hook::Prerouting => {
+                let outside = |family: &OfFamily| family.is_loopback(Side::Destination, Polarity::IsNot);
+                FAMILIES.iter().map(|family| Rule::new([outside(family), jump()])).collect()
+            }
+            // The kernel routes no answer to IPv6's loopback that comes from elsewhere: its ports are the engine's to relay.
+            _ => vec![
+                Rule::new([Match::Version(Version::Ip).into(), jump()]),
+                Rule::new([FAMILIES[1].is_loopback(Side::Destination, Polarity::IsNot), jump()]),
+            ],
+        };
         let base = Base { kind: ChainKind::Nat, hook, priority: DESTINATION_NAT, policy: Policy::Accept };
-        Chain { name: name.to_owned(), base: Some(base), rules: vec![Rule::new(statements)] }
+        Chain { name: name.to_owned(), base: Some(base), rules }
     }
 
     fn published(&self) -> Chain {
-        let rules = vec![
-            Rule::new([Statement::DestinationNat(Nat::Map(key_of_one(), PORTS.to_owned()))]),
+        let one = FAMILIES.iter().map(|family| {
+            let map = Nat::Map(family.version, family.key_of_one(), family.ports.to_owned());
+            Rule::new([Statement::DestinationNat(map)])
+        });
+        let all = FAMILIES.iter().map(|family| {
+            let map = Nat::Map(family.version, key_of_all(), family.ports_of_all.to_owned());
             Rule::new([
-                Match::Version(Family::Ip).into(),
+                Match::Version(family.version).into(),
                 Match::ForThisHost.into(),
-                Statement::DestinationNat(Nat::Map(key_of_all(), PORTS_OF_ALL.to_owned())),
-            ]),
-        ];
-        Chain { name: "published".to_owned(), base: None, rules }
+                Statement::DestinationNat(map),
+            ])
+        });
+        Chain { name: "published".to_owned(), base: None, rules: one.chain(all).collect() }
     }
 
     fn forward(&self) -> Chain {
-        let mut rules = vec![
-            Rule::new([
-                in_set(Field::OutgoingInterface, Polarity::Is, BRIDGES),
-                Verdict::Jump("to-containers".to_owned()).into(),
-            ]),
-            Rule::new([in_set(Field::IncomingInterface, Polarity::Is, INTERNAL), Verdict::Drop.into()]),
-            // Without an IPv6 network of its own a container has no business sending IPv6 through the host.
-            Rule::new([
-                in_set(Field::IncomingInterface, Polarity::Is, BRIDGES),
-                Match::Version(Family::Ip6).into(),
-                Verdict::Drop.into(),
-            ]),
-        ];
-        if !self.kept_apart.is_empty() {
-            let among = |which| Match::Interface(which, Polarity::Is, self.kept_apart.clone()).into();
-            rules.push(Rule::new([among(Interface::Incoming), among(Interface::Outgoing), Verdict::Drop.into()]));
+        let inward =
+            |joint: &OfJoint| Rule::new([joint.goes_to(joint.all), Verdict::Jump("to-containers".to_owned()).into()]);
+        let cut_off = |joint: &OfJoint| Rule::new([joint.comes_from(joint.internal), Verdict::Drop.into()]);
+        let mut rules: Vec<Rule> = JOINTS.iter().map(inward).chain(JOINTS.iter().map(cut_off)).collect();
+        for (family, kept_apart) in FAMILIES.iter().zip([&self.kept_apart, &self.kept_apart6]) {
+            if !kept_apart.is_empty() {
+                let among = |which| Match::Interface(which, Polarity::Is, kept_apart.clone()).into();
+                rules.push(Rule::new([
+                    Match::Version(family.version).into(),
+                    among(Interface::Incoming),
+                    among(Interface::Outgoing),
+                    Verdict::Drop.into(),
+                ]));
+            }
         }
         Chain { name: "forward".to_owned(), base: filter(Hook::Forward, FILTER), rules }
     }
 
-    /// What may go to a container: answers, other containers of its network, and what came for a published port.
+    /// What may go to a container: answers, other containers of its network, what came for a published port, and what its network is
+    /// open for.
     fn to_containers(&self) -> Chain {
         let answers = Match::State(vec![State::Established, State::Related]);
-        let same =
-            Match::InSet(vec![Field::IncomingInterface, Field::OutgoingInterface], Polarity::Is, TALKING.to_owned());
-        let rules = vec![
-            Rule::new([answers.into(), Verdict::Accept.into()]),
-            Rule::new([same.into(), Verdict::Accept.into()]),
-            Rule::new([in_set(Field::IncomingInterface, Polarity::Is, INTERNAL), Verdict::Drop.into()]),
-            Rule::new([in_set(Field::OutgoingInterface, Polarity::Is, INTERNAL), Verdict::Drop.into()]),
-            Rule::new([Match::Translated.into(), Match::Version(Family::Ip).into(), Verdict::Accept.into()]),
-            Rule::new([Verdict::Drop.into()]),
-        ];
+        let mut rules = vec![Rule::new([answers.into(), Verdict::Accept.into()])];
+        for joint in &JOINTS {
+            let same = Match::InSet(vec![joint.incoming, joint.outgoing], Polarity::Is, joint.talking.to_owned());
+            rules.push(Rule::new([same.into(), Verdict::Accept.into()]));
+        }
+        for joint in &JOINTS {
+            rules.push(Rule::new([joint.comes_from(joint.internal), Verdict::Drop.into()]));
+            rules.push(Rule::new([joint.goes_to(joint.internal), Verdict::Drop.into()]));
+        }
+        rules.push(Rule::new([Match::Translated.into(), Verdict::Accept.into()]));
+        for family in &FAMILIES {
+            let reachable = Match::InSet(family.key_of_one(), Polarity::Is, family.reachable.to_owned());
+            rules.push(Rule::new([reachable.into(), Verdict::Accept.into()]));
+            rules.push(Rule::new([in_set(family.destination, Polarity::Is, family.open), Verdict::Accept.into()]));
+        }
+        rules.push(Rule::new([Verdict::Drop.into()]));
         Chain { name: "to-containers".to_owned(), base: None, rules }
     }
 
     /// Under whose address packets go on: the host's, where the answer would otherwise not come back through the host. A client
     /// outside keeps its own, so that the container sees who calls.
     fn outbound(&self) -> Chain {
-        let rules = vec![
-            Rule::new([
-                loopback(Side::Source, Polarity::Is),
-                in_set(Field::OutgoingInterface, Polarity::Is, BRIDGES),
-                Statement::Masquerade,
-            ]),
-            // A container that calls a published port of its own network would be answered past us. Its address tells it: the
-            // incoming interface is not known here where bridged packets pass the rules (br_netfilter).
-            Rule::new([
-                Match::Translated.into(),
-                in_set(Field::Source, Polarity::Is, SUBNETS),
-                in_set(Field::OutgoingInterface, Polarity::Is, BRIDGES),
-                Statement::Masquerade,
-            ]),
-            Rule::new([
-                in_set(Field::Source, Polarity::Is, MASQUERADED),
-                in_set(Field::OutgoingInterface, Polarity::IsNot, BRIDGES),
-                Statement::Masquerade,
-            ]),
-        ];
+        let mut rules = Vec::new();
+        for family in &FAMILIES {
+            for joint in &JOINTS {
+                let from_loopback = family.is_loopback(Side::Source, Polarity::Is);
+                rules.push(Rule::new([from_loopback, joint.goes_to(joint.all), Statement::Masquerade]));
+                // A container that calls a published port of its own network would be answered past us. Its address tells it: the
+                // incoming interface is not known here where bridged packets pass the rules (br_netfilter).
+                rules.push(Rule::new([
+                    Match::Translated.into(),
+                    in_set(family.source, Polarity::Is, family.subnets),
+                    joint.goes_to(joint.all),
+                    Statement::Masquerade,
+                ]));
+            }
+            let mut leaving = vec![in_set(family.source, Polarity::Is, family.masqueraded)];
+            leaving.extend(JOINTS.iter().map(|joint| in_set(joint.outgoing, Polarity::IsNot, joint.all)));
+            leaving.push(Statement::Masquerade);
+            rules.push(Rule::new(leaving));
+        }
         let base = Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: SOURCE_NAT, policy: Policy::Accept };
         Chain { name: "outbound".to_owned(), base: Some(base), rules }
     }
@@ -216,10 +470,21 @@ impl Plan {
     ///
     /// With the counter they are what iptables itself would make of `-i conex0 -j ACCEPT`, so it can still list its table.
     fn foreign_rules(&self) -> impl Iterator<Item = Rule> {
-        self.segments.iter().flat_map(|segment| {
+        let ends = self.names.any_host_end();
+        let mut interfaces: Vec<String> = Vec::new();
+        for segment in &self.segments {
+            let interface = match &segment.joint {
+                Joint::Bridge(name) => name.clone(),
+                Joint::Group(_) => ends.clone(),
+            };
+            if !interfaces.contains(&interface) {
+                interfaces.push(interface);
+            }
+        }
+        interfaces.into_iter().flat_map(|interface| {
             [Interface::Incoming, Interface::Outgoing].map(|which| {
-                let bridge = Match::Interface(which, Polarity::Is, vec![segment.interface.clone()]);
-                Rule::new([bridge.into(), Statement::Counter, Verdict::Accept.into()]).with_comment(&self.mark())
+                let ours = Match::Interface(which, Polarity::Is, vec![interface.clone()]);
+                Rule::new([ours.into(), Statement::Counter, Verdict::Accept.into()]).with_comment(&self.mark())
             })
         })
     }
@@ -230,52 +495,18 @@ impl Plan {
     }
 }
 
-/// The sets that say which bridges there are.
+/// The sets that say which networks there are.
 fn segment_sets(segments: &[Segment]) -> Vec<Set> {
-    let interface = |segment: &Segment| Data::Interface(segment.interface.clone());
-    let names = |chosen: fn(&Segment) -> bool| {
-        Keyed::Set(segments.iter().filter(|segment| chosen(segment)).map(|segment| vec![interface(segment)]).collect())
-    };
-    let pairs = segments.iter().filter(|segment| segment.talk);
-    let pairs = pairs.map(|segment| vec![interface(segment), interface(segment)]).collect();
-    let subnets = |chosen: fn(&Segment) -> bool| {
-        let subnets = segments.iter().filter(|segment| chosen(segment)).map(|segment| segment.subnet);
-        Keyed::Subnets(subnets.map(|subnet| (subnet.network(), subnet.prefix())).collect())
-    };
-    let set = |name: &str, key: &[Field], elements| Set { name: name.to_owned(), key: key.to_vec(), elements };
-    vec![
-        set(BRIDGES, &[Field::IncomingInterface], names(|_| true)),
-        set(INTERNAL, &[Field::IncomingInterface], names(|segment| segment.internal)),
-        set(TALKING, &[Field::IncomingInterface, Field::OutgoingInterface], Keyed::Set(pairs)),
-        set(SUBNETS, &[Field::Destination], subnets(|_| true)),
-        set(MASQUERADED, &[Field::Source], subnets(|segment| segment.masquerade && !segment.internal)),
-    ]
+    let joints = JOINTS.iter().flat_map(|joint| joint.sets(segments));
+    joints.chain(FAMILIES.iter().flat_map(|family| family.subnet_sets(segments))).collect()
 }
 
-fn key_of_one() -> Vec<Field> {
-    vec![Field::Destination, Field::Protocol, Field::DestinationPort]
+fn set(name: &str, key: &[Field], elements: Keyed) -> Set {
+    Set { name: name.to_owned(), key: key.to_vec(), elements }
 }
 
 fn key_of_all() -> Vec<Field> {
     vec![Field::Protocol, Field::DestinationPort]
-}
-
-type Targets = Vec<(Element, Ipv4Addr, u16)>;
-
-/// Elements of the two maps: of ports at one address, and at every address.
-fn targets(ports: impl Iterator<Item = (Place, (Ipv4Addr, u16))>) -> (Targets, Targets) {
-    let (mut one, mut all) = (Vec::new(), Vec::new());
-    for ((address, transport, port), (target, target_port)) in ports {
-        let rest = [Data::Protocol(protocol(transport)), Data::Port(port)];
-        match address {
-            Some(address) => {
-                let key = [Data::Address(address)].into_iter().chain(rest).collect();
-                one.push((key, target, target_port));
-            }
-            None => all.push((rest.to_vec(), target, target_port)),
-        }
-    }
-    (one, all)
 }
 
 fn protocol(transport: Transport) -> Protocol {
@@ -286,19 +517,14 @@ fn protocol(transport: Transport) -> Protocol {
     }
 }
 
-/// Where in the maps a published port stands; `None` for what the kernel cannot translate.
-fn placed(published: &Published) -> Option<(Place, (Ipv4Addr, u16))> {
-    let (IpAddr::V4(address), IpAddr::V4(target)) = (published.address, published.target) else { return None };
-    let address = (!address.is_unspecified()).then_some(address);
-    Some(((address, published.transport, published.port), (target, published.container_port)))
+/// Where a published port stands; `None` for what the kernel cannot translate.
+fn placed(published: &Published) -> Option<(Place, Target)> {
+    let place = (published.address, published.transport, published.port);
+    published.is_translatable().then_some((place, (published.target, published.container_port)))
 }
 
 fn in_set(field: Field, polarity: Polarity, set: &str) -> Statement {
     Match::InSet(vec![field], polarity, set.to_owned()).into()
-}
-
-fn loopback(side: Side, polarity: Polarity) -> Statement {
-    Match::Address { side, polarity, network: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 }.into()
 }
 
 /// The rules in the kernel, and how they change.
@@ -314,7 +540,7 @@ pub(crate) struct Firewall {
 struct FirewallState {
     plan: Plan,
     /// Ports that nobody has any more and that are still in the kernel.
-    stale: Vec<(Place, (Ipv4Addr, u16))>,
+    stale: Vec<(Place, Target)>,
     kernel: InKernel,
 }
 
@@ -359,10 +585,24 @@ impl Firewall {
         state.change_segment(segment, Transaction::add_elements)
     }
 
-    /// Takes those of a bridge away.
-    pub(crate) fn take_away(&self, interface: &str) -> Result<(), FirewallError> {
+    /// Keeps packets of a family from going from one of these interfaces to another.
+    pub(crate) fn keep_apart(&self, family: Family, interfaces: Vec<String>) -> Result<(), FirewallError> {
         let mut state = self.lock();
-        let Some(index) = state.plan.segments.iter().position(|segment| segment.interface == interface) else {
+        let kept = match family {
+            Family::Ipv4 => &mut state.plan.kept_apart,
+            Family::Ipv6 => &mut state.plan.kept_apart6,
+        };
+        if *kept == interfaces {
+            return Ok(());
+        }
+        *kept = interfaces;
+        if state.kernel == InKernel::Yes { install(&state.plan).map(drop) } else { Ok(()) }
+    }
+
+    /// Takes those of a bridge away.
+    pub(crate) fn take_away(&self, id: &str) -> Result<(), FirewallError> {
+        let mut state = self.lock();
+        let Some(index) = state.plan.segments.iter().position(|segment| segment.id == id) else {
             return Ok(());
         };
         let segment = state.plan.segments.remove(index);
@@ -416,26 +656,31 @@ impl Firewall {
 
 impl FirewallState {
     /// Takes the stale ports out and puts new ones in, in one transaction.
-    fn exchange_ports(&mut self, new: &[(Place, (Ipv4Addr, u16))]) -> Result<(), FirewallError> {
+    fn exchange_ports(&mut self, new: &[(Place, Target)]) -> Result<(), FirewallError> {
         let stale = std::mem::take(&mut self.stale);
         if self.kernel == InKernel::No || (new.is_empty() && stale.is_empty()) {
             return Ok(());
         }
         let table = self.plan.names.table().to_owned();
+        let trusting = self.plan.trusting();
         let mut transaction = Transaction::new();
-        let (one, all) = targets(stale.into_iter());
-        transaction.remove_elements(Family::Inet, &table, PORTS, &Keyed::Targets(one));
-        transaction.remove_elements(Family::Inet, &table, PORTS_OF_ALL, &Keyed::Targets(all));
-        let (one, all) = targets(new.iter().copied());
-        transaction.add_elements(Family::Inet, &table, PORTS, &Keyed::Targets(one));
-        transaction.add_elements(Family::Inet, &table, PORTS_OF_ALL, &Keyed::Targets(all));
+        for family in &FAMILIES {
+            for set in family.port_sets(stale.iter().map(|(place, target)| (place, target)), &trusting) {
+                transaction.remove_elements(Version::Inet, &table, &set.name, &set.elements);
+            }
+        }
+        for family in &FAMILIES {
+            for set in family.port_sets(new.iter().map(|(place, target)| (place, target)), &trusting) {
+                transaction.add_elements(Version::Inet, &table, &set.name, &set.elements);
+            }
+        }
         self.commit(transaction)
     }
 
     fn change_segment(
         &mut self,
         segment: &Segment,
-        change: for<'a> fn(&'a mut Transaction, Family, &str, &str, &Keyed) -> &'a mut Transaction,
+        change: for<'a> fn(&'a mut Transaction, Version, &str, &str, &Keyed) -> &'a mut Transaction,
     ) -> Result<(), FirewallError> {
         if self.kernel == InKernel::No {
             return Ok(());
@@ -443,11 +688,11 @@ impl FirewallState {
         let table = self.plan.names.table().to_owned();
         let mut transaction = Transaction::new();
         for set in segment_sets(std::slice::from_ref(segment)) {
-            change(&mut transaction, Family::Inet, &table, &set.name, &set.elements);
+            change(&mut transaction, Version::Inet, &table, &set.name, &set.elements);
         }
         // A chain that drops by default has rules of ours by name of bridge: then everything is put in place anew.
         let others = Foreign::find(&mut Kernel::open()?, &self.plan)?;
-        if others.entrance.is_some() { install(&self.plan).map(drop) } else { self.commit(transaction) }
+        if !others.entrances.is_empty() { install(&self.plan).map(drop) } else { self.commit(transaction) }
     }
 
     /// Where the table is not as we left it, it is made anew.
@@ -472,9 +717,9 @@ fn install(plan: &Plan) -> Result<Vec<String>, FirewallError> {
     let mut transaction = Transaction::new();
     transaction.replace(&plan.table());
     foreign.remove_marked(&mut transaction);
-    if let Some(chain) = &foreign.entrance {
+    for (family, chain) in &foreign.entrances {
         for rule in plan.foreign_rules() {
-            transaction.insert_rule(Family::Ip, IPTABLES_TABLE, chain, &rule);
+            transaction.insert_rule(*family, IPTABLES_TABLE, chain, &rule);
         }
     }
     transaction.commit()?;
@@ -484,18 +729,22 @@ fn install(plan: &Plan) -> Result<Vec<String>, FirewallError> {
 /// Whether our table and our rules in foreign chains are (still) there; someone may have flushed them.
 fn is_installed(plan: &Plan) -> Result<bool, FirewallError> {
     let mut kernel = Kernel::open()?;
-    if !kernel.tables()?.contains(&(Family::Inet, plan.names.table().to_owned())) {
+    if !kernel.tables()?.contains(&(Version::Inet, plan.names.table().to_owned())) {
         return Ok(false);
     }
     for chain in plan.table().chains {
         // The rules of a chain that is not there are an empty list.
-        if kernel.rules(Family::Inet, plan.names.table(), &chain.name)?.len() != chain.rules.len() {
+        if kernel.rules(Version::Inet, plan.names.table(), &chain.name)?.len() != chain.rules.len() {
             return Ok(false);
         }
     }
     let foreign = Foreign::find(&mut kernel, plan)?;
     let wanted = plan.foreign_rules().count();
-    Ok(foreign.entrance.is_none_or(|chain| foreign.marked.iter().filter(|(name, _)| *name == chain).count() == wanted))
+    let there = |entrance: &(Version, String)| {
+        let ours = foreign.marked.iter().filter(|(family, chain, _)| (*family, chain) == (entrance.0, &entrance.1));
+        ours.count() == wanted
+    };
+    Ok(foreign.entrances.iter().all(there))
 }
 
 /// Takes all rules away.
@@ -506,7 +755,7 @@ fn remove(plan: &Plan) -> Result<(), FirewallError> {
     }
     let foreign = Foreign::find(&mut kernel, plan)?;
     let mut transaction = Transaction::new();
-    transaction.delete(Family::Inet, plan.names.table());
+    transaction.delete(Version::Inet, plan.names.table());
     foreign.remove_marked(&mut transaction);
     Ok(transaction.commit()?)
 }
@@ -521,10 +770,10 @@ const IPTABLES_FORWARD: &str = "FORWARD";
 /// must be let through wherever packets are dropped by default.
 #[derive(Debug, Default)]
 struct Foreign {
-    /// The chain of iptables' filter table that our rules go into, if that table forwards at all.
-    entrance: Option<String>,
-    /// Our rules in that table: chain and handle.
-    marked: Vec<(String, u64)>,
+    /// The chains of iptables' filter tables that our rules go into, if those tables forward at all; one of a family.
+    entrances: Vec<(Version, String)>,
+    /// Our rules in those tables: chain and handle.
+    marked: Vec<(Version, String, u64)>,
     /// Other chains that drop forwarded packets by default.
     unhelped: Vec<String>,
 }
@@ -533,27 +782,39 @@ impl Foreign {
     fn find(kernel: &mut Kernel, plan: &Plan) -> Result<Self, FirewallError> {
         let mut found = Self::default();
         let mark = plan.mark();
+        let has_ipv6 = plan.segments.iter().flat_map(|segment| &segment.nets).any(|net| net.first.is_ipv6());
         for chain in kernel.chains()? {
             let drops_forwarded = chain.base == Some((Hook::Forward, Policy::Drop));
-            if chain.family == Family::Ip && chain.table == IPTABLES_TABLE {
-                if chain.name == DOCKER_USER || (chain.name == IPTABLES_FORWARD && found.entrance.is_none()) {
-                    found.entrance = Some(chain.name.clone());
+            let concerns_us = chain.family != Version::Ip6 || has_ipv6;
+            if chain.family != Version::Inet && chain.table == IPTABLES_TABLE {
+                if concerns_us {
+                    found.enter(chain.family, &chain.name);
                 }
                 if [DOCKER_USER, IPTABLES_FORWARD].contains(&chain.name.as_str()) {
-                    let rules = kernel.rules(Family::Ip, IPTABLES_TABLE, &chain.name)?;
+                    let rules = kernel.rules(chain.family, IPTABLES_TABLE, &chain.name)?;
                     let ours = rules.iter().filter(|rule| rule.comment.as_deref() == Some(mark.as_str()));
-                    found.marked.extend(ours.map(|rule| (chain.name.clone(), rule.handle)));
+                    found.marked.extend(ours.map(|rule| (chain.family, chain.name.clone(), rule.handle)));
                 }
-            } else if drops_forwarded && chain.table != plan.names.table() && chain.family != Family::Ip6 {
+            } else if drops_forwarded && chain.table != plan.names.table() && concerns_us {
                 found.unhelped.push(format!("{} {} {}", chain.family, chain.table, chain.name));
             }
         }
         Ok(found)
     }
 
+    /// Notes a chain as the one that our rules go into, if there is none better.
+    fn enter(&mut self, family: Version, chain: &str) {
+        let known = self.entrances.iter_mut().find(|(other, _)| *other == family);
+        match (chain, known) {
+            (DOCKER_USER, Some((_, known))) => DOCKER_USER.clone_into(known),
+            (DOCKER_USER | IPTABLES_FORWARD, None) => self.entrances.push((family, chain.to_owned())),
+            _ => {}
+        }
+    }
+
     fn remove_marked(&self, transaction: &mut Transaction) {
-        for (chain, handle) in &self.marked {
-            transaction.delete_rule(Family::Ip, IPTABLES_TABLE, chain, *handle);
+        for (family, chain, handle) in &self.marked {
+            transaction.delete_rule(*family, IPTABLES_TABLE, chain, *handle);
         }
     }
 }
@@ -564,113 +825,44 @@ mod tests {
 
     #[test]
     fn the_rules_read_as_meant() {
-        let segment = |interface: &str, subnet: &str| Segment {
-            interface: interface.to_owned(),
-            subnet: subnet.parse().unwrap(),
+        let net = |text: &str| {
+            let (first, prefix) = text.split_once('/').unwrap();
+            let (first, prefix) = (first.parse().unwrap(), prefix.parse().unwrap());
+            Net { first, prefix, guarded: true, open: false, masquerade: true }
+        };
+        let segment = |interface: &str, nets: Vec<Net>| Segment {
+            id: interface.to_owned(),
+            joint: Joint::Bridge(interface.to_owned()),
+            nets,
             talk: true,
             internal: false,
-            masquerade: true,
+            trusted: Vec::new(),
         };
+        let cut_off = Net { masquerade: false, ..net("10.9.0.0/24") };
+        let routed = Net { guarded: false, masquerade: false, ..net("fd00:2::/64") };
+        let to = |address: &str, port| (address.parse().unwrap(), port);
         let plan = Plan {
             names: Names::of("conex"),
             segments: vec![
-                segment("conex0", "172.17.0.0/16"),
-                Segment { internal: true, ..segment("br-1", "10.9.0.0/24") },
+                segment("conex0", vec![net("172.17.0.0/16"), net("fd00:1::/64")]),
+                Segment { internal: true, ..segment("br-1", vec![cut_off]) },
+                Segment { trusted: vec!["eth0".to_owned()], ..segment("br-2", vec![routed]) },
+                Segment { joint: Joint::Group(77), ..segment("routed", vec![net("10.8.0.0/16")]) },
             ],
             kept_apart: vec!["eth0".to_owned(), "eth1".to_owned()],
+            kept_apart6: vec!["eth0".to_owned()],
             ports: BTreeMap::from([
-                ((None, Transport::Tcp, 8080), (Ipv4Addr::new(172, 17, 0, 2), 80)),
-                ((Some(Ipv4Addr::LOCALHOST), Transport::Udp, 53), (Ipv4Addr::new(172, 17, 0, 2), 53)),
+                ((Ipv4Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("172.17.0.2", 80)),
+                ((Ipv4Addr::LOCALHOST.into(), Transport::Udp, 53), to("172.17.0.2", 53)),
+                ((Ipv6Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("fd00:1::2", 80)),
+                (("2001:db8::1".parse().unwrap(), Transport::Tcp, 81), to("fd00:1::2", 80)),
+                (("fd00:2::2".parse().unwrap(), Transport::Tcp, 80), to("fd00:2::2", 80)),
             ]),
         };
-        let expected = "\
-table inet conex {
-	set bridges {
-		type ifname
-		elements = { \"conex0\",
-			     \"br-1\" }
-	}
-
-	set internal {
-		type ifname
-		elements = { \"br-1\" }
-	}
-
-	set talking {
-		type ifname . ifname
-		elements = { \"conex0\" . \"conex0\",
-			     \"br-1\" . \"br-1\" }
-	}
-
-	set subnets {
-		type ipv4_addr
-		flags interval
-		elements = { 172.17.0.0/16,
-			     10.9.0.0/24 }
-	}
-
-	set masqueraded {
-		type ipv4_addr
-		flags interval
-		elements = { 172.17.0.0/16 }
-	}
-
-	map ports {
-		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-		elements = { 127.0.0.1 . udp . 53 : 172.17.0.2 . 53 }
-	}
-
-	map ports-of-all {
-		type inet_proto . inet_service : ipv4_addr . inet_service
-		elements = { tcp . 8080 : 172.17.0.2 . 80 }
-	}
-
-	chain direct-access {
-		type filter hook prerouting priority raw; policy accept;
-		ip daddr @subnets iifname != \"lo\" iifname != @bridges drop
-		iifname @bridges ip daddr 127.0.0.0/8 drop
-	}
-
-	chain incoming {
-		type nat hook prerouting priority dstnat; policy accept;
-		ip daddr != 127.0.0.0/8 jump published
-	}
-
-	chain local {
-		type nat hook output priority -100; policy accept;
-		jump published
-	}
-
-	chain published {
-		dnat ip to ip daddr . meta l4proto . th dport map @ports
-		meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @ports-of-all
-	}
-
-	chain forward {
-		type filter hook forward priority filter; policy accept;
-		oifname @bridges jump to-containers
-		iifname @internal drop
-		iifname @bridges meta nfproto ipv6 drop
-		iifname { \"eth0\", \"eth1\" } oifname { \"eth0\", \"eth1\" } drop
-	}
-
-	chain to-containers {
-		ct state established,related accept
-		iifname . oifname @talking accept
-		iifname @internal drop
-		oifname @internal drop
-		ct status dnat meta nfproto ipv4 accept
-		drop
-	}
-
-	chain outbound {
-		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr 127.0.0.0/8 oifname @bridges masquerade
-		ct status dnat ip saddr @subnets oifname @bridges masquerade
-		ip saddr @masqueraded oifname != @bridges masquerade
-	}
-}
-";
-        assert_eq!(plan.table().to_string(), expected);
+        let text = plan.table().to_string();
+        if let Some(file) = std::env::var_os("CONEX_WRITE_RULES") {
+            std::fs::write(file, &text).unwrap();
+        }
+        assert_eq!(text, include_str!("firewall_expected.nft"));
     }
 }

@@ -44,9 +44,10 @@ mod settings;
 mod supply;
 mod watch;
 
-pub use address::{Mac, MacError, Subnet, SubnetError};
-pub use definition::Definition;
-pub use endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
+pub use address::{Ip, Mac, MacError, Subnet, SubnetError};
+pub use allocator::{AddressError, Pair};
+pub use definition::{Border, Definition, Driver, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Pool};
+pub use endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, host_servers, hostname_file, hosts_file, read_host_resolv_conf,
     resolv_conf,
@@ -57,9 +58,9 @@ pub use mode::Mode;
 pub use names::Names;
 pub use networks::{
     AttachError, AttachRequest, Attachment, Bridge, CloseError, CreateError, Networks, OpenError, Options,
-    PublishError, Remaining, StatisticsError, SubnetConflict, TakeError, Warning, namespace_of,
+    PublishError, Remaining, StatisticsError, Subnet6, SubnetConflict, TakeError, Targets, Warning, namespace_of,
 };
 pub use owner::{IdRange, Owner, OwnerError};
-pub use ports::{ANY_IPV4, PortError, PortRequest, Published, Transport};
+pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
 pub use resolver::{RESOLVER, ResolverError, open_resolver};
-pub use supply::{AddressError, SupplyError};
+pub use supply::SupplyError;

@@ -1,27 +1,31 @@
 //! Making network namespaces that a container can start in.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink::address::LinkAddress;
-use netlink::link::{self, Change, NewVeth, PortOptions, Power, Switch, Target};
+use netlink::link::{self, Change, NewShare, NewVeth, PortOptions, Power, Share, Switch, Target};
 use netlink::namespace::{self, NamespaceError};
 use netlink::route::Route;
-use netlink::{Errno, Family, OpenError as SocketError, RequestError, Socket};
+use netlink::{Errno, Family as SocketFamily, OpenError as SocketError, RequestError, Socket};
 use thiserror::Error;
 
 use crate::address::{Mac, Subnet};
+use crate::allocator::Pair;
 use crate::bridge::{Ready, gone};
-use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Sandbox};
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, Sandbox};
 use crate::names::Names;
+use crate::networks::Bridge;
 use crate::owner::{Owner, OwnerError};
 use crate::settings;
 
 /// The index that the first device of every namespace has.
 const LOOPBACK: u32 = 1;
 const CONTAINER_INTERFACE: &str = "eth0";
+/// The host's link-local address on each cable of a routed network.
+const ROUTER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// A pair's name can be taken by a container that lives on from before; the next number is then tried, this often.
 const NAME_ATTEMPTS: usize = 1000;
 
@@ -47,6 +51,14 @@ pub enum MakeError {
     /// The interface that was just made is not there.
     #[error("the container's interface vanished while it was set up")]
     Vanished,
+    /// The bridge takes no more.
+    #[error(
+        "the network is full: the kernel connects no more than 1,023 interfaces to a bridge; a network of the driver \"routed\" has no such limit"
+    )]
+    Full,
+    /// The kernel lacks a driver.
+    #[error("this host's kernel has no {0} (CONFIG_{upper})", upper = .0.to_uppercase())]
+    NoKind(&'static str),
 }
 
 /// A place in a bridge, and how a container is to sit there.
@@ -55,24 +67,48 @@ pub(crate) struct Plug<'a> {
     pub(crate) network: &'a str,
     /// What the interface is called in the container.
     pub(crate) interface: &'a str,
-    /// The bridge's index.
-    pub(crate) bridge: u32,
-    pub(crate) mtu: u32,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) prefix: u8,
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) way: Way,
+    /// The largest packet; `None` is the parent's.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) ipv4: Option<Held<Ipv4Addr>>,
+    pub(crate) ipv6: Option<Held<Ipv6Addr>>,
     pub(crate) mac: Mac,
     pub(crate) leads_out: LeadsOut,
     pub(crate) neighbours: Neighbours,
 }
 
-/// Whether a container's packets for elsewhere leave by this interface.
+/// How an interface is joined to its network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// As a port of the bridge of this index.
+    Bridge(u32),
+    /// By a route of the host; the addresses are the host's on every such cable.
+    Routed { group: u32, gateway4: Option<Ipv4Addr>, gateway6: Option<Ipv6Addr> },
+    /// By the cable of the link of this index.
+    Share { parent: u32, share: Share, gateway: Needed },
+}
+
+/// Whether packets for elsewhere are sent to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeadsOut {
-    /// It has the default route.
+pub(crate) enum Needed {
     Yes,
-    /// Another has, or none.
     No,
+}
+
+/// Whose packets for elsewhere leave by an interface of a container: it has the default route of these families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeadsOut {
+    /// Of IPv4.
+    pub ipv4: bool,
+    /// Of IPv6.
+    pub ipv6: bool,
+}
+
+impl LeadsOut {
+    /// Both.
+    pub const YES: Self = Self { ipv4: true, ipv6: true };
+    /// Neither.
+    pub const NO: Self = Self { ipv4: false, ipv6: false };
 }
 
 /// Whether containers on a bridge talk to each other.
@@ -89,9 +125,7 @@ pub(crate) struct Maker {
     host_socket: Mutex<Socket>,
     names: Names,
     bridge: u32,
-    subnet: Subnet,
-    gateway: Ipv4Addr,
-    mtu: u32,
+    view: Bridge,
     number: AtomicU32,
     owner: Option<Owner>,
     ipv6: bool,
@@ -107,9 +141,7 @@ impl Maker {
             host_socket: Mutex::new(host_socket),
             names,
             bridge: bridge.index,
-            subnet: bridge.view.subnet,
-            gateway: bridge.view.gateway,
-            mtu: bridge.view.mtu,
+            view: bridge.view.clone(),
             number: AtomicU32::new(now.as_millis() as u32),
             owner,
             ipv6: settings::has_ipv6(),
@@ -119,27 +151,26 @@ impl Maker {
     /// A namespace with loopback alone. Leaves the calling thread in another namespace until [`Maker::return_home`].
     pub(crate) fn isolated_here(&self) -> Result<Sandbox, MakeError> {
         let (namespace, user_namespace) = self.leave_for_new()?;
-        let mut inside = Socket::open(Family::Route)?;
+        let mut inside = Socket::open(SocketFamily::Route)?;
         inside.execute(&mut [power_up(LOOPBACK)])?;
         apply_container_settings();
         Ok(Sandbox { namespace, user_namespace, endpoint: None })
     }
 
-    /// A namespace on the bridge, with this address. Leaves the calling thread in another namespace until
+    /// A namespace on the bridge, with these addresses. Leaves the calling thread in another namespace until
     /// [`Maker::return_home`].
-    pub(crate) fn bridged_here(&self, address: Ipv4Addr) -> Result<Sandbox, MakeError> {
+    pub(crate) fn bridged_here(&self, held: Pair) -> Result<Sandbox, MakeError> {
         let (namespace, user_namespace) = self.leave_for_new()?;
-        let mut inside = Socket::open(Family::Route)?;
+        let mut inside = Socket::open(SocketFamily::Route)?;
         let plug = Plug {
             network: DEFAULT_NETWORK,
             interface: CONTAINER_INTERFACE,
-            bridge: self.bridge,
-            mtu: self.mtu,
-            address,
-            prefix: self.subnet.prefix(),
-            gateway: Some(self.gateway),
-            mac: Mac::of_address(address),
-            leads_out: LeadsOut::Yes,
+            way: Way::Bridge(self.bridge),
+            mtu: Some(self.view.mtu),
+            ipv4: self.view.held4(held),
+            ipv6: self.view.held6(held),
+            mac: mac_of(held),
+            leads_out: LeadsOut::YES,
             neighbours: Neighbours::Reachable,
         };
         let endpoint = self.plug_here(&mut inside, &plug)?;
@@ -157,49 +188,42 @@ impl Maker {
 
     /// Plugs a namespace that is there, with what is in it, into a bridge.
     pub(crate) fn plug(&self, namespace: BorrowedFd<'_>, plug: &Plug<'_>) -> Result<Endpoint, MakeError> {
-        namespace::within(namespace, || self.plug_here(&mut Socket::open(Family::Route)?, plug))?
+        namespace::within(namespace, || self.plug_here(&mut Socket::open(SocketFamily::Route)?, plug))?
     }
 
     /// Makes the pair between the calling thread's namespace and the bridge, with address and route.
     fn plug_here(&self, inside: &mut Socket, plug: &Plug<'_>) -> Result<Endpoint, MakeError> {
-        let host_interface = self.create_pair(inside, plug)?;
-        self.disable_ipv6(plug.interface);
+        let host_interface = match plug.way {
+            Way::Share { parent, share, .. } => self.create_share(plug, parent, share)?,
+            Way::Bridge(_) | Way::Routed { .. } => self.create_pair(inside, plug)?,
+        };
+        self.choose_ipv6(plug);
         let index = inside.link_by_name(plug.interface)?.ok_or(MakeError::Vanished)?.index;
-        self.plug_in(&host_interface, plug)?;
-        announce_changes(plug.interface);
-        let address = LinkAddress { link: index, address: plug.address.into(), prefix: plug.prefix };
-        let mut batch = vec![power_up(LOOPBACK), address.add(), power_up(index)];
-        if let (Some(gateway), LeadsOut::Yes) = (plug.gateway, plug.leads_out) {
-            batch.push(Route::default_by(gateway.into(), index).add());
+        match plug.way {
+            Way::Bridge(bridge) => self.plug_in(&host_interface, bridge, plug)?,
+            Way::Routed { gateway4, gateway6, .. } => self.lead_to(&host_interface, gateway4, gateway6, plug)?,
+            Way::Share { .. } => {}
         }
-        inside.execute(&mut batch)?;
-        Ok(Endpoint {
-            network: plug.network.to_owned(),
-            interface: plug.interface.to_owned(),
-            address: plug.address,
-            prefix: plug.prefix,
-            gateway: plug.gateway,
-            mac: plug.mac,
-            host_interface,
-        })
+        announce_changes(plug.interface);
+        inside.execute(&mut plug.settle(index))?;
+        Ok(plug.endpoint(host_interface))
     }
 
-    /// Has a namespace's packets for elsewhere leave by another endpoint than before.
+    /// Has a namespace's packets of a family for elsewhere leave by another endpoint than before.
     pub(crate) fn change_default_route(
         &self,
         namespace: BorrowedFd<'_>,
+        family: Family,
         before: Option<&Endpoint>,
         after: Option<&Endpoint>,
     ) -> Result<(), MakeError> {
         namespace::within(namespace, || -> Result<(), MakeError> {
-            let mut inside = Socket::open(Family::Route)?;
+            let mut inside = Socket::open(SocketFamily::Route)?;
             let mut route = |endpoint: Option<&Endpoint>| -> Result<Option<Route>, MakeError> {
-                let Some((endpoint, gateway)) = endpoint.and_then(|endpoint| Some((endpoint, endpoint.gateway?)))
-                else {
-                    return Ok(None);
-                };
+                let leading = endpoint.and_then(|endpoint| Some((endpoint, endpoint.gateway(family)?)));
+                let Some((endpoint, gateway)) = leading else { return Ok(None) };
                 let link = inside.link_by_name(&endpoint.interface)?;
-                Ok(link.map(|link| Route::default_by(gateway.into(), link.index)))
+                Ok(link.map(|link| Route::default_by(gateway, link.index)))
             };
             let (before, after) = (route(before)?, route(after)?);
             if let Some(before) = before {
@@ -211,6 +235,11 @@ impl Maker {
                 None => Ok(()),
             }
         })?
+    }
+
+    /// The host's namespace.
+    pub(crate) fn host(&self) -> BorrowedFd<'_> {
+        self.host.as_fd()
     }
 
     /// The default bridge's index.
@@ -230,9 +259,10 @@ impl Maker {
             let pair = NewVeth {
                 name: plug.interface,
                 mac: plug.mac.octets(),
-                mtu: Some(plug.mtu),
+                mtu: plug.mtu,
                 peer: &peer,
                 peer_namespace: self.host.as_fd(),
+                peer_group: if let Way::Routed { group, .. } = plug.way { Some(group) } else { None },
             };
             match inside.execute(&mut [link::create_veth(&pair)]) {
                 Ok(()) => return Ok(peer),
@@ -243,25 +273,82 @@ impl Maker {
         Err(MakeError::Vanished)
     }
 
-    /// The network has no IPv6, so neither has the interface; loopback keeps `::1`. Kernels without IPv6 have no such setting.
-    fn disable_ipv6(&self, interface: &str) {
+    /// Makes an interface here that has another one's cable. The host has no end of it.
+    fn create_share(&self, plug: &Plug<'_>, parent: u32, kind: Share) -> Result<String, MakeError> {
+        let namespace = namespace::current()?;
+        // All that share a cable by IP address have its hardware address.
+        let mac = matches!(kind, Share::Macvlan(_)).then(|| plug.mac.octets());
+        let share = NewShare { name: plug.interface, namespace: namespace.as_fd(), parent, mac, mtu: plug.mtu, kind };
+        match self.host_socket().execute(&mut [link::create_share(&share)]) {
+            Ok(()) => Ok(String::new()),
+            Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => Err(MakeError::NoKind(kind.kind())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the host send to the container what is for its addresses, and be its gateway.
+    fn lead_to(
+        &self,
+        host_interface: &str,
+        gateway4: Option<Ipv4Addr>,
+        gateway6: Option<Ipv6Addr>,
+        plug: &Plug<'_>,
+    ) -> Result<(), MakeError> {
+        // Answers to who called a published port at the host's loopback; the rules keep everything else from there out.
+        namespace::within(self.host.as_fd(), || {
+            let _ = settings::set(&format!("ipv4/conf/{host_interface}/route_localnet"), "1");
+        })?;
+        let mut socket = self.host_socket();
+        let link = socket.link_by_name(host_interface)?.ok_or(MakeError::Vanished)?.index;
+        let mut batch = Vec::new();
         if self.ipv6 {
+            batch.push(link::without_link_local(Target::Index(link)));
+        }
+        batch.push(power_up(link));
+        let gateways =
+            [gateway4.map(|gateway| (IpAddr::from(gateway), 32)), gateway6.map(|gateway| (gateway.into(), 128))];
+        // The kernel asks for neighbours from a link-local address alone; one that is set is good at once.
+        let link_local = gateway6.map(|_| (IpAddr::V6(ROUTER_LINK_LOCAL), 64));
+        for (address, prefix) in gateways.into_iter().chain([link_local]).flatten() {
+            batch.push(LinkAddress { link, address, prefix }.add());
+        }
+        for address in plug.addresses() {
+            let source = if address.is_ipv4() { gateway4.map(IpAddr::from) } else { gateway6.map(IpAddr::from) };
+            batch.push(Route { source, ..Route::by_link(address, whole(address), link) }.add());
+        }
+        Ok(socket.execute(&mut batch)?)
+    }
+
+    /// Where the network has no IPv6, neither has the interface; loopback keeps `::1`. Where it has, addresses are good at once
+    /// (nobody else can have them) and are no neighbour's to announce. Kernels without IPv6 have no such settings.
+    fn choose_ipv6(&self, plug: &Plug<'_>) {
+        if !self.ipv6 {
+            return;
+        }
+        let settings: &[(&str, &str)] = match plug.ipv6 {
+            None => &[("disable_ipv6", "1")],
+            Some(_) => &[("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0"), ("autoconf", "0")],
+        };
+        for (setting, value) in settings {
             // In a container of ours /proc/sys may be read-only; the rules then still drop what is sent.
-            let _ = settings::set(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
+            let _ = settings::set(&format!("ipv6/conf/{}/{setting}", plug.interface), value);
         }
     }
 
     /// Makes the host's end a port of the bridge. It needs no address of its own, not even a link-local one.
-    fn plug_in(&self, host_interface: &str, plug: &Plug<'_>) -> Result<(), MakeError> {
+    fn plug_in(&self, host_interface: &str, bridge: u32, plug: &Plug<'_>) -> Result<(), MakeError> {
         let target = Target::Name(host_interface);
-        let port = Change { master: Some(plug.bridge), power: Some(Power::Up), ..Change::default() };
+        let port = Change { master: Some(bridge), power: Some(Power::Up), ..Change::default() };
         let mut batch = Vec::new();
         if self.ipv6 {
             batch.push(link::without_link_local(target));
         }
         batch.push(link::change(target, &port));
         let mut socket = self.host_socket();
-        socket.execute(&mut batch)?;
+        if let Err(error) = socket.execute(&mut batch) {
+            gone(socket.execute(&mut [link::delete(target)]))?;
+            return Err(if error.errno() == Some(Errno::XFULL) { MakeError::Full } else { error.into() });
+        }
         if plug.neighbours == Neighbours::KeptApart {
             let index = socket.link_by_name(host_interface)?.ok_or(MakeError::Vanished)?.index;
             let options = PortOptions { hairpin: None, isolated: Some(Switch::On) };
@@ -274,7 +361,8 @@ impl Maker {
     pub(crate) fn set_mac(&self, sandbox: &mut Sandbox, mac: Mac) -> Result<(), MakeError> {
         namespace::within(sandbox.namespace.as_fd(), || -> Result<(), MakeError> {
             let change = Change { mac: Some(mac.octets()), ..Change::default() };
-            Ok(Socket::open(Family::Route)?.execute(&mut [link::change(Target::Name(CONTAINER_INTERFACE), &change)])?)
+            Ok(Socket::open(SocketFamily::Route)?
+                .execute(&mut [link::change(Target::Name(CONTAINER_INTERFACE), &change)])?)
         })??;
         if let Some(endpoint) = &mut sandbox.endpoint {
             endpoint.mac = mac;
@@ -296,8 +384,21 @@ impl Maker {
         }
     }
 
+    /// Takes an interface that the host has no end of out of a namespace that goes on.
+    pub(crate) fn take_out(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), MakeError> {
+        namespace::within(namespace, || -> Result<(), MakeError> {
+            let mut inside = Socket::open(SocketFamily::Route)?;
+            Ok(gone(inside.execute(&mut [link::delete(Target::Name(&endpoint.interface))]))?)
+        })?
+    }
+
     /// Deletes the pairs of these endpoints, and returns those that could not be deleted.
     pub(crate) fn unplug(&self, endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+        // Who has no end here ended with its namespace, or was taken out of it.
+        let endpoints: Vec<_> = endpoints.into_iter().filter(|dead| !dead.host_interface.is_empty()).collect();
+        if endpoints.is_empty() {
+            return endpoints;
+        }
         let group = self.names.group();
         let into_group = Change { group: Some(group), ..Change::default() };
         let collected = endpoints.iter().map(|dead| link::change(Target::Name(&dead.host_interface), &into_group));
@@ -314,6 +415,88 @@ impl Maker {
     pub(crate) fn host_socket(&self) -> std::sync::MutexGuard<'_, Socket> {
         self.host_socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+impl Plug<'_> {
+    /// What gives the container's end, of this index, its addresses and routes.
+    fn settle(&self, index: u32) -> Vec<netlink::Request> {
+        let mut batch = vec![power_up(LOOPBACK)];
+        let alone = matches!(self.way, Way::Routed { .. });
+        for (address, prefix) in self.held() {
+            let prefix = if alone { whole(address) } else { prefix };
+            batch.push(LinkAddress { link: index, address, prefix }.add());
+        }
+        batch.push(power_up(index));
+        if let Way::Routed { gateway4, gateway6, .. } = self.way {
+            let gateways = [gateway4.map(IpAddr::from), gateway6.map(IpAddr::from)].into_iter().flatten();
+            batch.extend(gateways.flat_map(|gateway| self.by_way_of(gateway, index)));
+        }
+        batch.extend(self.default_routes(index).iter().map(Route::add));
+        batch
+    }
+
+    fn held(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        let ipv4 = self.ipv4.map(|held| (held.address.into(), held.prefix));
+        ipv4.into_iter().chain(self.ipv6.map(|held| (held.address.into(), held.prefix)))
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.held().map(|(address, _)| address)
+    }
+
+    /// The gateway is at the other end of the cable, and everybody else of the network behind it.
+    fn by_way_of(&self, gateway: IpAddr, link: u32) -> Vec<netlink::Request> {
+        let mut batch = vec![Route::by_link(gateway, whole(gateway), link).add()];
+        let of_family = self.held().find(|(address, _)| address.is_ipv4() == gateway.is_ipv4());
+        if let Some((address, prefix)) = of_family {
+            let network = Route::by_link(network_of(address, prefix), prefix, link);
+            batch.push(Route { gateway: Some(gateway), ..network }.add());
+        }
+        batch
+    }
+
+    fn default_routes(&self, link: u32) -> Vec<Route> {
+        let needed = !matches!(self.way, Way::Share { gateway: Needed::No, .. });
+        let gateway4 = self.ipv4.and_then(|held| Some(IpAddr::from(held.gateway?)));
+        let gateway6 = self.ipv6.and_then(|held| Some(IpAddr::from(held.gateway?)));
+        let leading = [gateway4.filter(|_| self.leads_out.ipv4), gateway6.filter(|_| self.leads_out.ipv6)];
+        let route = |gateway| {
+            let route = Route::default_by(gateway, link);
+            if needed { route } else { Route { gateway: None, ..route } }
+        };
+        leading.into_iter().flatten().map(route).collect()
+    }
+
+    fn endpoint(&self, host_interface: String) -> Endpoint {
+        Endpoint {
+            network: self.network.to_owned(),
+            interface: self.interface.to_owned(),
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            mac: self.mac,
+            host_interface,
+        }
+    }
+}
+
+/// How many bits an address has.
+fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The first address of the network that an address is in.
+fn network_of(address: IpAddr, prefix: u8) -> IpAddr {
+    let network = match address {
+        IpAddr::V4(address) => Subnet::containing(address, prefix).map(|subnet| subnet.network().into()),
+        IpAddr::V6(address) => Subnet::containing(address, prefix).map(|subnet| subnet.network().into()),
+    };
+    network.unwrap_or(address)
+}
+
+/// The hardware address that belongs to a container's addresses.
+pub(crate) fn mac_of(held: Pair) -> Mac {
+    let address = held.ipv4.map(IpAddr::from).or(held.ipv6.map(IpAddr::from));
+    Mac::of_address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 fn unplug_one(socket: &mut Socket, dead: &Endpoint) -> bool {

@@ -16,7 +16,7 @@ pub struct Names {
 impl Names {
     /// The names of the engine called `engine`.
     pub fn of(engine: &str) -> Self {
-        let hash = fnv(engine);
+        let hash = fnv(engine.as_bytes());
         Self {
             engine: engine.to_owned(),
             bridge: bridge_name(engine, hash),
@@ -44,6 +44,21 @@ impl Names {
     /// The host's end of the `number`th pair.
     pub fn veth(&self, number: u32) -> String {
         format!("{}{:07x}", self.veth_prefix, number & 0x0fff_ffff)
+    }
+
+    /// All names of [`Names::veth`], in nft's way of writing it.
+    pub(crate) fn any_host_end(&self) -> String {
+        format!("{}*", self.veth_prefix)
+    }
+
+    /// The interface with a routed network's gateway address.
+    pub fn router(id: &str) -> String {
+        format!("rt-{}", id.get(..12).unwrap_or(id))
+    }
+
+    /// The interface that stands for a cable where a network has none.
+    pub fn dummy(id: &str) -> String {
+        format!("dm-{}", id.get(..12).unwrap_or(id))
     }
 
     /// What the bridge's alias says, by which an engine knows its own bridge from a stranger's of the same name.
@@ -78,8 +93,8 @@ fn table_name(engine: &str) -> String {
 }
 
 /// The 32-bit FNV-1a hash: short, stable over releases, and nothing secret hangs on it.
-fn fnv(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+pub(crate) fn fnv(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]

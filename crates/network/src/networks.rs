@@ -1,30 +1,30 @@
 //! The front door: one engine's networks.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink::link::Link;
 use netlink::namespace::{self, NamespaceError};
-use netlink::{Family, RequestError, Socket};
+use netlink::{Family as SocketFamily, RequestError, Socket};
 use thiserror::Error;
 
-use crate::address::{Mac, Subnet};
-use crate::allocator::Addresses;
+use crate::address::{Ip, Mac, Subnet};
+use crate::allocator::{AddressError, Pair, Space};
 use crate::bridge;
-use crate::definition::Definition;
-use crate::endpoint::{DEFAULT_NETWORK, Endpoint, InterfaceStatistics, Place, Sandbox};
+use crate::definition::{Border, Definition, Driver, GatewayMode, Pool};
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
 use crate::files::{read_host_resolv_conf, servers_of};
-use crate::firewall::{Firewall, FirewallError, Plan, Segment};
+use crate::firewall::{Firewall, FirewallError, Plan};
 use crate::forwarding::{self, Enabled, Forwarding};
-use crate::maker::{LeadsOut, MakeError, Maker, Neighbours, Plug};
+use crate::maker::{LeadsOut, MakeError, Maker, Needed, Neighbours, Plug, Way, mac_of};
 use crate::names::Names;
 use crate::owner::Owner;
 use crate::pools::Surroundings;
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published};
-use crate::supply::{AddressError, Supply, SupplyError};
+use crate::supply::{Supply, SupplyError};
 use crate::watch::Watch;
 
 /// What an engine's networks are made from.
@@ -36,6 +36,10 @@ pub struct Options {
     pub run: PathBuf,
     /// The default bridge's subnet; `None` takes the first of Docker's pools that the host has no route into.
     pub subnet: Option<Subnet>,
+    /// The default bridge's IPv6 subnet; `None` where it has none.
+    pub subnet6: Option<Subnet6>,
+    /// What sets this engine apart from all others, from which follow its unique local addresses.
+    pub identity: String,
     /// The largest packet; `None` takes 1500, or what the default route's link has where that is less.
     pub mtu: Option<u32>,
     /// How many namespaces of each kind are kept ready; 0 makes each when it is asked for.
@@ -47,8 +51,18 @@ pub struct Options {
 impl Options {
     /// The usual options of the engine called `name`.
     pub fn new(name: &str, run: PathBuf) -> Self {
-        Self { name: name.to_owned(), run, subnet: None, mtu: None, ready: 8, owner: None }
+        let identity = name.to_owned();
+        Self { name: name.to_owned(), run, subnet: None, subnet6: None, identity, mtu: None, ready: 8, owner: None }
     }
+}
+
+/// The default bridge's IPv6 subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subnet6 {
+    /// One of the engine's unique local addresses.
+    Automatic,
+    /// This one.
+    This(Subnet<Ipv6Addr>),
 }
 
 /// What a namespace is attached to.
@@ -69,8 +83,38 @@ pub struct Bridge {
     pub subnet: Subnet,
     /// The interface's address.
     pub gateway: Ipv4Addr,
+    /// The IPv6 network, where it has one; the bridge has its first address.
+    pub subnet6: Option<Subnet<Ipv6Addr>>,
     /// The largest packet.
     pub mtu: u32,
+}
+
+impl Bridge {
+    pub(crate) fn held4(&self, pair: Pair) -> Option<Held<Ipv4Addr>> {
+        Some(Held { address: pair.ipv4?, prefix: self.subnet.prefix(), gateway: Some(self.gateway) })
+    }
+
+    pub(crate) fn held6(&self, pair: Pair) -> Option<Held<Ipv6Addr>> {
+        let subnet = self.subnet6?;
+        Some(Held { address: pair.ipv6?, prefix: subnet.prefix(), gateway: Some(subnet.gateway()) })
+    }
+
+    fn definition(&self) -> Definition {
+        Definition {
+            id: DEFAULT_NETWORK.to_owned(),
+            driver: Driver::Bridge,
+            interface: self.interface.clone(),
+            ipv4: vec![Pool::whole(self.subnet)],
+            ipv6: self.subnet6.map(Pool::whole).into_iter().collect(),
+            mtu: Some(self.mtu),
+            internal: false,
+            talk: true,
+            border4: Border::NAT,
+            border6: Border::NAT,
+            inhibit_ipv4: false,
+            trusted: Vec::new(),
+        }
+    }
 }
 
 /// Something this host cannot do or that stands in the way; for the log and for `info`.
@@ -80,14 +124,14 @@ pub enum Warning {
     NoFirewall(String),
     /// A foreign chain drops forwarded packets by default and cannot be told about the bridge.
     ForeignDrop(String),
-    /// IPv4 forwarding is off and cannot be switched on.
-    NoForwarding(String),
+    /// Forwarding is off and cannot be switched on.
+    NoForwarding(Family, String),
     /// The rules are there, but nobody notices when they are taken away.
     Unwatched(String),
     /// A setting of the bridge could not be made.
     Setting(String),
-    /// IPv4 forwarding was off and has been switched on.
-    ForwardingEnabled,
+    /// Forwarding was off and has been switched on.
+    ForwardingEnabled(Family),
 }
 
 impl std::fmt::Display for Warning {
@@ -102,12 +146,13 @@ impl std::fmt::Display for Warning {
                     "chain {chain} drops forwarded packets: allow the bridge there if containers cannot reach out"
                 )
             }
-            Self::NoForwarding(reason) => {
-                write!(f, "no outbound network for containers: IPv4 forwarding is off and cannot be enabled ({reason})")
-            }
+            Self::NoForwarding(family, reason) => write!(
+                f,
+                "no outbound network for containers: {family} forwarding is off and cannot be enabled ({reason})"
+            ),
             Self::Unwatched(error) => write!(f, "firewall rules are not watched: {error}"),
             Self::Setting(error) => f.write_str(error),
-            Self::ForwardingEnabled => f.write_str("IPv4 forwarding was off; it is on now"),
+            Self::ForwardingEnabled(family) => write!(f, "{family} forwarding was off; it is on now"),
         }
     }
 }
@@ -136,11 +181,20 @@ pub enum OpenError {
         /// Its name.
         interface: String,
     },
+    /// The interface whose cable was to be shared is not there.
+    #[error("the parent interface {interface} was not found on this host; a virtual LAN is named as in eth0.10")]
+    NoParent {
+        /// Its name.
+        interface: String,
+    },
+    /// The kernel lacks what the interface would be.
+    #[error("this host's kernel cannot make the interface {0}: it has no virtual LANs (CONFIG_VLAN_8021Q)")]
+    NoKind(String),
     /// The wanted subnet is in use on this host.
     #[error("subnet {subnet} overlaps with a network that this host is connected to")]
     SubnetTaken {
         /// The subnet.
-        subnet: Subnet,
+        subnet: String,
     },
     /// None of the usual subnets is free.
     #[error("no subnet is free for the default bridge: choose one with --bip")]
@@ -174,10 +228,10 @@ pub enum SubnetConflict {
         /// Its id.
         id: String,
         /// Its addresses.
-        subnet: Subnet,
+        subnet: String,
     },
     /// A network that the host is in, or has a route of its own to.
-    Host(Subnet),
+    Host(String),
 }
 
 /// How a container is to sit in a network.
@@ -187,12 +241,30 @@ pub struct AttachRequest<'a> {
     pub network: &'a str,
     /// What the interface is to be called in the container.
     pub interface: &'a str,
-    /// A certain address.
-    pub address: Option<Ipv4Addr>,
+    /// Certain addresses.
+    pub addresses: Pair,
     /// A certain hardware address.
     pub mac: Option<Mac>,
     /// Whether packets for elsewhere leave by it.
     pub leads_out: LeadsOut,
+}
+
+/// Where published ports of a container lead: its endpoints that packets for elsewhere leave by.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// For IPv4.
+    pub ipv4: Option<&'a Endpoint>,
+    /// For IPv6.
+    pub ipv6: Option<&'a Endpoint>,
+}
+
+impl Targets<'_> {
+    fn addresses(&self) -> Pair {
+        Pair {
+            ipv4: self.ipv4.and_then(|endpoint| endpoint.pair().ipv4),
+            ipv6: self.ipv6.and_then(|endpoint| endpoint.pair().ipv6),
+        }
+    }
 }
 
 /// Why a container cannot sit in a network.
@@ -255,7 +327,7 @@ pub enum CloseError {
     #[error("cannot remove firewall rules: {0}")]
     Firewall(#[from] FirewallError),
     /// The host's forwarding.
-    #[error("cannot restore IPv4 forwarding: {0}")]
+    #[error("cannot restore forwarding: {0}")]
     Forwarding(String),
 }
 
@@ -272,6 +344,7 @@ pub enum Remaining {
 #[derive(Debug)]
 pub struct Networks {
     run: PathBuf,
+    identity: String,
     names: Names,
     bridge: Bridge,
     warnings: Vec<Warning>,
@@ -292,66 +365,87 @@ impl Networks {
         let published: Vec<Published> = running.iter().flat_map(|place| place.ports.iter().copied()).collect();
         let names = Names::of(&options.name);
         let host = namespace::current()?;
-        let mut socket = Socket::open(Family::Route)?;
+        let mut socket = Socket::open(SocketFamily::Route)?;
         let mut warnings = Vec::new();
         let before = interfaces(&mut socket)?;
         let ready = bridge::ensure(&mut socket, &names, options, &endpoints, &mut warnings)?;
-        let kept_apart = forward(&options.run, before, &mut warnings);
+        let default = ready.view.definition();
+        let all = || std::iter::once(&default).chain(networks);
+        let kept_apart = forward(&options.run, Family::Ipv4, &before, &mut warnings);
+        let kept_apart6 = if all().any(|network| !network.ipv6.is_empty()) {
+            forward(&options.run, Family::Ipv6, &before, &mut warnings)
+        } else {
+            Vec::new()
+        };
         bridge::sweep_user(&mut socket, &names, networks, &endpoints)?;
-        let segments =
-            std::iter::once(segment_of(&ready.view)).chain(networks.iter().map(Definition::segment)).collect();
-        let firewall = Firewall::new(Plan { names: names.clone(), segments, kept_apart, ports: BTreeMap::new() });
-        let firewall = Arc::new(firewall.with_ports(&published));
+        let segments = all().filter_map(Definition::segment).collect();
+        let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: BTreeMap::new() };
+        let firewall = Arc::new(Firewall::new(plan).with_ports(&published));
         let watch = install_rules(&firewall, &mut warnings);
-        let addresses = addresses_of(&ready.view, networks, &endpoints);
+        let spaces = spaces_of(all(), &endpoints);
         let maker = Maker::new(host, socket, names.clone(), &ready, options.owner.clone());
-        let supply =
-            Supply::start(maker, Arc::clone(&firewall), addresses, options.ready).map_err(OpenError::Thread)?;
+        let supply = Supply::start(maker, Arc::clone(&firewall), spaces, options.ready).map_err(OpenError::Thread)?;
         let mut ports = HostPorts::new(ports::ephemeral_range());
         published.iter().for_each(|one| ports.reserve(one));
         let run = options.run.clone();
         let users = networks.iter().map(|definition| (definition.id.clone(), definition.clone())).collect();
         let (ports, users) = (Mutex::new(ports), Mutex::new(users));
-        Ok(Self { run, names, bridge: ready.view, warnings, supply, firewall, watch, ports, users })
+        let identity = options.identity.clone();
+        Ok(Self { run, identity, names, bridge: ready.view, warnings, supply, firewall, watch, ports, users })
     }
 
     /// A subnet for a network whose user asks for none. Until it is added, another caller may be given the same.
     pub fn choose_subnet(&self) -> Result<Option<Subnet>, RequestError> {
-        Ok(self.surroundings()?.free_user_pool(&self.subnets()))
+        let ours: Vec<Subnet> = self.subnets().into_iter().map(|(_, subnet)| subnet).collect();
+        Ok(self.surroundings()?.free_user_pool(&ours))
+    }
+
+    /// The same for IPv6: one of the engine's unique local addresses.
+    pub fn choose_subnet6(&self) -> Result<Option<Subnet<Ipv6Addr>>, RequestError> {
+        let ours: Vec<Subnet<Ipv6Addr>> = self.subnets().into_iter().map(|(_, subnet)| subnet).collect();
+        Ok(self.surroundings()?.free_local_pool(&ours, &self.identity))
     }
 
     /// What on this host a subnet overlaps with.
-    pub fn conflict(&self, subnet: Subnet) -> Result<Option<SubnetConflict>, RequestError> {
-        let ours = lock(&self.users).values().find(|other| other.subnet.overlaps(subnet)).cloned();
-        if let Some(other) = ours {
-            return Ok(Some(SubnetConflict::Network { id: other.id, subnet: other.subnet }));
+    pub fn conflict<A: Ip>(&self, subnet: Subnet<A>) -> Result<Option<SubnetConflict>, RequestError> {
+        if let Some((id, other)) = self.subnets::<A>().into_iter().find(|(_, other)| other.overlaps(subnet)) {
+            return Ok(Some(SubnetConflict::Network { id, subnet: other.to_string() }));
         }
-        if self.bridge.subnet.overlaps(subnet) {
-            let id = DEFAULT_NETWORK.to_owned();
-            return Ok(Some(SubnetConflict::Network { id, subnet: self.bridge.subnet }));
-        }
-        Ok(self.surroundings()?.conflict(subnet).map(SubnetConflict::Host))
+        Ok(self.surroundings::<A>()?.conflict(subnet).map(|taken| SubnetConflict::Host(taken.to_string())))
     }
 
-    fn surroundings(&self) -> Result<Surroundings, RequestError> {
+    fn surroundings<A: Ip>(&self) -> Result<Surroundings<A>, RequestError> {
         let servers = servers_of(&read_host_resolv_conf().unwrap_or_default());
         let mut socket = self.supply.maker().host_socket();
         Ok(Surroundings::of(&socket.addresses()?, &socket.routes()?, None, &servers))
     }
 
-    fn subnets(&self) -> Vec<Subnet> {
-        lock(&self.users).values().map(|definition| definition.subnet).chain([self.bridge.subnet]).collect()
+    /// The subnets of a family, each with its network's id.
+    fn subnets<A: Ip>(&self) -> Vec<(String, Subnet<A>)> {
+        let of = |definition: &Definition| {
+            let ipv4 = definition.ipv4.iter().map(|pool| pool.subnet.parts());
+            let all = ipv4.chain(definition.ipv6.iter().map(|pool| pool.subnet.parts())).collect::<Vec<_>>();
+            let of_family = |(first, prefix)| Subnet::containing(A::of(first)?, prefix);
+            let id = definition.id.clone();
+            all.into_iter().filter_map(of_family).map(move |subnet| (id.clone(), subnet)).collect::<Vec<_>>()
+        };
+        lock(&self.users).values().flat_map(of).chain(of(&self.bridge.definition())).collect()
     }
 
     /// Makes a user's network. What was begun is taken back on failure.
     pub fn add(&self, definition: &Definition) -> Result<(), CreateError> {
-        self.ensure_bridge(definition)?;
-        if let Err(error) = self.firewall.add(&definition.segment()) {
-            self.remove_bridge(&definition.interface);
-            let _ = self.firewall.take_away(&definition.interface);
+        self.ensure_link(definition)?;
+        if !definition.ipv6.is_empty() {
+            self.forward_ipv6()?;
+        }
+        if let Some(segment) = definition.segment()
+            && let Err(error) = self.firewall.add(&segment)
+        {
+            self.remove_link(&definition.interface);
+            let _ = self.firewall.take_away(&definition.id);
             return Err(error.into());
         }
-        self.supply.add_network(&definition.id, definition.addresses());
+        self.supply.add_network(&definition.id, definition.space());
         lock(&self.users).insert(definition.id.clone(), definition.clone());
         Ok(())
     }
@@ -363,9 +457,9 @@ impl Networks {
         }
         let removed = lock(&self.users).remove(id);
         if let Some(definition) = removed {
-            self.remove_bridge(&definition.interface);
+            self.remove_link(&definition.interface);
             // At worst some elements of sets stay that no packet meets.
-            let _ = self.firewall.take_away(&definition.interface);
+            let _ = self.firewall.take_away(&definition.id);
         }
         true
     }
@@ -373,80 +467,135 @@ impl Networks {
     /// Plugs a namespace into a user's network, or into the default one.
     pub fn attach(&self, namespace: BorrowedFd<'_>, request: &AttachRequest<'_>) -> Result<Endpoint, AttachError> {
         let network = request.network;
-        let definition = lock(&self.users).get(network).cloned();
-        let plug = match &definition {
-            Some(definition) => self.plug_of(definition, request)?,
-            None if network == DEFAULT_NETWORK => self.default_plug(request),
+        let definition = match lock(&self.users).get(network).cloned() {
+            Some(definition) => definition,
+            None if network == DEFAULT_NETWORK => self.bridge.definition(),
             None => return Err(AddressError::NoNetwork.into()),
         };
-        let address = self.supply.take_address(network, request.address)?;
-        let plug = Plug { address, mac: request.mac.unwrap_or_else(|| Mac::of_address(address)), ..plug };
+        let link =
+            if network == DEFAULT_NETWORK { self.supply.maker().bridge() } else { self.ensure_link(&definition)? };
+        let taken = self.supply.take_addresses(network, request.addresses)?;
+        let plug = Plug {
+            network,
+            interface: request.interface,
+            way: way(&definition, link),
+            mtu: definition.mtu.or_else(|| definition.driver.passes_the_host().then_some(self.bridge.mtu)),
+            ipv4: taken.ipv4.and_then(|address| held(address, &definition.ipv4, definition.internal)),
+            ipv6: taken.ipv6.and_then(|address| held(address, &definition.ipv6, definition.internal)),
+            mac: request.mac.unwrap_or_else(|| mac_of(taken)),
+            leads_out: request.leads_out,
+            neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
+        };
         self.supply.maker().plug(namespace, &plug).map_err(|error| {
-            self.supply.return_address(network, address);
+            self.supply.return_addresses(network, taken);
             error.into()
         })
     }
 
-    fn plug_of<'a>(&self, definition: &Definition, request: &AttachRequest<'a>) -> Result<Plug<'a>, AttachError> {
-        Ok(Plug {
-            bridge: self.ensure_bridge(definition)?,
-            mtu: definition.mtu.unwrap_or(self.bridge.mtu),
-            prefix: definition.subnet.prefix(),
-            gateway: (!definition.internal).then_some(definition.gateway),
-            neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
-            ..self.default_plug(request)
-        })
+    /// Has the host forward IPv6, since there is a network now that needs it.
+    fn forward_ipv6(&self) -> Result<(), CreateError> {
+        let now = interfaces(&mut self.supply.maker().host_socket()).map_err(OpenError::Request)?;
+        let kept_apart = forward(&self.run, Family::Ipv6, &now, &mut Vec::new());
+        Ok(self.firewall.keep_apart(Family::Ipv6, kept_apart)?)
     }
 
-    fn default_plug<'a>(&self, request: &AttachRequest<'a>) -> Plug<'a> {
-        Plug {
-            network: request.network,
-            interface: request.interface,
-            bridge: self.supply.maker().bridge(),
-            mtu: self.bridge.mtu,
-            address: Ipv4Addr::UNSPECIFIED,
-            prefix: self.bridge.subnet.prefix(),
-            gateway: Some(self.bridge.gateway),
-            mac: Mac::of_address(Ipv4Addr::UNSPECIFIED),
-            leads_out: request.leads_out,
-            neighbours: Neighbours::Reachable,
-        }
-    }
-
-    /// Has a container's packets for elsewhere leave by another endpoint than before.
+    /// Has a container's packets of a family for elsewhere leave by another endpoint than before.
     pub fn change_default_route(
         &self,
         namespace: BorrowedFd<'_>,
+        family: Family,
         before: Option<&Endpoint>,
         after: Option<&Endpoint>,
     ) -> Result<(), MakeError> {
-        self.supply.maker().change_default_route(namespace, before, after)
+        self.supply.maker().change_default_route(namespace, family, before, after)
     }
 
-    fn ensure_bridge(&self, definition: &Definition) -> Result<u32, OpenError> {
+    /// The index of the host's interface that a network hangs off.
+    fn ensure_link(&self, definition: &Definition) -> Result<u32, OpenError> {
         let mtu = definition.mtu.unwrap_or(self.bridge.mtu);
         let mut socket = self.supply.maker().host_socket();
-        // What this host cannot do was told for the default bridge.
-        bridge::ensure_user(&mut socket, &self.names, definition, mtu, &mut Vec::new())
+        match definition.driver {
+            // What this host cannot do was told for the default bridge.
+            Driver::Bridge => bridge::ensure_user(&mut socket, &self.names, definition, mtu, &mut Vec::new()),
+            Driver::Routed { .. } => bridge::ensure_router(&mut socket, &self.names, definition),
+            Driver::Macvlan(_) | Driver::Ipvlan(..) => {
+                bridge::ensure_parent(&mut socket, self.supply.maker().host(), &self.names, definition)
+            }
+        }
     }
 
-    fn remove_bridge(&self, interface: &str) {
+    /// A number for the host's ends of a routed network that no other one has.
+    pub fn free_group(&self) -> u32 {
+        let taken: Vec<u32> = lock(&self.users).values().filter_map(Definition::group).collect();
+        let start = crate::names::fnv(self.identity.as_bytes());
+        let mut groups = (0..).map(|offset| (start.wrapping_add(offset) % ROUTED_GROUPS) | ROUTED_GROUPS);
+        groups.find(|group| !taken.contains(group)).unwrap_or(ROUTED_GROUPS)
+    }
+
+    /// Another network whose containers share the cable of this interface.
+    pub fn sharing(&self, interface: &str) -> Option<String> {
+        let users = lock(&self.users);
+        let shares = |user: &&Definition| user.driver.share().is_some() && user.interface == interface;
+        users.values().find(shares).map(|user| user.id.clone())
+    }
+
+    /// Takes an endpoint that the host has no end of out of a namespace that goes on; others are taken away by
+    /// [`Networks::release`].
+    pub fn take_out(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), MakeError> {
+        if endpoint.host_interface.is_empty() { self.supply.maker().take_out(namespace, endpoint) } else { Ok(()) }
+    }
+
+    fn remove_link(&self, interface: &str) {
         let mut socket = self.supply.maker().host_socket();
         // What stays is swept at the next start.
         let _ = bridge::remove(&mut socket, &self.names, interface);
     }
 
-    /// Publishes ports for the container at `target`, all or none. From the answer on, what comes to them goes there.
-    pub fn publish(&self, requests: &[PortRequest], target: &Endpoint) -> Result<Vec<Published>, PublishError> {
+    /// Publishes ports for the container that is reached by `targets`, all or none. From the answer on, what comes to them goes
+    /// there.
+    pub fn publish(&self, requests: &[PortRequest], targets: Targets<'_>) -> Result<Vec<Published>, PublishError> {
+        let (requests, routed) = self.split_routed(requests, targets);
         let mut ports = lock(&self.ports);
-        let published = ports.allocate(requests, target.address.into(), &ports::probe)?;
+        let mut published = ports.allocate(&requests, targets.addresses(), &ports::probe)?;
+        published.extend(routed);
         if let Err(error) = self.firewall.publish(&published) {
             ports.release(&published);
             return Err(error.into());
         }
         drop(ports);
-        self.supply.maker().let_turn_back(&target.host_interface);
+        for target in [targets.ipv4, targets.ipv6].into_iter().flatten() {
+            self.supply.maker().let_turn_back(&target.host_interface);
+        }
         Ok(published)
+    }
+
+    /// Takes out of requests what networks without translation let through to the container itself: there is no port of the host.
+    fn split_routed(&self, requests: &[PortRequest], targets: Targets<'_>) -> (Vec<PortRequest>, Vec<Published>) {
+        let is_routed = |endpoint: Option<&Endpoint>, family| {
+            let users = lock(&self.users);
+            let definition = endpoint.and_then(|endpoint| users.get(&endpoint.network));
+            definition.is_some_and(|definition| definition.border(family).mode == GatewayMode::Routed)
+        };
+        let pair = targets.addresses();
+        let routed4 = pair.ipv4.map(IpAddr::from).filter(|_| is_routed(targets.ipv4, Family::Ipv4));
+        let routed6 = pair.ipv6.map(IpAddr::from).filter(|_| is_routed(targets.ipv6, Family::Ipv6));
+        let (mut left, mut through) = (Vec::new(), Vec::new());
+        for request in requests {
+            let own = |address: &IpAddr| if address.is_ipv4() { routed4 } else { routed6 };
+            let (transport, container_port) = (request.transport, request.container_port);
+            for target in request.addresses.iter().filter_map(own) {
+                let one = Published { transport, address: target, port: container_port, target, container_port };
+                if !through.contains(&one) {
+                    through.push(one);
+                }
+            }
+            let addresses: Vec<IpAddr> =
+                request.addresses.iter().copied().filter(|address| own(address).is_none()).collect();
+            if !addresses.is_empty() {
+                left.push(PortRequest { addresses, ..request.clone() });
+            }
+        }
+        (left, through)
     }
 
     /// Gives ports back. They are free from now on; the rules follow behind.
@@ -523,7 +672,11 @@ impl Networks {
             interfaces(&mut socket)?.present
         };
         self.firewall.remove()?;
-        forwarding::restore(&self.run, &left).map_err(|error| CloseError::Forwarding(error.to_string()))
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let restored = forwarding::restore(&self.run, family, &left);
+            restored.map_err(|error| CloseError::Forwarding(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 
@@ -538,26 +691,41 @@ fn interfaces(socket: &mut Socket) -> Result<Forwarding, RequestError> {
 }
 
 /// Who has which address, by network.
-fn addresses_of(bridge: &Bridge, networks: &[Definition], running: &[Endpoint]) -> HashMap<String, Addresses> {
-    let default = (DEFAULT_NETWORK.to_owned(), Addresses::new(bridge.subnet, bridge.gateway));
-    let users = networks.iter().map(|definition| (definition.id.clone(), definition.addresses()));
-    let mut all: HashMap<String, Addresses> = std::iter::once(default).chain(users).collect();
+fn spaces_of<'a>(networks: impl Iterator<Item = &'a Definition>, running: &[Endpoint]) -> HashMap<String, Space> {
+    let mut all: HashMap<String, Space> =
+        networks.map(|definition| (definition.id.clone(), definition.space())).collect();
     for endpoint in running {
-        if let Some(addresses) = all.get_mut(&endpoint.network) {
-            addresses.reserve(endpoint.address);
+        if let Some(space) = all.get_mut(&endpoint.network) {
+            space.reserve(endpoint.pair());
         }
     }
     all
 }
 
-fn segment_of(bridge: &Bridge) -> Segment {
-    Segment {
-        interface: bridge.interface.clone(),
-        subnet: bridge.subnet,
-        talk: true,
-        internal: false,
-        masquerade: true,
+/// Groups of routed networks have this bit and none above it, by which they are set apart from those of others.
+const ROUTED_GROUPS: u32 = 0x2000_0000;
+
+/// How a container is joined to a network that hangs off the link of this index.
+fn way(definition: &Definition, link: u32) -> Way {
+    match (definition.driver, definition.driver.share()) {
+        (Driver::Routed { group }, _) => Way::Routed {
+            group,
+            gateway4: definition.ipv4.iter().find_map(|pool| pool.gateway),
+            gateway6: definition.ipv6.iter().find_map(|pool| pool.gateway),
+        },
+        (driver, Some(share)) => {
+            let gateway = if driver.needs_no_gateway() { Needed::No } else { Needed::Yes };
+            Way::Share { parent: link, share, gateway }
+        }
+        (_, None) => Way::Bridge(link),
     }
+}
+
+/// An address with what the pool that it is from says of it.
+fn held<A: Ip>(address: A, pools: &[Pool<A>], internal: bool) -> Option<Held<A>> {
+    let pool = pools.iter().find(|pool| pool.subnet.contains(address))?;
+    let gateway = pool.gateway.filter(|_| !internal);
+    Some(Held { address, prefix: pool.subnet.prefix(), gateway })
 }
 
 /// Locks; a panic elsewhere leaves the register of ports whole.
@@ -566,15 +734,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Switches forwarding on and returns the interfaces to keep apart because of it.
-fn forward(run: &Path, now: Forwarding, warnings: &mut Vec<Warning>) -> Vec<String> {
-    match forwarding::enable(run, now) {
+fn forward(run: &Path, family: Family, now: &Forwarding, warnings: &mut Vec<Warning>) -> Vec<String> {
+    match forwarding::enable(run, family, now.clone()) {
         Ok(Enabled::Before) => Vec::new(),
         Ok(Enabled::ByUs(forwarding)) => {
-            warnings.push(Warning::ForwardingEnabled);
+            warnings.push(Warning::ForwardingEnabled(family));
             forwarding.kept_apart
         }
         Err(error) => {
-            warnings.push(Warning::NoForwarding(error.to_string()));
+            warnings.push(Warning::NoForwarding(family, error.to_string()));
             Vec::new()
         }
     }

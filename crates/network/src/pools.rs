@@ -1,91 +1,117 @@
 //! Choosing a subnet that is free on this host.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::address::LinkAddress;
 use netlink::route::Route;
 
-use crate::address::Subnet;
+use crate::address::{Ip, Subnet};
+use crate::names::fnv;
 
-/// What else on the host has IPv4 addresses, as far as a choice of subnet must know it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Surroundings {
+/// What else on the host has addresses of a family, as far as a choice of subnet must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Surroundings<A: Ip = Ipv4Addr> {
     /// Networks that a link other than our bridge is in.
-    pub(crate) connected: Vec<Subnet>,
+    pub(crate) connected: Vec<Subnet<A>>,
     /// Networks that a route leads to by a gateway.
-    pub(crate) routed: Vec<Subnet>,
+    pub(crate) routed: Vec<Subnet<A>>,
     /// The host's name servers.
-    pub(crate) servers: Vec<Ipv4Addr>,
+    pub(crate) servers: Vec<A>,
 }
 
-impl Surroundings {
+impl<A: Ip> Default for Surroundings<A> {
+    fn default() -> Self {
+        Self { connected: Vec::new(), routed: Vec::new(), servers: Vec::new() }
+    }
+}
+
+impl<A: Ip> Surroundings<A> {
     /// Sorts out what the kernel lists; `own` is the bridge's index, if it is there.
     pub(crate) fn of(addresses: &[LinkAddress], routes: &[Route], own: Option<u32>, servers: &[IpAddr]) -> Self {
-        let network = |address: IpAddr, prefix: u8| match address {
-            IpAddr::V4(address) => Subnet::containing(address, prefix),
-            IpAddr::V6(_) => None,
-        };
+        let network = |address: IpAddr, prefix: u8| Subnet::containing(A::of(address)?, prefix);
         let mut found = Self::default();
-        for address in addresses.iter().filter(|address| Some(address.link) != own) {
+        for address in addresses.iter().filter(|address| Some(address.link) != own && !is_every_links(address.address))
+        {
             found.connected.extend(network(address.address, address.prefix));
         }
         // A default route, or half of one, leads everywhere and says nothing about a single network.
         const NARROWEST_EVERYWHERE: u8 = 4;
         let others = routes.iter().filter(|route| route.link != own || own.is_none());
-        for route in others.filter(|route| route.prefix > NARROWEST_EVERYWHERE) {
+        let others = others.filter(|route| route.prefix > NARROWEST_EVERYWHERE && !is_every_links(route.destination));
+        for route in others {
             let list = if route.gateway.is_some() { &mut found.routed } else { &mut found.connected };
             list.extend(network(route.destination, route.prefix));
         }
-        found.servers = servers
-            .iter()
-            .filter_map(|server| match server {
-                IpAddr::V4(server) => Some(*server),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
+        found.servers = servers.iter().filter_map(|server| A::of(*server)).collect();
         found
     }
 
     /// Whether a link of the host is already in (a part of) `subnet`.
-    pub(crate) fn is_connected(&self, subnet: Subnet) -> bool {
+    pub(crate) fn is_connected(&self, subnet: Subnet<A>) -> bool {
         self.connected.iter().any(|taken| taken.overlaps(subnet))
     }
 
-    fn is_known(&self, subnet: Subnet) -> bool {
-        self.is_connected(subnet)
-            || self.routed.iter().any(|taken| taken.overlaps(subnet))
-            || self.servers.iter().any(|&server| subnet.contains(server))
-    }
-
     /// The network of the host that `subnet` overlaps with, if there is one.
-    pub(crate) fn conflict(&self, subnet: Subnet) -> Option<Subnet> {
+    pub(crate) fn conflict(&self, subnet: Subnet<A>) -> Option<Subnet<A>> {
         self.connected.iter().copied().find(|taken| taken.overlaps(subnet))
     }
 
-    /// The first of Docker's pools that nothing on the host leads into; failing that, the first that no link is in.
-    pub(crate) fn free_pool(&self) -> Option<Subnet> {
-        pools().find(|&pool| !self.is_known(pool)).or_else(|| pools().find(|&pool| !self.is_connected(pool)))
-    }
-
-    /// The same for a user's network, where `ours` are the engine's own networks, whose bridges need not be there just now.
-    pub(crate) fn free_user_pool(&self, ours: &[Subnet]) -> Option<Subnet> {
+    /// The first of `pools` that nothing on the host leads into, and none of `ours`, the engine's own networks, whose bridges need
+    /// not be there just now; failing that, the first that no link is in.
+    fn first_free(&self, ours: &[Subnet<A>], pools: impl Iterator<Item = Subnet<A>> + Clone) -> Option<Subnet<A>> {
         let connected = Occupied::of(ours.iter().chain(&self.connected));
-        let servers = self.servers.iter().filter_map(|server| Subnet::containing(*server, 32)).collect::<Vec<_>>();
+        let servers = self.servers.iter().filter_map(|server| Subnet::containing(*server, A::BITS)).collect::<Vec<_>>();
         let known = Occupied::of(ours.iter().chain(&self.connected).chain(&self.routed).chain(&servers));
-        let free = |occupied: &Occupied| user_pools().find(|pool| !occupied.meets(*pool));
+        let free = |occupied: &Occupied| pools.clone().find(|pool| !occupied.meets(*pool));
         free(&known).or_else(|| free(&connected))
     }
 }
 
+impl Surroundings {
+    /// A pool for the default bridge.
+    pub(crate) fn free_pool(&self) -> Option<Subnet> {
+        self.first_free(&[], pools())
+    }
+
+    /// A pool for a user's network.
+    pub(crate) fn free_user_pool(&self, ours: &[Subnet]) -> Option<Subnet> {
+        self.first_free(ours, user_pools())
+    }
+}
+
+impl Surroundings<Ipv6Addr> {
+    /// A pool of unique local addresses, from those of the engine called `identity`.
+    pub(crate) fn free_local_pool(&self, ours: &[Subnet<Ipv6Addr>], identity: &str) -> Option<Subnet<Ipv6Addr>> {
+        self.first_free(ours, local_pools(identity))
+    }
+}
+
+/// Addresses that every link has of its own.
+fn is_every_links(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+    }
+}
+
+/// The 65,536 networks of an engine's own prefix of unique local addresses (RFC 4193), which follows from its identity: two engines
+/// hardly ever have the same, and one always has its own.
+fn local_pools(identity: &str) -> impl Iterator<Item = Subnet<Ipv6Addr>> + Clone {
+    let high = u64::from(fnv(identity.as_bytes()));
+    let low = u64::from(fnv(format!("{identity} again").as_bytes()) & 0xff);
+    let prefix = u128::from((0xfd << 40) | (high << 8) | low) << 80;
+    (0..=u16::MAX)
+        .filter_map(move |number| Subnet::containing(Ipv6Addr::from_bits(prefix | (u128::from(number) << 64)), 64))
+}
+
 /// Addresses that are somebody's: stretches that do not touch, in order, so that thousands are searched in a moment.
-struct Occupied(Vec<(u32, u32)>);
+struct Occupied(Vec<(u128, u128)>);
 
 impl Occupied {
-    fn of<'a>(subnets: impl Iterator<Item = &'a Subnet>) -> Self {
-        let mut all: Vec<_> =
-            subnets.map(|subnet| (subnet.network().to_bits(), subnet.broadcast().to_bits())).collect();
+    fn of<'a, A: Ip + 'a>(subnets: impl Iterator<Item = &'a Subnet<A>>) -> Self {
+        let mut all: Vec<_> = subnets.map(|subnet| (subnet.network().number(), subnet.last().number())).collect();
         all.sort_unstable();
-        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(all.len());
+        let mut merged: Vec<(u128, u128)> = Vec::with_capacity(all.len());
         for (first, last) in all {
             match merged.last_mut() {
                 Some((_, end)) if first <= *end => *end = last.max(*end),
@@ -95,15 +121,15 @@ impl Occupied {
         Self(merged)
     }
 
-    fn meets(&self, subnet: Subnet) -> bool {
-        let behind = self.0.partition_point(|(first, _)| *first <= subnet.broadcast().to_bits());
-        behind > 0 && self.0[behind - 1].1 >= subnet.network().to_bits()
+    fn meets<A: Ip>(&self, subnet: Subnet<A>) -> bool {
+        let behind = self.0.partition_point(|(first, _)| *first <= subnet.last().number());
+        behind > 0 && self.0[behind - 1].1 >= subnet.network().number()
     }
 }
 
 /// The subnets of users' networks: the first few as large as Docker's, the next with room for 4,093 containers, and then two thousand
 /// for 253, so that nobody runs out of networks. All in the ranges that Docker uses, in its order.
-fn user_pools() -> impl Iterator<Item = Subnet> {
+fn user_pools() -> impl Iterator<Item = Subnet> + Clone {
     let cut = |seconds: std::ops::RangeInclusive<u8>, prefix: u8| {
         let step = 1_u32 << (32 - prefix);
         seconds.flat_map(move |second| {
@@ -117,7 +143,7 @@ fn user_pools() -> impl Iterator<Item = Subnet> {
 }
 
 /// The subnets that Docker takes its networks from, in its order.
-fn pools() -> impl Iterator<Item = Subnet> {
+fn pools() -> impl Iterator<Item = Subnet> + Clone {
     let large = (17..=31).filter_map(|second| Subnet::containing(Ipv4Addr::new(172, second, 0, 0), 16));
     let small = (0..=240).step_by(16).filter_map(|third| Subnet::containing(Ipv4Addr::new(192, 168, third, 0), 20));
     large.chain(small)
@@ -126,6 +152,21 @@ fn pools() -> impl Iterator<Item = Subnet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_has_a_prefix_of_its_own() {
+        let none = Surroundings::<Ipv6Addr>::default();
+        let first = none.free_local_pool(&[], "one").unwrap();
+        assert_eq!(none.free_local_pool(&[], "one"), Some(first));
+        assert!(first.network().is_unique_local() && first.prefix() == 64, "{first}");
+        let second = none.free_local_pool(&[first], "one").unwrap();
+        assert_eq!(second.network().segments()[..3], first.network().segments()[..3]);
+        assert_ne!(second, first);
+        assert_ne!(
+            none.free_local_pool(&[], "two").unwrap().network().segments()[..3],
+            first.network().segments()[..3]
+        );
+    }
 
     fn subnets(texts: &[&str]) -> Vec<Subnet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -187,7 +228,7 @@ mod tests {
         let addresses = [address(3, "172.17.0.1"), address(4, "172.18.0.1"), address(4, "fd00::1")];
         let routes =
             [route(4, "0.0.0.0", 0), route(4, "128.0.0.0", 1), route(3, "172.17.0.0", 16), route(4, "10.0.0.0", 8)];
-        let found = Surroundings::of(&addresses, &routes, Some(3), &["192.0.2.53".parse().unwrap()]);
+        let found = Surroundings::<Ipv4Addr>::of(&addresses, &routes, Some(3), &["192.0.2.53".parse().unwrap()]);
         assert_eq!(found.connected, subnets(&["172.18.0.0/16"]));
         assert_eq!(found.routed, subnets(&["10.0.0.0/8"]));
         assert_eq!(found.servers, [Ipv4Addr::new(192, 0, 2, 53)]);

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::allocator::Pair;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
@@ -108,6 +110,12 @@ pub enum PortError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The container has no address that it could lead to.
+    #[error("cannot publish a port at {address}: the container has no IPv4 address")]
+    NoTarget {
+        /// The host's address.
+        address: IpAddr,
+    },
     /// Every port of the range is in use.
     #[error("all ports are allocated")]
     Exhausted,
@@ -152,7 +160,7 @@ impl HostPorts {
     pub(crate) fn allocate(
         &mut self,
         requests: &[PortRequest],
-        target: IpAddr,
+        target: Pair,
         probe: Probe<'_>,
     ) -> Result<Vec<Published>, PortError> {
         let mut all = Vec::new();
@@ -185,7 +193,7 @@ impl HostPorts {
     fn allocate_one(
         &mut self,
         request: &PortRequest,
-        target: IpAddr,
+        target: Pair,
         probe: Probe<'_>,
     ) -> Result<Vec<Published>, PortError> {
         let (first, last) = if request.is_any() { self.ephemeral } else { (request.first, request.last) };
@@ -215,12 +223,13 @@ impl HostPorts {
         &self,
         request: &PortRequest,
         port: u16,
-        target: IpAddr,
+        target: Pair,
         probe: Probe<'_>,
     ) -> Result<Vec<Published>, PortError> {
         let (transport, container_port) = (request.transport, request.container_port);
         let taken = self.taken.get(&(transport, port)).map(Vec::as_slice).unwrap_or_default();
         for &address in &request.addresses {
+            leads_to(address, target).ok_or(PortError::NoTarget { address })?;
             if taken.iter().any(|other| meet(*other, address)) {
                 return Err(PortError::Allocated { address, port });
             }
@@ -229,14 +238,27 @@ impl HostPorts {
             probe(transport, SocketAddr::new(address, port)).map_err(|source| PortError::Bind {
                 address,
                 port,
-                target,
+                target: leads_to(address, target).unwrap_or(address),
                 container_port,
                 transport,
                 source,
             })?;
         }
-        let published = |&address| Published { transport, address, port, target, container_port };
-        Ok(request.addresses.iter().map(published).collect())
+        let published = |&address: &IpAddr| {
+            let target = leads_to(address, target)?;
+            Some(Published { transport, address, port, target, container_port })
+        };
+        Ok(request.addresses.iter().filter_map(published).collect())
+    }
+}
+
+/// The container's address that what comes to an address of the host goes to: one of the same family, or failing that an IPv4
+/// address for what came by IPv6, which is relayed.
+fn leads_to(address: IpAddr, target: Pair) -> Option<IpAddr> {
+    let ipv4 = target.ipv4.map(IpAddr::V4);
+    match address {
+        IpAddr::V4(_) => ipv4,
+        IpAddr::V6(_) => target.ipv6.map(IpAddr::V6).or(ipv4),
     }
 }
 
@@ -284,13 +306,16 @@ pub(crate) fn ephemeral_range() -> (u16, u16) {
 
 /// Every address of the host.
 pub const ANY_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The same for IPv6.
+pub const ANY_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
+    const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
+    const TARGET: Pair = Pair { ipv4: Some(Ipv4Addr::new(172, 17, 0, 2)), ipv6: None };
 
     fn request(addresses: &[&str], first: u16, last: u16) -> PortRequest {
         PortRequest {
@@ -336,10 +361,23 @@ mod tests {
             transport: Transport::Tcp,
             address: ANY_IPV4,
             port: 32768,
-            target: TARGET,
+            target: OWN,
             container_port: 80,
         }]);
         assert_eq!(next(&mut ports), Ok(32768));
+    }
+
+    #[test]
+    fn each_family_leads_to_its_own_where_it_can() {
+        let targets = |target: Pair| {
+            let mut ports = HostPorts::new((1, 1));
+            let published = ports.allocate(&[request(&["0.0.0.0", "::"], 80, 80)], target, &free);
+            published.map(|list| list.iter().map(|one| one.target.to_string()).collect::<Vec<_>>())
+        };
+        let ipv6 = Some("fd00::2".parse().unwrap());
+        assert_eq!(targets(TARGET).unwrap(), ["172.17.0.2", "172.17.0.2"]);
+        assert_eq!(targets(Pair { ipv6, ..TARGET }).unwrap(), ["172.17.0.2", "fd00::2"]);
+        assert!(matches!(targets(Pair { ipv6, ipv4: None }), Err(PortError::NoTarget { .. })));
     }
 
     #[test]

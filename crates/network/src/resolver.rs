@@ -52,9 +52,10 @@ pub fn open_resolver<S: Send>(
 fn redirection(port: u16) -> Table {
     let rule = |protocol| {
         Rule::new([
-            Match::Address { side: Side::Destination, polarity: Polarity::Is, network: RESOLVER, prefix: 32 }.into(),
+            Match::Address { side: Side::Destination, polarity: Polarity::Is, network: RESOLVER.into(), prefix: 32 }
+                .into(),
             Match::DestinationPort(protocol, DNS).into(),
-            Statement::DestinationNat(Nat::To(RESOLVER, Some(port))),
+            Statement::DestinationNat(Nat::To(RESOLVER.into(), Some(port))),
         ])
     };
     let base = Base { kind: ChainKind::Nat, hook: Hook::Output, priority: DESTINATION_NAT, policy: Policy::Accept };

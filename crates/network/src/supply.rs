@@ -7,13 +7,12 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use thiserror::Error;
 
-use crate::allocator::{Addresses, Refusal};
+use crate::allocator::{AddressError, Pair, Space};
 use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Sandbox};
 use crate::firewall::Firewall;
 use crate::maker::{MakeError, Maker};
@@ -29,35 +28,11 @@ pub enum SupplyError {
     #[error(transparent)]
     Make(#[from] MakeError),
     /// All addresses of the subnet are taken.
-    #[error("no available IPv4 addresses on this network's address pool: bridge")]
-    NoAddress,
+    #[error("{0}: bridge")]
+    NoAddress(#[source] AddressError),
     /// There is no thread to make it on.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
-}
-
-/// Why there is no address.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum AddressError {
-    /// All are taken.
-    #[error("no available IPv4 addresses on this network's address pools")]
-    Exhausted,
-    /// The one that was asked for is taken.
-    #[error("Address already in use")]
-    Taken,
-    /// The one that was asked for is of another network.
-    #[error("no configured subnet contains IP address {0}")]
-    Outside(Ipv4Addr),
-    /// The network is gone.
-    #[error("the network is being removed")]
-    NoNetwork,
-}
-
-/// Which address.
-#[derive(Clone, Copy, Debug)]
-enum Wanted {
-    Any,
-    This(Ipv4Addr),
 }
 
 /// Ready namespaces, and the thread that makes them.
@@ -88,7 +63,7 @@ struct State {
     /// How many more are being unplugged just now.
     unplugging: usize,
     /// By network.
-    addresses: HashMap<String, Addresses>,
+    addresses: HashMap<String, Space>,
     phase: Phase,
 }
 
@@ -115,7 +90,7 @@ impl Supply {
     pub(crate) fn start(
         maker: Maker,
         firewall: Arc<Firewall>,
-        addresses: HashMap<String, Addresses>,
+        addresses: HashMap<String, Space>,
         target: usize,
     ) -> Result<Self, std::io::Error> {
         let state = State {
@@ -155,7 +130,7 @@ impl Supply {
     }
 
     /// Makes a network's addresses known.
-    pub(crate) fn add_network(&self, network: &str, addresses: Addresses) {
+    pub(crate) fn add_network(&self, network: &str, addresses: Space) {
         lock(&self.shared.state).addresses.insert(network.to_owned(), addresses);
     }
 
@@ -163,7 +138,7 @@ impl Supply {
     pub(crate) fn remove_network(&self, network: &str) -> bool {
         let mut state = lock(&self.shared.state);
         loop {
-            if state.addresses.get(network).is_none_or(Addresses::is_idle) {
+            if state.addresses.get(network).is_none_or(Space::is_idle) {
                 state.addresses.remove(network);
                 return true;
             }
@@ -181,14 +156,14 @@ impl Supply {
         }
     }
 
-    /// An address of a network; [`Supply::release`] of its endpoint gives it back.
-    pub(crate) fn take_address(&self, network: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, AddressError> {
-        self.shared.take_address(network, wanted.map_or(Wanted::Any, Wanted::This))
+    /// Addresses of a network; [`Supply::release`] of their endpoint gives them back.
+    pub(crate) fn take_addresses(&self, network: &str, wanted: Pair) -> Result<Pair, AddressError> {
+        self.shared.take_addresses(network, wanted)
     }
 
-    /// Gives an address back that was never used.
-    pub(crate) fn return_address(&self, network: &str, address: Ipv4Addr) {
-        lock(&self.shared.state).release_address(network, address);
+    /// Gives addresses back that were never used.
+    pub(crate) fn return_addresses(&self, network: &str, held: Pair) {
+        lock(&self.shared.state).release_addresses(network, held);
     }
 
     /// The maker, for what is done to a namespace after it was taken.
@@ -333,30 +308,23 @@ impl Shared {
     }
 
     fn make_bridged_here(&self) -> Result<Sandbox, SupplyError> {
-        let address = self.take_address(DEFAULT_NETWORK, Wanted::Any).map_err(|_| SupplyError::NoAddress)?;
-        self.maker.bridged_here(address).map_err(|error| {
-            lock(&self.state).release_address(DEFAULT_NETWORK, address);
+        let held = self.take_addresses(DEFAULT_NETWORK, Pair::default()).map_err(SupplyError::NoAddress)?;
+        self.maker.bridged_here(held).map_err(|error| {
+            lock(&self.state).release_addresses(DEFAULT_NETWORK, held);
             error.into()
         })
     }
 
-    /// A free address, or a certain one; when there is none, those of the dead are freed first.
-    fn take_address(&self, network: &str, wanted: Wanted) -> Result<Ipv4Addr, AddressError> {
+    /// Free addresses, or certain ones; when there are none, those of the dead are freed first.
+    fn take_addresses(&self, network: &str, wanted: Pair) -> Result<Pair, AddressError> {
         let mut state = lock(&self.state);
         loop {
             let addresses = state.addresses.get_mut(network).ok_or(AddressError::NoNetwork)?;
-            let refusal = match wanted {
-                Wanted::Any => match addresses.take() {
-                    Some(address) => return Ok(address),
-                    None => AddressError::Exhausted,
-                },
-                Wanted::This(address) => match addresses.take_this(address) {
-                    Ok(()) => return Ok(address),
-                    Err(Refusal::Outside) => return Err(AddressError::Outside(address)),
-                    Err(Refusal::Taken) => AddressError::Taken,
-                },
+            let refusal = match addresses.take(wanted) {
+                Ok(taken) => return Ok(taken),
+                Err(refusal) => refusal,
             };
-            if !state.has_dead() {
+            if !state.has_dead() || matches!(refusal, AddressError::Outside(_)) {
                 return Err(refusal);
             }
             let dead = state.collect_dead();
@@ -386,7 +354,7 @@ impl Shared {
         let mut state = lock(&self.state);
         state.unplugging -= all.len();
         for endpoint in all.into_iter().filter(|endpoint| !stuck.contains(endpoint)) {
-            state.release_address(&endpoint.network, endpoint.address);
+            state.release_addresses(&endpoint.network, endpoint.pair());
         }
         self.changed.notify_all();
     }
@@ -399,9 +367,9 @@ impl State {
         std::mem::take(&mut self.dead)
     }
 
-    fn release_address(&mut self, network: &str, address: Ipv4Addr) {
+    fn release_addresses(&mut self, network: &str, held: Pair) {
         if let Some(addresses) = self.addresses.get_mut(network) {
-            addresses.release(address);
+            addresses.release(held);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Rules as the kernel's expressions: a small machine with registers, which compares, looks up and decides.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink::Request;
 
@@ -26,16 +26,24 @@ const META_INCOMING_NAME: u32 = 6;
 const META_OUTGOING_NAME: u32 = 7;
 const META_VERSION: u32 = 15;
 const META_PROTOCOL: u32 = 16;
+const META_INCOMING_GROUP: u32 = 21;
+const META_OUTGOING_GROUP: u32 = 22;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const CT_STATUS_DNAT: u32 = 1 << 5;
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
+const FIB_RESULT_INTERFACE: u32 = 1;
+const FIB_SOURCE: u32 = 1;
+const FIB_INCOMING_INTERFACE: u32 = 1 << 3;
+const FIB_PRESENT: u32 = 1 << 5;
 const FIB_DESTINATION: u32 = 1 << 1;
 const ADDRESS_TYPE_LOCAL: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
+const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
 const DESTINATION_PORT: u32 = 2;
 const NAT_DESTINATION: u32 = 1;
 const NFPROTO_IPV4: u8 = 2;
@@ -53,6 +61,11 @@ impl Family {
             Self::Ip => NFPROTO_IPV4,
             Self::Ip6 => NFPROTO_IPV6,
         }
+    }
+
+    /// That of an address.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ip } else { Self::Ip6 }
     }
 
     /// The family of this number, if it is one we know.
@@ -87,6 +100,8 @@ impl Field {
     fn type_number(self) -> u32 {
         match self {
             Self::Source | Self::Destination => 7,
+            Self::Source6 | Self::Destination6 => 8,
+            Self::IncomingGroup | Self::OutgoingGroup => 35,
             Self::Protocol => 12,
             Self::DestinationPort => 13,
             Self::IncomingInterface | Self::OutgoingInterface => 41,
@@ -95,18 +110,15 @@ impl Field {
 
     /// Its bytes, rounded up to whole registers of four.
     fn padded_bytes(self) -> u32 {
-        match self {
-            Self::IncomingInterface | Self::OutgoingInterface => 16,
-            _ => 4,
-        }
+        self.bytes().next_multiple_of(4)
     }
 
     fn bytes(self) -> u32 {
         match self {
-            Self::Source | Self::Destination => 4,
+            Self::Source | Self::Destination | Self::IncomingGroup | Self::OutgoingGroup => 4,
             Self::Protocol => 1,
             Self::DestinationPort => 2,
-            Self::IncomingInterface | Self::OutgoingInterface => 16,
+            Self::Source6 | Self::Destination6 | Self::IncomingInterface | Self::OutgoingInterface => 16,
         }
     }
 }
@@ -120,16 +132,24 @@ pub(crate) fn key_type(fields: &[Field]) -> (u32, u32) {
     (number, fields.iter().map(|field| field.padded_bytes()).sum())
 }
 
+/// The lengths of a key's fields, which the kernel must know where one of several is an interval.
+pub(crate) fn field_lengths(fields: &[Field]) -> impl Iterator<Item = u32> {
+    fields.iter().map(|field| field.bytes())
+}
+
 /// The type number and length of address and port together.
-pub(crate) const TARGET_TYPE: (u32, u32) = ((7 << 6) | 13, 8);
+pub(crate) fn target_type(family: Family) -> (u32, u32) {
+    key_type(&[if family == Family::Ip6 { Field::Destination6 } else { Field::Destination }, Field::DestinationPort])
+}
 
 /// The bytes of an element's key.
 pub(crate) fn key_bytes(element: &[Data]) -> Vec<u8> {
     let one = |data: &Data| match data {
-        Data::Address(address) => address.octets().to_vec(),
+        Data::Address(address) => octets(*address),
         Data::Protocol(protocol) => vec![protocol.number()],
         Data::Port(port) => port.to_be_bytes().to_vec(),
         Data::Interface(name) => interface_bytes(name),
+        Data::Group(number) => number.to_ne_bytes().to_vec(),
     };
     if let [data] = element {
         return one(data);
@@ -142,9 +162,17 @@ pub(crate) fn key_bytes(element: &[Data]) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of an address.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 /// The bytes of a map's value.
-pub(crate) fn target_bytes(address: Ipv4Addr, port: u16) -> Vec<u8> {
-    let mut bytes = address.octets().to_vec();
+pub(crate) fn target_bytes(address: IpAddr, port: u16) -> Vec<u8> {
+    let mut bytes = octets(address);
     bytes.extend_from_slice(&port.to_be_bytes());
     bytes.extend_from_slice(&[0; 2]);
     bytes
@@ -156,6 +184,8 @@ pub(crate) struct KernelElement {
     pub(crate) key: Vec<u8>,
     /// Of maps only.
     pub(crate) value: Option<Vec<u8>>,
+    /// The last key of an interval of several fields.
+    pub(crate) last: Option<Vec<u8>>,
     pub(crate) edge: Edge,
 }
 
@@ -170,7 +200,7 @@ pub(crate) enum Edge {
 
 impl KernelElement {
     pub(crate) fn plain(key: Vec<u8>) -> Self {
-        Self { key, value: None, edge: Edge::Start }
+        Self { key, value: None, last: None, edge: Edge::Start }
     }
 }
 
@@ -179,7 +209,8 @@ pub(crate) fn elements(keyed: &Keyed) -> Vec<KernelElement> {
     match keyed {
         Keyed::Set(elements) => elements.iter().map(|element| KernelElement::plain(key_bytes(element))).collect(),
         Keyed::Subnets(subnets) => subnets.iter().flat_map(|(first, prefix)| interval(*first, *prefix)).collect(),
-        Keyed::Targets(targets) => targets
+        Keyed::Places(places) => places.iter().map(|(name, first, prefix)| place(name, *first, *prefix)).collect(),
+        Keyed::Targets(_, targets) => targets
             .iter()
             .map(|(element, address, port)| KernelElement {
                 value: Some(target_bytes(*address, *port)),
@@ -190,11 +221,33 @@ pub(crate) fn elements(keyed: &Keyed) -> Vec<KernelElement> {
 }
 
 /// A subnet as the kernel keeps intervals: where it starts, and where it has ended, unless that is beyond the last address.
-fn interval(first: Ipv4Addr, prefix: u8) -> impl Iterator<Item = KernelElement> {
-    let behind = (u64::from(first.to_bits()) + (1 << (32 - u32::from(prefix.min(32))))).try_into().ok();
-    let end = behind
-        .map(|behind: u32| KernelElement { edge: Edge::End, ..KernelElement::plain(behind.to_be_bytes().to_vec()) });
-    std::iter::once(KernelElement::plain(first.octets().to_vec())).chain(end)
+fn interval(first: IpAddr, prefix: u8) -> impl Iterator<Item = KernelElement> {
+    let mut behind = last_of(first, prefix);
+    // One more than the last address, carried from byte to byte.
+    let carried_out = behind.iter_mut().rev().all(|byte| {
+        *byte = byte.wrapping_add(1);
+        *byte == 0
+    });
+    let end = (!carried_out).then(|| KernelElement { edge: Edge::End, ..KernelElement::plain(behind) });
+    std::iter::once(KernelElement::plain(octets(first))).chain(end)
+}
+
+/// An interface and a subnet together: from the subnet's first address to its last.
+fn place(name: &str, first: IpAddr, prefix: u8) -> KernelElement {
+    let with = |address: Vec<u8>| [interface_bytes(name), address].concat();
+    KernelElement { last: Some(with(last_of(first, prefix))), ..KernelElement::plain(with(octets(first))) }
+}
+
+/// The last address of a subnet.
+fn last_of(first: IpAddr, prefix: u8) -> Vec<u8> {
+    let mask = mask_bytes(prefix, octets(first).len());
+    octets(first).iter().zip(mask).map(|(byte, mask)| byte | !mask).collect()
+}
+
+/// A mask of this many leading bits.
+fn mask_bytes(prefix: u8, length: usize) -> Vec<u8> {
+    let bits = |index: usize| u32::from(prefix).saturating_sub(index as u32 * 8).min(8);
+    (0..length).map(|index| (0xff00_u32 >> bits(index)) as u8).collect()
 }
 
 /// An interface name as the kernel compares it: zeros to the end.
@@ -243,6 +296,11 @@ pub(crate) fn expressions(rule: &Rule, family: Family, unnamed: &[u32], list: &m
     }
 }
 
+/// The register behind an address in the first.
+fn behind_address(family: Family) -> u32 {
+    if family == Family::Ip6 { REGISTER + 1 } else { SECOND_WORD }
+}
+
 /// The name under which the kernel numbers an unnamed set.
 pub(crate) const UNNAMED_SET: &str = "__set%d";
 
@@ -285,6 +343,7 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
                 self.any_bit(CT_STATUS_DNAT);
             }
             Match::ForThisHost => self.for_this_host(),
+            Match::Misplaced => self.misplaced(),
             Match::InSet(fields, polarity, set) => {
                 self.load(fields);
                 self.look_up(set, 0, *polarity, None);
@@ -295,7 +354,11 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
     fn interface(&mut self, which: Interface, polarity: Polarity, names: &[String]) {
         self.meta(if which == Interface::Incoming { META_INCOMING_NAME } else { META_OUTGOING_NAME }, REGISTER);
         match names {
-            [name] => self.compare(polarity, &interface_bytes(name)),
+            [name] => match name.strip_suffix('*') {
+                // The kernel compares as many bytes as it is given.
+                Some(beginning) => self.compare(polarity, beginning.as_bytes()),
+                None => self.compare(polarity, &interface_bytes(name)),
+            },
             _ => {
                 let number = self.unnamed.next().expect("a set was made for each list of names");
                 self.look_up(UNNAMED_SET, number, polarity, None);
@@ -303,20 +366,26 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
         }
     }
 
-    fn address(&mut self, side: Side, polarity: Polarity, network: Ipv4Addr, prefix: u8) {
-        self.only_ipv4();
-        self.payload(NETWORK_HEADER, if side == Side::Source { IPV4_SOURCE } else { IPV4_DESTINATION }, 4, REGISTER);
-        if prefix < 32 {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            self.mask(&mask.to_be_bytes());
+    fn address(&mut self, side: Side, polarity: Polarity, network: IpAddr, prefix: u8) {
+        let bytes = octets(network);
+        self.only(Family::of(network));
+        let offset = match (Family::of(network), side) {
+            (Family::Ip6, Side::Source) => IPV6_SOURCE,
+            (Family::Ip6, Side::Destination) => IPV6_DESTINATION,
+            (_, Side::Source) => IPV4_SOURCE,
+            (_, Side::Destination) => IPV4_DESTINATION,
+        };
+        self.payload(NETWORK_HEADER, offset, bytes.len() as u32, REGISTER);
+        if usize::from(prefix) < bytes.len() * 8 {
+            self.mask(&mask_bytes(prefix, bytes.len()));
         }
-        self.compare(polarity, &network.octets());
+        self.compare(polarity, &bytes);
     }
 
-    /// In a table of both families a field of the IPv4 header is there in IPv4 packets only.
-    fn only_ipv4(&mut self) {
+    /// In a table of both families a field of one family's header is there in its packets only.
+    fn only(&mut self, family: Family) {
         if self.family == Family::Inet {
-            self.version(NFPROTO_IPV4);
+            self.version(family.number());
         }
     }
 
@@ -344,10 +413,22 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
         self.compare(Polarity::Is, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
     }
 
+    fn misplaced(&mut self) {
+        self.expression("fib", |fib| {
+            fib.network_number(3, FIB_SOURCE | FIB_INCOMING_INTERFACE | FIB_PRESENT)
+                .network_number(2, FIB_RESULT_INTERFACE)
+                .network_number(1, REGISTER);
+        });
+        self.compare(Polarity::Is, &[0; 4]);
+    }
+
     /// Loads the fields one behind the other into the value registers.
     fn load(&mut self, fields: &[Field]) {
         if fields.iter().any(|field| matches!(field, Field::Source | Field::Destination)) {
-            self.only_ipv4();
+            self.only(Family::Ip);
+        }
+        if fields.iter().any(|field| matches!(field, Field::Source6 | Field::Destination6)) {
+            self.only(Family::Ip6);
         }
         let mut word = 0;
         for field in fields {
@@ -356,6 +437,10 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
             match field {
                 Field::Source => self.payload(NETWORK_HEADER, IPV4_SOURCE, 4, register),
                 Field::Destination => self.payload(NETWORK_HEADER, IPV4_DESTINATION, 4, register),
+                Field::Source6 => self.payload(NETWORK_HEADER, IPV6_SOURCE, 16, register),
+                Field::Destination6 => self.payload(NETWORK_HEADER, IPV6_DESTINATION, 16, register),
+                Field::IncomingGroup => self.meta(META_INCOMING_GROUP, register),
+                Field::OutgoingGroup => self.meta(META_OUTGOING_GROUP, register),
                 Field::Protocol => self.meta(META_PROTOCOL, register),
                 Field::DestinationPort => self.payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, register),
                 Field::IncomingInterface => self.meta(META_INCOMING_NAME, register),
@@ -386,24 +471,26 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
     }
 
     fn destination_nat(&mut self, nat: &Nat) {
-        let has_port = match nat {
+        let (family, has_port) = match nat {
             Nat::To(address, port) => {
-                self.immediate(REGISTER, &address.octets());
+                self.immediate(REGISTER, &octets(*address));
                 if let Some(port) = port {
-                    self.immediate(SECOND_WORD, &port.to_be_bytes());
+                    self.immediate(behind_address(Family::of(*address)), &port.to_be_bytes());
                 }
-                port.is_some()
+                (Family::of(*address), port.is_some())
             }
-            Nat::Map(fields, map) => {
+            Nat::Map(family, fields, map) => {
                 self.load(fields);
                 self.look_up(map, 0, Polarity::Is, Some(REGISTER));
-                true
+                (*family, true)
             }
         };
         self.expression("nat", |nat| {
-            nat.network_number(1, NAT_DESTINATION).network_number(2, NFPROTO_IPV4.into()).network_number(3, REGISTER);
+            nat.network_number(1, NAT_DESTINATION)
+                .network_number(2, family.number().into())
+                .network_number(3, REGISTER);
             if has_port {
-                nat.network_number(5, SECOND_WORD);
+                nat.network_number(5, behind_address(family));
             }
         });
     }
@@ -499,8 +586,25 @@ mod tests {
     fn keys_of_several_fields_are_padded_to_words() {
         let fields = [Field::Destination, Field::Protocol, Field::DestinationPort];
         assert_eq!(key_type(&fields), ((((7 << 6) | 12) << 6) | 13, 12));
-        let element = [Data::Address(Ipv4Addr::new(10, 0, 0, 1)), Data::Protocol(Protocol::Udp), Data::Port(53)];
+        let element = [Data::Address([10, 0, 0, 1].into()), Data::Protocol(Protocol::Udp), Data::Port(53)];
         assert_eq!(key_bytes(&element), [10, 0, 0, 1, 17, 0, 0, 0, 0, 53, 0, 0]);
         assert_eq!(key_bytes(&[Data::Port(80)]), [0, 80]);
+        assert_eq!(target_type(Family::Ip6), ((8 << 6) | 13, 20));
+    }
+
+    #[test]
+    fn an_interval_ends_behind_its_last_address() {
+        let ends = |network: &str, prefix| {
+            let elements: Vec<_> = interval(network.parse().unwrap(), prefix).collect();
+            elements.get(1).map(|end| end.key.clone())
+        };
+        assert_eq!(ends("10.255.0.0", 16), Some(vec![11, 0, 0, 0]));
+        assert_eq!(ends("10.0.0.4", 30), Some(vec![10, 0, 0, 8]));
+        assert_eq!(ends("10.0.0.4", 32), Some(vec![10, 0, 0, 5]));
+        assert_eq!(ends("255.255.0.0", 16), None);
+        assert_eq!(ends("0.0.0.0", 0), None);
+        let mut behind = vec![0; 16];
+        behind[..8].copy_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(ends("fd00:0:0:1::", 64), Some(behind));
     }
 }

@@ -1,6 +1,6 @@
 //! What a ruleset is made of. Names and words are nft's.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The packets that a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,16 +162,16 @@ pub enum Side {
 /// A condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// `iifname "a"`, `oifname != { "a", "b" }`.
+    /// `iifname "a"`, `iifname "a*"`, `oifname != { "a", "b" }`.
     Interface(Interface, Polarity, Vec<String>),
-    /// `ip saddr 172.17.0.0/16`.
+    /// `ip saddr 172.17.0.0/16`, `ip6 daddr ::1`.
     Address {
         /// Which address.
         side: Side,
         /// Is it or is it not.
         polarity: Polarity,
         /// The first address of the subnet.
-        network: Ipv4Addr,
+        network: IpAddr,
         /// Its prefix length.
         prefix: u8,
     },
@@ -187,6 +187,8 @@ pub enum Match {
     Translated,
     /// `fib daddr type local`: the packet is for an address of this host.
     ForThisHost,
+    /// `fib saddr . iif oif missing`: an answer to the sender would not leave by the interface that the packet came in by.
+    Misplaced,
     /// `ip daddr . th dport @name`: the fields' values are an element of the named set.
     InSet(Vec<Field>, Polarity, String),
 }
@@ -222,6 +224,10 @@ pub enum Field {
     Source,
     /// `ip daddr`.
     Destination,
+    /// `ip6 saddr`.
+    Source6,
+    /// `ip6 daddr`.
+    Destination6,
     /// `meta l4proto`.
     Protocol,
     /// `th dport`.
@@ -230,6 +236,10 @@ pub enum Field {
     IncomingInterface,
     /// `oifname`.
     OutgoingInterface,
+    /// `iifgroup`.
+    IncomingGroup,
+    /// `oifgroup`.
+    OutgoingGroup,
 }
 
 /// A decision.
@@ -251,9 +261,9 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nat {
     /// `dnat ip to 172.17.0.2:80`; without a port the connection keeps its own.
-    To(Ipv4Addr, Option<u16>),
-    /// `dnat ip to th dport map @name`: address and port found in the named map.
-    Map(Vec<Field>, String),
+    To(IpAddr, Option<u16>),
+    /// `dnat ip6 to th dport map @name`: address of this family and port found in the named map.
+    Map(Family, Vec<Field>, String),
 }
 
 /// A named set, or a map when it has values.
@@ -273,9 +283,11 @@ pub enum Keyed {
     /// A set.
     Set(Vec<Element>),
     /// A set of whole subnets, each by its first address and prefix length. They must not overlap.
-    Subnets(Vec<(Ipv4Addr, u8)>),
-    /// A map to address and port, for [`Nat::Map`].
-    Targets(Vec<(Element, Ipv4Addr, u16)>),
+    Subnets(Vec<(IpAddr, u8)>),
+    /// A set of interface and subnet together; of one interface they must not overlap.
+    Places(Vec<(String, IpAddr, u8)>),
+    /// A map to addresses of one family and ports, for [`Nat::Map`].
+    Targets(Family, Vec<(Element, IpAddr, u16)>),
 }
 
 /// One value for each field of the key.
@@ -285,11 +297,13 @@ pub type Element = Vec<Data>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Of an address field.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// Of a protocol field.
     Protocol(Protocol),
     /// Of a port field.
     Port(u16),
     /// Of an interface field.
     Interface(String),
+    /// Of a group field.
+    Group(u32),
 }

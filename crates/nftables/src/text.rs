@@ -1,6 +1,7 @@
 //! A ruleset as `nft list` prints it.
 
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 
 use crate::ruleset::{
     Base, Chain, ChainKind, Data, Family, Field, Hook, Interface, Keyed, Match, Nat, Polarity, Policy, Protocol, Rule,
@@ -36,15 +37,23 @@ impl Display for Set {
                 let subnet = |(first, prefix): &(_, u8)| format!("{first}/{prefix}");
                 ("set", "", subnets.iter().map(subnet).collect())
             }
-            Keyed::Targets(targets) => {
+            Keyed::Places(places) => {
+                let place = |(name, first, prefix): &(_, _, _)| format!("\"{name}\" . {first}/{prefix}");
+                ("set", "", places.iter().map(place).collect())
+            }
+            Keyed::Targets(family, targets) => {
                 let target =
                     |(key, address, port): &(Vec<Data>, _, _)| format!("{} : {address} . {port}", element(key));
-                ("map", " : ipv4_addr . inet_service", targets.iter().map(target).collect())
+                let value = match family {
+                    Family::Ip6 => " : ipv6_addr . inet_service",
+                    Family::Ip | Family::Inet => " : ipv4_addr . inet_service",
+                };
+                ("map", value, targets.iter().map(target).collect())
             }
         };
         writeln!(f, "\t{kind} {} {{", self.name)?;
         writeln!(f, "\t\ttype {key}{value}")?;
-        if matches!(self.elements, Keyed::Subnets(_)) {
+        if matches!(self.elements, Keyed::Subnets(_) | Keyed::Places(_)) {
             writeln!(f, "\t\tflags interval")?;
         }
         if !elements.is_empty() {
@@ -130,10 +139,12 @@ impl Display for Statement {
             Self::Counter => f.write_str("counter packets 0 bytes 0"),
             Self::Verdict(verdict) => verdict.fmt(f),
             Self::Masquerade => f.write_str("masquerade"),
-            Self::DestinationNat(Nat::To(address, None)) => write!(f, "dnat ip to {address}"),
-            Self::DestinationNat(Nat::To(address, Some(port))) => write!(f, "dnat ip to {address}:{port}"),
-            Self::DestinationNat(Nat::Map(fields, map)) => {
-                write!(f, "dnat ip to {} map @{map}", joined(fields, " . ", Field::to_string))
+            Self::DestinationNat(Nat::To(address, None)) => write!(f, "dnat {} to {address}", Family::of(*address)),
+            Self::DestinationNat(Nat::To(address, Some(port))) => {
+                write!(f, "dnat {} to {}", Family::of(*address), SocketAddr::new(*address, *port))
+            }
+            Self::DestinationNat(Nat::Map(family, fields, map)) => {
+                write!(f, "dnat {family} to {} map @{map}", joined(fields, " . ", Field::to_string))
             }
         }
     }
@@ -154,8 +165,9 @@ impl Display for Match {
                     Side::Source => "saddr",
                     Side::Destination => "daddr",
                 };
-                let length = if *prefix == 32 { String::new() } else { format!("/{prefix}") };
-                write!(f, "ip {field} {}{network}{length}", sign(*polarity))
+                let whole = if network.is_ipv4() { 32 } else { 128 };
+                let length = if *prefix == whole { String::new() } else { format!("/{prefix}") };
+                write!(f, "{} {field} {}{network}{length}", Family::of(*network), sign(*polarity))
             }
             Self::Version(Family::Ip) => f.write_str("meta nfproto ipv4"),
             Self::Version(Family::Ip6) => f.write_str("meta nfproto ipv6"),
@@ -165,6 +177,7 @@ impl Display for Match {
             Self::State(states) => write!(f, "ct state {}", joined(states, ",", State::to_string)),
             Self::Translated => f.write_str("ct status dnat"),
             Self::ForThisHost => f.write_str("fib daddr type local"),
+            Self::Misplaced => f.write_str("fib saddr . iif oif missing"),
             Self::InSet(fields, polarity, set) => {
                 write!(f, "{} {}@{set}", joined(fields, " . ", Field::to_string), sign(*polarity))
             }
@@ -214,10 +227,14 @@ impl Display for Field {
         f.write_str(match self {
             Self::Source => "ip saddr",
             Self::Destination => "ip daddr",
+            Self::Source6 => "ip6 saddr",
+            Self::Destination6 => "ip6 daddr",
             Self::Protocol => "meta l4proto",
             Self::DestinationPort => "th dport",
             Self::IncomingInterface => "iifname",
             Self::OutgoingInterface => "oifname",
+            Self::IncomingGroup => "iifgroup",
+            Self::OutgoingGroup => "oifgroup",
         })
     }
 }
@@ -225,6 +242,8 @@ impl Display for Field {
 fn type_of(field: Field) -> &'static str {
     match field {
         Field::Source | Field::Destination => "ipv4_addr",
+        Field::Source6 | Field::Destination6 => "ipv6_addr",
+        Field::IncomingGroup | Field::OutgoingGroup => "devgroup",
         Field::Protocol => "inet_proto",
         Field::DestinationPort => "inet_service",
         Field::IncomingInterface | Field::OutgoingInterface => "ifname",
@@ -238,6 +257,7 @@ impl Display for Data {
             Self::Protocol(protocol) => protocol.fmt(f),
             Self::Port(port) => port.fmt(f),
             Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Group(number) => number.fmt(f),
         }
     }
 }

@@ -5,8 +5,8 @@ use netlink::{Family as SocketFamily, OpenError, RequestError, Socket};
 use thiserror::Error;
 
 use crate::encode::{
-    Edge, KernelElement, TARGET_TYPE, UNNAMED_SET, comment_bytes, elements, expressions, interface_bytes, key_type,
-    unnamed_sets,
+    Edge, KernelElement, UNNAMED_SET, comment_bytes, elements, expressions, field_lengths, interface_bytes, key_type,
+    target_type, unnamed_sets,
 };
 use crate::ruleset::{Base, Chain, ChainKind, Family, Field, Hook, Keyed, Policy, Rule, Set, Table};
 
@@ -27,6 +27,7 @@ const SET_ANONYMOUS: u32 = 1;
 const SET_CONSTANT: u32 = 2;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+const SET_CONCATENATION: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 
 /// Why a change was not made.
@@ -119,11 +120,16 @@ impl Transaction {
         let flags = match set.elements {
             Keyed::Set(_) => 0,
             Keyed::Subnets(_) => SET_INTERVAL,
-            Keyed::Targets(_) => SET_MAP,
+            Keyed::Places(_) => SET_INTERVAL | SET_CONCATENATION,
+            Keyed::Targets(..) => SET_MAP,
         };
         request.network_number(3, flags).network_number(4, key_number).network_number(5, key_bytes);
-        if matches!(set.elements, Keyed::Targets(_)) {
-            request.network_number(6, TARGET_TYPE.0).network_number(7, TARGET_TYPE.1);
+        if let Keyed::Targets(family, _) = &set.elements {
+            let (number, bytes) = target_type(*family);
+            request.network_number(6, number).network_number(7, bytes);
+        }
+        if matches!(set.elements, Keyed::Places(_)) {
+            request.nest(9, |description| describe_fields(description, &set.key));
         }
         let number = self.next_set_number();
         request.network_number(10, number);
@@ -256,15 +262,27 @@ fn describe_base(request: &mut Request, base: &Base) {
     request.text(7, if base.kind == ChainKind::Filter { "filter" } else { "nat" });
 }
 
-/// Leaves a note for nft, without which it prints names as nothing: texts are in the machine's byte order.
+/// Leaves a note for nft, without which it prints names as nothing and groups wrong: they are in the machine's byte order.
 fn describe_byte_order(request: &mut Request, key: &[Field]) {
     const KEY_BYTE_ORDER: u8 = 0;
     const MACHINE_ORDER: u32 = 1;
-    if let [Field::IncomingInterface | Field::OutgoingInterface] = key {
+    use Field::{IncomingGroup, IncomingInterface, OutgoingGroup, OutgoingInterface};
+    if let [IncomingInterface | OutgoingInterface | IncomingGroup | OutgoingGroup] = key {
         let mut note = vec![KEY_BYTE_ORDER, 4];
         note.extend_from_slice(&MACHINE_ORDER.to_ne_bytes());
         request.attribute(13, &note);
     }
+}
+
+/// Says how long each field of a key is.
+fn describe_fields(description: &mut Request, key: &[Field]) {
+    description.nest(2, |fields| {
+        for bytes in field_lengths(key) {
+            fields.nest(1, |field| {
+                field.network_number(1, bytes);
+            });
+        }
+    });
 }
 
 fn describe_element(list: &mut Request, described: &KernelElement) {
@@ -272,6 +290,11 @@ fn describe_element(list: &mut Request, described: &KernelElement) {
         element.nest(1, |data| {
             data.attribute(1, &described.key);
         });
+        if let Some(last) = &described.last {
+            element.nest(10, |data| {
+                data.attribute(1, last);
+            });
+        }
         if let Some(value) = &described.value {
             element.nest(2, |data| {
                 data.attribute(1, value);

@@ -70,8 +70,12 @@ fn what_cannot_be_made_is_refused_in_dockers_words() {
         ),
         (vec!["--subnet", "10.78.0.1/24", "more"], "invalid subnet 10.78.0.1/24: it should be 10.78.0.0/24"),
         (vec!["-d", "nosuch", "more"], "plugin \"nosuch\" not found"),
-        (vec!["-d", "macvlan", "more"], "the network driver macvlan is not built"),
-        (vec!["-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "more"], "is not built"),
+        (vec!["-d", "weird", "more"], "plugin \"weird\" not found"),
+        (vec!["-o", "com.docker.network.bridge.unheard_of=1", "more"], "is not built"),
+        (
+            vec!["-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "more"],
+            "can only be used for an internal network",
+        ),
     ] {
         let error = quiet(engine.docker(["network", "create"]).args(&arguments).run().expect_code(1));
         assert!(error.contains(words), "{arguments:?}: {error}");

@@ -26,6 +26,8 @@ Options:
       --log-level LEVEL        error, warn, info, debug or trace (default info)
       --storage-backend KIND   auto, erofs, erofs-loop or directories (default auto)
       --bridge-subnet SUBNET   The default bridge's network, such as 172.17.0.0/16 (default: one that is free)
+      --ipv6                   Give the default bridge IPv6, from the engine's own unique local addresses
+      --bridge-subnet6 SUBNET  The same from this network, such as 2001:db8:1::/64 (also --fixed-cidr-v6)
       --runtime FILE           The conex-runtime program (default: beside this program)
       --add-runtime NAME=PATH  Another OCI runtime for containers; may be repeated (runc and crun are known where they are installed)
       --default-runtime NAME   The runtime of containers that ask for none (default conex)
@@ -110,6 +112,8 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("log-level") => given.log_level = Some(level(&text(&mut parser)?)?),
             Arg::Long("storage-backend") => given.storage = storage(&text(&mut parser)?)?,
             Arg::Long("bridge-subnet") => given.subnet = Some(text(&mut parser)?),
+            Arg::Long("ipv6") => given.ipv6 = true,
+            Arg::Long("bridge-subnet6" | "fixed-cidr-v6") => given.subnet6 = Some(text(&mut parser)?),
             Arg::Long("runtime") => given.runtime = Some(path(&mut parser)?),
             Arg::Long("add-runtime") => given.runtimes.add(&text(&mut parser)?).map_err(engine_error)?,
             Arg::Long("default-runtime") => given.runtimes.default = Some(text(&mut parser)?),
@@ -144,6 +148,8 @@ struct Given {
     log_level: Option<Level>,
     storage: StorageBackend,
     subnet: Option<String>,
+    subnet6: Option<String>,
+    ipv6: bool,
     runtime: Option<PathBuf>,
     runtimes: RuntimeOptions,
     registries: RegistryOptions,
@@ -171,7 +177,10 @@ impl Given {
                 name: self.name.unwrap_or_else(|| "conex".into()),
                 storage: self.storage,
                 registries: with_usual_certificates(self.registries),
-                network: NetworkOptions { bridge_subnet: self.subnet },
+                network: NetworkOptions {
+                    bridge_subnet: self.subnet,
+                    bridge_subnet6: self.subnet6.or_else(|| self.ipv6.then(|| "auto".to_owned())),
+                },
                 runtime: match self.runtime {
                     Some(runtime) => runtime,
                     None => beside().ok_or(OptionsError::NoRuntime)?,

@@ -36,7 +36,7 @@ pub(crate) fn show(view: &NetworkView, detail: Detail, version: ApiVersion) -> N
         created: shown(Some(view.created)),
         scope: view.scope.clone(),
         driver: view.driver.clone(),
-        enable_ipv4: version.at_least(48).then_some(true),
+        enable_ipv4: version.at_least(48).then_some(view.enable_ipv4),
         enable_ipv6: view.enable_ipv6,
         ipam: Ipam {
             driver: "default".to_owned(),
@@ -98,6 +98,6 @@ fn resource(member: &NetworkMember) -> EndpointResource {
         endpoint_id: member.endpoint_id.clone(),
         mac_address: member.mac_address.clone(),
         ipv4_address: member.ipv4.map(|address| format!("{address}/{}", member.ipv4_prefix)).unwrap_or_default(),
-        ipv6_address: String::new(),
+        ipv6_address: member.ipv6.map(|address| format!("{address}/{}", member.ipv6_prefix)).unwrap_or_default(),
     }
 }

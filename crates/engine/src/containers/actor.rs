@@ -818,7 +818,7 @@ impl Actor {
     }
 
     fn tell_of_network(&self, action: &str, network: &str) {
-        let kind = view::driver_of(network);
+        let kind = view::driver_of(&self.engine.inner, network);
         let attributes = [("container", self.handle.id.as_str()), ("name", network), ("type", kind)];
         let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
         self.engine.tell(EventKind::Network, action, &self.engine.network_id(network), BTreeMap::from(attributes));

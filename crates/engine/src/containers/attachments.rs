@@ -4,9 +4,10 @@
 //! its [`Place`]: endpoints in the order of their interfaces.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, LeadsOut, Mac, Place};
+use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, LeadsOut, Mac, Pair, Place, Targets};
 
 use super::record::ContainerRecord;
 use super::relay::Relays;
@@ -14,6 +15,8 @@ use crate::engine::{Engine, Inner};
 use crate::model::{ContainerSpec, EndpointSpec, EngineError, ErrorKind, NetworkMode};
 use crate::networks::{Found, NetworkRecord};
 
+/// What interfaces in containers are called, before their number.
+const INTERFACE_PREFIX: &str = "eth";
 /// The name of the default bridge.
 const BRIDGE: &str = "bridge";
 
@@ -33,8 +36,27 @@ struct Wanted<'a> {
     /// As the networks know it.
     id: String,
     endpoint: &'a EndpointSpec,
-    internal: bool,
+    traits: Traits,
 }
+
+/// What a network is like, as far as the choice of the one that leads out goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Traits {
+    internal: bool,
+    ipv4: bool,
+    ipv6: bool,
+    /// What interfaces on it are called, before their number.
+    interface_prefix: String,
+}
+
+/// The networks by whose gateways a container's packets for elsewhere leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leading<'a> {
+    ipv4: Option<&'a str>,
+    ipv6: Option<&'a str>,
+}
+
+const NOBODY: Leading<'static> = Leading { ipv4: None, ipv6: None };
 
 /// Names the networks of a request as they are called, the one of `--network` among them, and checks what is asked of each. A
 /// network that is not there is found missing at the start, as with Docker.
@@ -94,9 +116,6 @@ pub(super) fn check(found: Option<&Found>, name: &str, endpoint: &EndpointSpec) 
     if !endpoint.links.is_empty() {
         return Err(EngineError::not_implemented(format!("Links of the endpoint on {name} are not built")));
     }
-    if endpoint.ipv6.is_some() {
-        return Err(EngineError::not_implemented(format!("IPv6Address of the endpoint on {name} is not built")));
-    }
     match found {
         Some(Found::Predefined(..)) => check_predefined(endpoint),
         Some(Found::User(record)) => check_address(record, endpoint),
@@ -105,7 +124,7 @@ pub(super) fn check(found: Option<&Found>, name: &str, endpoint: &EndpointSpec) 
 }
 
 fn check_predefined(endpoint: &EndpointSpec) -> Result<(), EngineError> {
-    if endpoint.ipv4.is_some() {
+    if endpoint.ipv4.is_some() || endpoint.ipv6.is_some() {
         return Err(EngineError::invalid("user specified IP address is supported on user defined networks only"));
     }
     if !endpoint.aliases.is_empty() {
@@ -117,13 +136,22 @@ fn check_predefined(endpoint: &EndpointSpec) -> Result<(), EngineError> {
 }
 
 fn check_address(record: &NetworkRecord, endpoint: &EndpointSpec) -> Result<(), EngineError> {
-    let Some(address) = endpoint.ipv4 else { return Ok(()) };
-    if !record.subnet_given {
+    let definition = &record.definition;
+    let contains4 = |address| definition.ipv4.iter().any(|pool| pool.subnet.contains(address));
+    let contains6 = |address| definition.ipv6.iter().any(|pool| pool.subnet.contains(address));
+    let given = record.subnet_given;
+    let given6 = record.subnet6_given;
+    endpoint.ipv4.map_or(Ok(()), |address| check_one(record, address.into(), given, contains4(address)))?;
+    endpoint.ipv6.map_or(Ok(()), |address| check_one(record, address.into(), given6, contains6(address)))
+}
+
+fn check_one(record: &NetworkRecord, address: IpAddr, given: bool, contained: bool) -> Result<(), EngineError> {
+    if !given {
         return Err(EngineError::invalid(
             "user specified IP address is supported only when connecting to networks with user configured subnets",
         ));
     }
-    if !record.definition.subnet.contains(address) {
+    if !contained {
         return Err(EngineError::invalid(format!(
             "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains IP address {address}",
             record.name
@@ -162,29 +190,41 @@ fn wanted<'a>(inner: &Inner, record: &'a ContainerRecord) -> Result<Vec<Wanted<'
     };
     let mut wanted = Vec::new();
     for (name, endpoint) in record.spec.endpoints.iter().filter(|(name, _)| !matches!(name.as_str(), "none" | "host")) {
-        let (id, internal) = known(inner, name)?;
-        wanted.push(Wanted { name, id, endpoint, internal });
+        let (id, traits) = known(inner, name)?;
+        wanted.push(Wanted { name, id, endpoint, traits });
     }
     wanted.sort_by_key(|wanted| !is_primary(wanted.name));
     Ok(wanted)
 }
 
-/// How the networks know this one, and whether it is internal.
-fn known(inner: &Inner, name: &str) -> Result<(String, bool), EngineError> {
+/// How the networks know this one, and what it is like.
+fn known(inner: &Inner, name: &str) -> Result<(String, Traits), EngineError> {
     if name == BRIDGE {
-        return Ok((DEFAULT_NETWORK.to_owned(), false));
+        let ipv6 = inner.networks.bridge().subnet6.is_some();
+        let traits = Traits { internal: false, ipv4: true, ipv6, interface_prefix: INTERFACE_PREFIX.to_owned() };
+        return Ok((DEFAULT_NETWORK.to_owned(), traits));
     }
-    match inner.registry.by_name(name) {
-        Some(record) => Ok((record.id.clone(), record.definition.internal)),
-        None => Err(EngineError::not_found(format!("failed to set up container networking: network {name} not found"))),
-    }
+    let Some(record) = inner.registry.by_name(name) else {
+        return Err(EngineError::not_found(format!("failed to set up container networking: network {name} not found")));
+    };
+    let definition = &record.definition;
+    let traits = Traits {
+        internal: definition.internal,
+        ipv4: !definition.ipv4.is_empty(),
+        ipv6: !definition.ipv6.is_empty(),
+        interface_prefix: record.interface_prefix.clone().unwrap_or_else(|| INTERFACE_PREFIX.to_owned()),
+    };
+    Ok((record.id.clone(), traits))
 }
 
-/// The network whose gateway a container's packets for elsewhere leave by: the highest priority, internal ones last, then by name.
-fn leading<'a>(wanted: &[Wanted<'a>]) -> Option<&'a str> {
-    let key =
-        |wanted: &&Wanted<'a>| (wanted.endpoint.gateway_priority, !wanted.internal, std::cmp::Reverse(wanted.name));
-    wanted.iter().filter(|wanted| !wanted.internal).max_by_key(key).map(|wanted| wanted.name)
+/// The networks whose gateways a container's packets for elsewhere leave by: the highest priority, then by name.
+fn leading<'a>(wanted: &[Wanted<'a>]) -> Leading<'a> {
+    let best = |has_family: fn(&Traits) -> bool| {
+        let able = wanted.iter().filter(|wanted| !wanted.traits.internal && has_family(&wanted.traits));
+        able.max_by_key(|wanted| (wanted.endpoint.gateway_priority, std::cmp::Reverse(wanted.name)))
+    };
+    let name = |wanted: &Wanted<'a>| wanted.name;
+    Leading { ipv4: best(|traits| traits.ipv4).map(name), ipv6: best(|traits| traits.ipv6).map(name) }
 }
 
 /// A namespace with everything in it that the container is to have. What was taken is given back on failure.
@@ -233,16 +273,17 @@ fn plug(
     namespace: BorrowedFd<'_>,
     place: &mut Place,
     wanted: &Wanted<'_>,
-    leading: Option<&str>,
+    leading: Leading<'_>,
 ) -> Result<(), EngineError> {
     let is_free = |name: &String| place.endpoints.iter().all(|endpoint| endpoint.interface != *name);
-    let interface = (0..).map(|number| format!("eth{number}")).find(is_free).unwrap_or_default();
+    let interface =
+        (0..).map(|number| format!("{}{number}", wanted.traits.interface_prefix)).find(is_free).unwrap_or_default();
     let request = AttachRequest {
         network: &wanted.id,
         interface: &interface,
-        address: wanted.endpoint.ipv4,
+        addresses: Pair { ipv4: wanted.endpoint.ipv4, ipv6: wanted.endpoint.ipv6 },
         mac: mac_of(wanted.endpoint)?,
-        leads_out: if leading == Some(wanted.name) { LeadsOut::Yes } else { LeadsOut::No },
+        leads_out: LeadsOut { ipv4: leading.ipv4 == Some(wanted.name), ipv6: leading.ipv6 == Some(wanted.name) },
     };
     let endpoint = inner.networks.attach(namespace, &request).map_err(|error| {
         let message = format!("failed to set up container networking: {error}");
@@ -265,11 +306,16 @@ pub(super) fn give_back(inner: &Inner, place: Place) {
 /// Publishes the container's ports: they lead to it from now on. Behind internal networks nothing is published.
 pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Relays, EngineError> {
     let wanted = wanted(inner, record)?;
-    let leading = leading(&wanted).and_then(|name| wanted.iter().find(|wanted| wanted.name == name));
-    let target = leading.and_then(|leading| place.endpoints.iter().find(|endpoint| endpoint.network == leading.id));
-    let Some(endpoint) = target.cloned() else { return Ok(Relays::default()) };
-    let binding = inner.registry.by_id(&endpoint.network).and_then(|record| record.host_binding);
-    let requests = super::ports::requests(&record.spec, binding);
+    let (ipv4, ipv6) = leading_endpoints(&wanted, place);
+    let targets = Targets { ipv4: ipv4.as_ref(), ipv6: ipv6.as_ref() };
+    let Some(first) = targets.ipv4.or(targets.ipv6) else { return Ok(Relays::default()) };
+    let user = inner.registry.by_id(&first.network);
+    if user.as_ref().is_some_and(|record| !record.definition.driver.passes_the_host()) {
+        // As with Docker: who shares a cable is reached at its own address, past the host.
+        return Ok(Relays::default());
+    }
+    let binding = user.and_then(|record| record.host_binding);
+    let requests = super::ports::requests(&record.spec, binding, targets);
     if requests.is_empty() {
         return Ok(Relays::default());
     }
@@ -280,7 +326,7 @@ pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place
         );
         EngineError::new(ErrorKind::System, message)
     };
-    place.ports = inner.networks.publish(&requests, &endpoint).map_err(|error| wrong(&error))?;
+    place.ports = inner.networks.publish(&requests, targets).map_err(|error| wrong(&error))?;
     Relays::open(&place.ports).map_err(|error| wrong(&error))
 }
 
@@ -296,20 +342,26 @@ pub(super) fn change(
     let namespace = network::namespace_of(pid.unsigned_abs())
         .map_err(|error| EngineError::system("cannot enter the container's network", error))?;
     let now = wanted(inner, record)?;
-    let led = leading_endpoint(inner, before, place);
+    let led = wanted(inner, before).ok().map_or((None, None), |wanted| leading_endpoints(&wanted, place));
     for one in &now {
         if place.endpoints.iter().all(|endpoint| endpoint.network != one.id) {
-            plug(inner, namespace.as_fd(), place, one, None)?;
+            plug(inner, namespace.as_fd(), place, one, NOBODY)?;
         }
     }
-    let leads = leading_endpoint(inner, record, place);
-    if led != leads
-        && let Err(error) = inner.networks.change_default_route(namespace.as_fd(), led.as_ref(), leads.as_ref())
-    {
-        tracing::warn!("container {}: cannot change the default route: {error}", record.id);
+    let leads = leading_endpoints(&now, place);
+    for (family, before, after) in [(Family::Ipv4, &led.0, &leads.0), (Family::Ipv6, &led.1, &leads.1)] {
+        let (before, after) = (before.as_ref(), after.as_ref());
+        if before != after
+            && let Err(error) = inner.networks.change_default_route(namespace.as_fd(), family, before, after)
+        {
+            tracing::warn!("container {}: cannot change the default route of {family}: {error}", record.id);
+        }
     }
     let is_wanted = |endpoint: &Endpoint| now.iter().any(|one| one.id == endpoint.network);
     for gone in place.endpoints.extract_if(.., |endpoint| !is_wanted(endpoint)) {
+        if let Err(error) = inner.networks.take_out(namespace.as_fd(), &gone) {
+            tracing::warn!("container {}: cannot remove {}: {error}", record.id, gone.interface);
+        }
         inner.networks.release(gone);
     }
     Ok(if led == leads { Moved::No } else { Moved::Yes })
@@ -322,8 +374,12 @@ pub(super) enum Moved {
     No,
 }
 
-fn leading_endpoint(inner: &Inner, record: &ContainerRecord, place: &Place) -> Option<Endpoint> {
-    let wanted = wanted(inner, record).ok()?;
-    let (id, _) = known(inner, leading(&wanted)?).ok()?;
-    place.endpoints.iter().find(|endpoint| endpoint.network == id).cloned()
+/// The endpoints that packets for elsewhere leave by, of IPv4 and of IPv6.
+fn leading_endpoints(wanted: &[Wanted<'_>], place: &Place) -> (Option<Endpoint>, Option<Endpoint>) {
+    let leading = leading(wanted);
+    let endpoint = |name: Option<&str>| {
+        let id = &wanted.iter().find(|wanted| Some(wanted.name) == name)?.id;
+        place.endpoints.iter().find(|endpoint| endpoint.network == *id).cloned()
+    };
+    (endpoint(leading.ipv4), endpoint(leading.ipv6))
 }

@@ -1,23 +1,23 @@
 //! From `-p` and `-P` to the ports that are asked of the host.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use network::{ANY_IPV4, PortRequest, Transport};
+use network::{ANY_IPV4, ANY_IPV6, PortRequest, Targets, Transport};
 
 use super::relay::RELAY_LIMIT;
 use crate::model::{ContainerSpec, EngineError, Port, PortBinding, Protocol};
 
 /// What a container asks of the host, at `binding` where it names no address: ports with a number first, so that nobody who takes any takes theirs.
-pub(super) fn requests(spec: &ContainerSpec, binding: Option<IpAddr>) -> Vec<PortRequest> {
+pub(super) fn requests(spec: &ContainerSpec, binding: Option<IpAddr>, targets: Targets<'_>) -> Vec<PortRequest> {
     let bound = spec.port_bindings.iter().flat_map(|(port, bindings)| bindings.iter().map(|binding| (*port, binding)));
     let bound: Vec<(Port, &PortBinding)> = bound.collect();
     let anywhere = PortBinding { host_ip: None, host_port: String::new() };
     let is_bound = |port: &&Port| spec.port_bindings.get(port).is_some_and(|bindings| !bindings.is_empty());
     let exposed = spec.exposed_ports.iter().filter(|port| spec.publish_all_ports && !is_bound(port));
     let wanted: Vec<_> = bound.into_iter().chain(exposed.map(|port| (*port, &anywhere))).collect();
-    let few = wanted.len() <= RELAY_LIMIT;
+    let families = Families::of(targets, wanted.len());
     let mut requests: Vec<PortRequest> =
-        wanted.iter().map(|(port, asked)| request(*port, asked, binding, few)).collect();
+        wanted.iter().map(|(port, asked)| request(*port, asked, binding, families)).collect();
     requests.sort_by_key(|request| (request.first == 0, request.last - request.first));
     requests
 }
@@ -34,7 +34,42 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<(), EngineError> {
     }
 }
 
-fn request(port: Port, asked: &PortBinding, binding: Option<IpAddr>, few: bool) -> PortRequest {
+/// How calls of each family reach a container.
+#[derive(Debug, Clone, Copy)]
+struct Families {
+    ipv4: bool,
+    ipv6: Ipv6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ipv6 {
+    /// By translation.
+    Translated,
+    /// By a relay, to its IPv4 address: TCP alone.
+    Relayed,
+    /// Not at all.
+    None,
+}
+
+impl Families {
+    fn of(targets: Targets<'_>, ports: usize) -> Self {
+        let ipv6 = match targets.ipv6 {
+            Some(endpoint) if endpoint.ipv6.is_some() => Ipv6::Translated,
+            _ if ports <= RELAY_LIMIT && has_ipv6() => Ipv6::Relayed,
+            _ => Ipv6::None,
+        };
+        Self { ipv4: targets.ipv4.is_some_and(|endpoint| endpoint.ipv4.is_some()), ipv6 }
+    }
+
+    /// Every address of the host, as far as they lead to the container.
+    fn everywhere(self, transport: Transport) -> Vec<IpAddr> {
+        let by_ipv6 = self.ipv6 == Ipv6::Translated || (self.ipv6 == Ipv6::Relayed && transport == Transport::Tcp);
+        let ipv4 = Some(ANY_IPV4).filter(|_| self.ipv4);
+        ipv4.into_iter().chain(Some(ANY_IPV6).filter(|_| by_ipv6)).collect()
+    }
+}
+
+fn request(port: Port, asked: &PortBinding, binding: Option<IpAddr>, families: Families) -> PortRequest {
     let transport = match port.protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,
@@ -42,11 +77,7 @@ fn request(port: Port, asked: &PortBinding, binding: Option<IpAddr>, few: bool) 
     };
     let addresses = match asked.host_ip.or(binding) {
         Some(address) => vec![address],
-        // The kernel translates IPv4; what calls by IPv6 is relayed, where that can be done.
-        None if few && transport == Transport::Tcp && has_ipv6() => {
-            vec![ANY_IPV4, IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
-        }
-        None => vec![ANY_IPV4],
+        None => families.everywhere(transport),
     };
     // Checked at create.
     let (first, last) = range(&asked.host_port).unwrap_or(PortRequest::ANY);
@@ -70,6 +101,8 @@ fn has_ipv6() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use network::{Endpoint, Held};
+
     use super::*;
 
     fn spec(bindings: &[(&str, &str, &str)], exposed: &[&str]) -> ContainerSpec {
@@ -88,7 +121,16 @@ mod tests {
             publish_all_ports: true,
             ..spec(&[("80", "", ""), ("81", "10.0.0.1", "8000-8010"), ("82/udp", "", "53")], &["80", "90/udp"])
         };
-        let requests = requests(&spec, None);
+        let endpoint = Endpoint {
+            network: "bridge".into(),
+            interface: "eth0".into(),
+            ipv4: Some(Held { address: [172, 17, 0, 2].into(), prefix: 16, gateway: None }),
+            ipv6: None,
+            mac: "02:42:ac:11:00:02".parse().unwrap(),
+            host_interface: "veth".into(),
+        };
+        let targets = Targets { ipv4: Some(&endpoint), ipv6: None };
+        let requests = requests(&spec, None, targets);
         let found: Vec<_> =
             requests.iter().map(|request| (request.container_port, request.first, request.last)).collect();
         assert_eq!(found, [(82, 53, 53), (81, 8000, 8010), (80, 0, 0), (90, 0, 0)]);

@@ -1,10 +1,11 @@
-//! Ports at IPv6 addresses of the host for containers that have IPv4 alone.
+//! Ports at IPv6 addresses of the host for containers that have IPv4 alone, and ports at IPv6's loopback.
 //!
-//! The kernel translates addresses within one family only. What calls `[::1]:8080` is therefore taken by a listener of the daemon's
-//! and passed on. Such a port is away while the daemon is; the same port at IPv4 addresses, the kernel's, is not.
+//! The kernel translates addresses within one family only, and routes no answer to `::1` that comes from elsewhere. What calls
+//! `[::1]:8080` is therefore taken by a listener of the daemon's and passed on. Such a port is away while the daemon is; the same port
+//! at other addresses, the kernel's, is not.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use network::{Published, Transport};
@@ -27,19 +28,37 @@ impl Relays {
     /// async runtime, blocking ones included.
     pub(super) fn open(published: &[Published]) -> io::Result<Self> {
         let mut relays = Self::default();
-        for port in published.iter().filter(|port| !port.is_translatable()) {
+        let few = published.len() <= RELAY_LIMIT;
+        for port in published {
+            let address = match relayed(port) {
+                Some(address) if address == port.address || few => address,
+                _ => continue,
+            };
+            if port.transport != Transport::Tcp && address != port.address {
+                continue;
+            }
             if port.transport != Transport::Tcp {
                 return Err(io::Error::other(format!(
                     "{} at {} cannot be passed on to a container without IPv6",
                     port.transport, port.address
                 )));
             }
-            let listener = Arc::new(listen(SocketAddr::new(port.address, port.port))?);
+            let listener = Arc::new(listen(SocketAddr::new(address, port.port))?);
             let target = SocketAddr::new(port.target, port.container_port);
             let task = tokio::spawn(accept(Arc::clone(&listener), target)).abort_handle();
             relays.tasks.push((listener, task));
         }
         Ok(relays)
+    }
+}
+
+/// The address of the host that the kernel does not serve for a published port; it may be one of many.
+fn relayed(port: &Published) -> Option<IpAddr> {
+    const LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    match port.address {
+        address if !port.is_translatable() => Some(address),
+        address if address == LOOPBACK || (address.is_ipv6() && address.is_unspecified()) => Some(LOOPBACK),
+        _ => None,
     }
 }
 

@@ -38,7 +38,7 @@ fn memberships(inner: &Inner, record: &ContainerRecord, place: &Place) -> Vec<Me
             network: network.id.clone(),
             network_name: network.name.clone(),
             internal: network.definition.internal,
-            addresses: vec![endpoint.address.into()],
+            addresses: endpoint.addresses().collect(),
             names: dns_names(record, requested),
         })
     });

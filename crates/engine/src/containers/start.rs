@@ -55,7 +55,7 @@ pub(crate) fn launch(
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);
     let serving = namespace.and_then(|namespace| resolver::serve(inner, record, &place, namespace));
-    let reach = reach(&record.spec.network, serving.is_some());
+    let reach = reach(&record.spec.network, serving.is_some(), &place);
     resolver::announce(inner, record, &place);
     let launched = attachments::publish(inner, record, &mut place)
         .and_then(|relays| Ok((relays, send(inner, record, joined, network, (reach, attaches))?)));
@@ -158,7 +158,7 @@ fn send(
         _ => folder.clone(),
     };
     if files_folder == folder {
-        write_files(inner, record, &folder, network.endpoints.first())?;
+        write_files(inner, record, &folder, &network.endpoints)?;
         write_resolv_conf(record, &folder, reach)?;
     }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
@@ -318,10 +318,10 @@ fn write_files(
     inner: &Inner,
     record: &ContainerRecord,
     folder: &Path,
-    endpoint: Option<&network::Endpoint>,
+    endpoints: &[network::Endpoint],
 ) -> Result<(), EngineError> {
     write(record, folder, "hostname", &network::hostname_file(&record.hostname))?;
-    write(record, folder, "hosts", &hosts_file(inner, record, endpoint)?)
+    write(record, folder, "hosts", &hosts_file(inner, record, endpoints)?)
 }
 
 /// Writes the resolver's configuration, which a running container sees as well.
@@ -332,9 +332,12 @@ pub(super) fn write_resolv_conf(record: &ContainerRecord, folder: &Path, reach: 
 }
 
 /// Which name servers a container is told; `served` is whether it has one of its own.
-fn reach(network: &NetworkMode, served: bool) -> Reach {
+fn reach(network: &NetworkMode, served: bool, place: &Place) -> Reach {
     match network {
         _ if served => Reach::Resolver,
+        NetworkMode::Bridge | NetworkMode::Named(_) if place.endpoints.iter().any(|one| one.ipv6.is_some()) => {
+            Reach::Outside
+        }
         NetworkMode::Bridge | NetworkMode::Named(_) => Reach::OutsideIpv4,
         NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => Reach::Everything,
     }
@@ -348,19 +351,15 @@ fn write(record: &ContainerRecord, folder: &Path, name: &str, text: &str) -> Res
 }
 
 /// The host's network has the host's names; others have Docker's list.
-fn hosts_file(
-    inner: &Inner,
-    record: &ContainerRecord,
-    endpoint: Option<&network::Endpoint>,
-) -> Result<String, EngineError> {
+fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoints: &[network::Endpoint]) -> Result<String, EngineError> {
     let spec = &record.spec;
     let extra = extra_hosts(spec)?;
     let gateway = inner.networks.bridge().gateway;
     if spec.network == NetworkMode::Host && extra.is_empty() {
         return Ok(std::fs::read_to_string("/etc/hosts").unwrap_or_default());
     }
-    let address = endpoint.map(|endpoint| endpoint.address.into());
-    Ok(network::hosts_file(&record.hostname, &spec.domainname, address, &extra, Some(gateway.into())))
+    let addresses: Vec<_> = endpoints.iter().flat_map(network::Endpoint::addresses).collect();
+    Ok(network::hosts_file(&record.hostname, &spec.domainname, &addresses, &extra, Some(gateway.into())))
 }
 
 /// `--add-host`, parsed.

@@ -75,11 +75,11 @@ fn runtime_of(spec: &ContainerSpec) -> &str {
 }
 
 /// The driver of a network by its name.
-pub(crate) fn driver_of(network: &str) -> &'static str {
+pub(crate) fn driver_of(inner: &Inner, network: &str) -> &'static str {
     match network {
         "none" => "null",
         "host" => "host",
-        _ => "bridge",
+        _ => inner.registry.by_name(network).map_or("bridge", |record| record.definition.driver.as_str()),
     }
 }
 
@@ -99,9 +99,12 @@ fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, place: &Place)
         let id = user.as_ref().map_or(DEFAULT_NETWORK, |record| record.id.as_str());
         let found = place.endpoints.iter().find(|endpoint| endpoint.network == id);
         if let (Some(endpoint), Some(_)) = (found, running) {
-            view.ipv4 = Some(endpoint.address);
-            view.ipv4_prefix = endpoint.prefix;
-            view.gateway = endpoint.gateway;
+            if let Some(held) = endpoint.ipv4 {
+                (view.ipv4, view.ipv4_prefix, view.gateway) = (Some(held.address), held.prefix, held.gateway);
+            }
+            if let Some(held) = endpoint.ipv6 {
+                (view.ipv6, view.ipv6_prefix, view.ipv6_gateway) = (Some(held.address), held.prefix, held.gateway);
+            }
             view.mac_address = endpoint.mac.to_string();
         }
         if user.is_some() {

@@ -1,7 +1,7 @@
 //! Networks as readers see them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub struct NetworkView {
     pub created: Timestamp,
     /// `local`
     pub scope: String,
+    /// Whether it has IPv4.
+    pub enable_ipv4: bool,
     /// Whether it has IPv6.
     pub enable_ipv6: bool,
     /// Whether it is cut off from the outside.
@@ -98,4 +100,8 @@ pub struct NetworkMember {
     pub ipv4: Option<Ipv4Addr>,
     /// The prefix length.
     pub ipv4_prefix: u8,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The prefix length.
+    pub ipv6_prefix: u8,
 }

@@ -15,13 +15,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use network::{CreateError, Definition, SubnetConflict};
+use network::{CreateError, Definition, Driver, Ip, Subnet, SubnetConflict};
 use oci::Digest;
 
 pub(crate) use record::{NetworkRecord, Registry};
-use request::{Pool, Wanted};
+use request::{Kind, Pool, Pools, Wanted};
 
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
     EngineError, ErrorKind, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkRequest, NetworkView,
     PruneFilters, PruneReport, name_matches,
@@ -58,7 +58,7 @@ impl Found {
     pub(crate) fn driver(&self) -> &str {
         match self {
             Self::Predefined(_, driver) => driver,
-            Self::User(_) => "bridge",
+            Self::User(record) => record.definition.driver.as_str(),
         }
     }
 }
@@ -129,29 +129,30 @@ impl Engine {
         wanted: Wanted,
     ) -> Result<NetworkRecord, EngineError> {
         let inner = Arc::clone(&self.inner);
-        let subnet_given = wanted.pool.is_some();
-        let pool = blocking(move || match wanted.pool {
-            Some(pool) => match inner.networks.conflict(pool.subnet).map_err(cannot_look)? {
-                None => Ok(pool),
-                Some(conflict) => Err(overlap(&inner.registry, pool.subnet, &conflict)),
-            },
-            None => inner.networks.choose_subnet().map_err(cannot_look)?.map(Pool::chosen).ok_or_else(|| {
-                EngineError::invalid("all predefined address pools have been fully subnetted: choose one with --subnet")
-            }),
+        let interface = wanted.interface(&id);
+        let Wanted { driver, ipv4, ipv6, options } = wanted;
+        let driver = self.driver(driver, &interface)?;
+        let internal = request.internal || interface == network::Names::dummy(&id);
+        let (subnet_given, subnet6_given) = (matches!(ipv4, Pools::These(_)), matches!(ipv6, Pools::These(_)));
+        let (ipv4, ipv6) = blocking(move || {
+            let networks = &inner.networks;
+            let ipv4 = settle(&inner, ipv4, || networks.choose_subnet())?;
+            Ok((ipv4, settle(&inner, ipv6, || networks.choose_subnet6())?))
         })
         .await?;
-        let options = wanted.options;
         let definition = Definition {
-            interface: options.interface(&id),
+            driver,
+            interface,
             id: id.clone(),
-            subnet: pool.subnet,
-            gateway: pool.gateway(),
-            range: pool.range,
-            reserved: pool.reserved(),
+            ipv4: ipv4.iter().map(Pool::definition).collect(),
+            ipv6: ipv6.iter().map(Pool::definition).collect(),
             mtu: options.mtu,
-            internal: request.internal,
+            internal,
             talk: options.talk,
-            masquerade: options.masquerade,
+            border4: options.border4,
+            border6: options.border6,
+            inhibit_ipv4: options.inhibit_ipv4,
+            trusted: options.trusted,
         };
         Ok(NetworkRecord {
             version: record::RECORD_VERSION,
@@ -163,10 +164,27 @@ impl Engine {
             labels: request.labels,
             options: request.options,
             ipam_options: request.ipam_options,
-            pools: vec![pool.shown()],
+            pools: ipv4.iter().map(Pool::shown).chain(ipv6.iter().map(Pool::shown)).collect(),
             subnet_given,
+            subnet6_given,
             host_binding: options.host_binding,
+            interface_prefix: options.interface_prefix,
         })
+    }
+
+    /// The driver as the networks know it, if this host lets it be used with the interface.
+    fn driver(&self, kind: Kind, interface: &str) -> Result<Driver, EngineError> {
+        match kind {
+            Kind::Bridge => Ok(Driver::Bridge),
+            Kind::Routed => Ok(Driver::Routed { group: self.inner.networks.free_group() }),
+            Kind::Share { driver, .. } => match self.inner.networks.sharing(interface) {
+                None => Ok(driver),
+                Some(other) => {
+                    let name = self.inner.registry.by_id(&other).map_or(other, |record| record.name.clone());
+                    Err(EngineError::forbidden(format!("network {name} is already using parent interface {interface}")))
+                }
+            },
+        }
     }
 
     async fn make_network(&self, record: &NetworkRecord) -> Result<(), EngineError> {
@@ -242,7 +260,7 @@ impl Engine {
     }
 
     fn tell_of_network(&self, action: &str, record: &NetworkRecord) {
-        let attributes = [("name", record.name.as_str()), ("type", "bridge")];
+        let attributes = [("name", record.name.as_str()), ("type", record.definition.driver.as_str())];
         let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
         self.tell(EventKind::Network, action, &record.id, BTreeMap::from(attributes));
     }
@@ -255,6 +273,7 @@ impl Engine {
             // As old as the engine that made them.
             created: self.inner.opened,
             scope: "local".into(),
+            enable_ipv4: false,
             enable_ipv6: false,
             internal: false,
             attachable: false,
@@ -267,12 +286,16 @@ impl Engine {
         match found {
             Found::Predefined("bridge", _) => {
                 let bridge = self.inner.networks.bridge();
-                view.ipam = vec![IpamPool {
-                    subnet: bridge.subnet.to_string(),
+                let pool = |subnet: String, gateway: IpAddr| IpamPool {
+                    subnet,
                     range: None,
-                    gateway: Some(IpAddr::V4(bridge.gateway)),
+                    gateway: Some(gateway),
                     auxiliary: BTreeMap::new(),
-                }];
+                };
+                let ipv6 = bridge.subnet6.map(|subnet| pool(subnet.to_string(), subnet.gateway().into()));
+                (view.enable_ipv4, view.enable_ipv6) = (true, ipv6.is_some());
+                view.ipam = vec![pool(bridge.subnet.to_string(), bridge.gateway.into())];
+                view.ipam.extend(ipv6);
                 view.options = bridge_options(bridge);
             }
             Found::Predefined(..) => {}
@@ -280,6 +303,8 @@ impl Engine {
                 view.id.clone_from(&record.id);
                 view.created = record.created;
                 view.internal = record.definition.internal;
+                view.enable_ipv4 = !record.definition.ipv4.is_empty();
+                view.enable_ipv6 = !record.definition.ipv6.is_empty();
                 view.attachable = record.attachable;
                 view.ipam.clone_from(&record.pools);
                 view.ipam_options.clone_from(&record.ipam_options);
@@ -301,6 +326,8 @@ impl Engine {
                 mac_address: endpoint.mac_address.clone(),
                 ipv4: endpoint.ipv4,
                 ipv4_prefix: endpoint.ipv4_prefix,
+                ipv6: endpoint.ipv6,
+                ipv6_prefix: endpoint.ipv6_prefix,
             };
             members.insert(handle.id.to_string(), member);
         }
@@ -325,12 +352,9 @@ fn check_name(request: &NetworkRequest) -> Result<(), EngineError> {
         ));
     }
     match request.driver.as_str() {
-        "" | "bridge" | "default" => Ok(()),
+        "" | "bridge" | "default" | "macvlan" | "ipvlan" | "routed" => Ok(()),
         "host" | "null" => {
             Err(EngineError::forbidden(format!("only one instance of \"{}\" network is allowed", request.driver)))
-        }
-        "macvlan" | "ipvlan" => {
-            Err(EngineError::not_implemented(format!("the network driver {} is not built", request.driver)))
         }
         other => Err(EngineError::not_found(format!("plugin \"{other}\" not found"))),
     }
@@ -341,7 +365,31 @@ fn active((id, member): (&String, &NetworkMember)) -> String {
     format!("name:\"{}\" id:\"{}\"", member.name, id.get(..12).unwrap_or(id))
 }
 
-fn overlap(registry: &Registry, subnet: network::Subnet, conflict: &SubnetConflict) -> EngineError {
+/// The pools of one family: those that were asked for, if they are free, or one that is.
+fn settle<A: Ip, E: std::error::Error + Send + Sync + 'static>(
+    inner: &Inner,
+    wanted: Pools<A>,
+    choose: impl Fn() -> Result<Option<Subnet<A>>, E>,
+) -> Result<Vec<Pool<A>>, EngineError> {
+    match wanted {
+        Pools::None => Ok(Vec::new()),
+        Pools::Any => {
+            let chosen = choose().map_err(cannot_look)?.map(Pool::chosen);
+            let none = "all predefined address pools have been fully subnetted: choose one with --subnet";
+            Ok(vec![chosen.ok_or_else(|| EngineError::invalid(none))?])
+        }
+        Pools::These(pools) => {
+            for pool in &pools {
+                if let Some(conflict) = inner.networks.conflict(pool.subnet).map_err(cannot_look)? {
+                    return Err(overlap(&inner.registry, &pool.subnet.to_string(), &conflict));
+                }
+            }
+            Ok(pools)
+        }
+    }
+}
+
+fn overlap(registry: &Registry, subnet: &str, conflict: &SubnetConflict) -> EngineError {
     let with = match conflict {
         SubnetConflict::Network { id, subnet } => {
             let name = registry.by_id(id).map_or_else(|| id.clone(), |record| record.name.clone());
@@ -363,6 +411,9 @@ fn cannot_make(error: CreateError) -> EngineError {
         CreateError::Bridge(network::OpenError::ForeignInterface { interface }) => EngineError::forbidden(format!(
             "cannot create network: the interface {interface} exists and was not made by this engine"
         )),
+        CreateError::Bridge(error @ (network::OpenError::NoParent { .. } | network::OpenError::NoKind(_))) => {
+            EngineError::invalid(error.to_string())
+        }
         error => EngineError::system("cannot create network", error),
     }
 }

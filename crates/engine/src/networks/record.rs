@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{EngineError, IpamPool};
 
 /// The version of the record; a newer one is left alone.
-pub(super) const RECORD_VERSION: u32 = 1;
+pub(super) const RECORD_VERSION: u32 = 2;
 
 /// A network that a user made. Nothing of it changes but by its removal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,10 +27,50 @@ pub(crate) struct NetworkRecord {
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) ipam_options: BTreeMap<String, String>,
     pub(crate) pools: Vec<IpamPool>,
-    /// Whether the user chose the subnet: only then may containers choose their address.
+    /// Whether the user chose the IPv4 subnet: only then may containers choose their address.
     pub(crate) subnet_given: bool,
+    /// The same for IPv6.
+    pub(crate) subnet6_given: bool,
     /// Where ports are published for who names no address.
     pub(crate) host_binding: Option<IpAddr>,
+    /// What interfaces in containers are called, before their number.
+    pub(crate) interface_prefix: Option<String>,
+}
+
+/// Reads a record of this or an earlier version.
+fn read(text: &str) -> Result<NetworkRecord, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_str(text)?;
+    if value["version"] == 1 {
+        from_first(&mut value);
+    }
+    serde_json::from_value(value)
+}
+
+/// Version 1 knew one IPv4 pool and its translation.
+fn from_first(value: &mut serde_json::Value) {
+    use serde_json::json;
+    let old = value["definition"].take();
+    let border = |masquerade: &serde_json::Value| json!({ "mode": "nat", "masquerade": masquerade });
+    value["definition"] = json!({
+        "id": old["id"],
+        "driver": "bridge",
+        "interface": old["interface"],
+        "ipv4": [{
+            "subnet": old["subnet"],
+            "gateway": old["gateway"],
+            "range": old["range"],
+            "reserved": old["reserved"],
+        }],
+        "ipv6": [],
+        "mtu": old["mtu"],
+        "internal": old["internal"],
+        "talk": old["talk"],
+        "border4": border(&old["masquerade"]),
+        "border6": border(&old["masquerade"]),
+        "inhibit_ipv4": false,
+        "trusted": [],
+    });
+    (value["version"], value["subnet6_given"]) = (json!(RECORD_VERSION), json!(false));
 }
 
 /// All networks that users made. Locked for a look-up or a change only.
@@ -46,7 +86,7 @@ impl Registry {
     pub(crate) fn open(texts: &[(String, String)]) -> Self {
         let mut by_id = BTreeMap::new();
         for (id, text) in texts {
-            match serde_json::from_str::<NetworkRecord>(text) {
+            match read(text) {
                 Ok(record) if record.version <= RECORD_VERSION => {
                     by_id.insert(id.clone(), Arc::new(record));
                 }
@@ -96,4 +136,28 @@ impl Registry {
     pub(super) fn remove(&self, id: &str) {
         self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_is_read_as_what_it_meant() {
+        let text = r#"{"version":1,"id":"ab","name":"back","created":"2026-01-02T03:04:05Z","definition":{"id":"ab",
+            "interface":"br-ab","subnet":"10.77.0.0/24","gateway":"10.77.0.1","range":null,"reserved":["10.77.0.9"],"mtu":null,
+            "internal":true,"talk":true,"masquerade":false},"attachable":false,"labels":{},"options":{},"ipam_options":{},
+            "pools":[],"subnet_given":true,"host_binding":null}"#;
+        let moment = serde_json::to_value(Moment(Timestamp::UNIX_EPOCH)).unwrap();
+        let text = text.replace("\"2026-01-02T03:04:05Z\"", &moment.to_string());
+        let record = read(&text).unwrap();
+        let pool = &record.definition.ipv4[0];
+        assert_eq!(pool.gateway, Some([10, 77, 0, 1].into()));
+        assert_eq!(pool.reserved, [std::net::Ipv4Addr::new(10, 77, 0, 9)]);
+        assert!(record.definition.internal && !record.definition.border4.masquerade && record.subnet_given);
+        assert_eq!(read(&serde_json::to_string(&record).unwrap()).unwrap().definition, record.definition);
+    }
+
+    #[derive(Serialize)]
+    struct Moment(#[serde(with = "crate::moment")] Timestamp);
 }

@@ -85,6 +85,7 @@ fn a_veth_pair_spans_two_namespaces_from_the_start() {
         mtu: Some(1400),
         peer: "veth0",
         peer_namespace: outside.as_fd(),
+        peer_group: None,
     };
     inner.execute(&mut [link::create_veth(&pair)]).unwrap();
     let eth0 = inner.link_by_name("eth0").unwrap().unwrap();
@@ -111,7 +112,14 @@ fn a_veth_pair_spans_two_namespaces_from_the_start() {
 fn a_link_is_renamed_and_moved() {
     let (outside, mut outer) = fresh();
     let (inside, mut inner) = fresh();
-    let pair = NewVeth { name: "a", mac: [2, 0, 0, 0, 0, 1], mtu: None, peer: "b", peer_namespace: outside.as_fd() };
+    let pair = NewVeth {
+        name: "a",
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: None,
+        peer: "b",
+        peer_namespace: outside.as_fd(),
+        peer_group: None,
+    };
     outer.execute(&mut [link::create_veth(&pair)]).unwrap();
     let b = outer.link_by_name("b").unwrap().unwrap();
     let change = Change {
@@ -141,7 +149,8 @@ fn addresses_routes_and_neighbours_are_added_listed_and_removed() {
     assert!(socket.addresses().unwrap().contains(&address));
     assert!(socket.addresses().unwrap().contains(&six));
     let routes = socket.routes().unwrap();
-    let connected = Route { destination: ip("172.17.0.0"), prefix: 16, gateway: None, ..default };
+    let source = Some(ip("172.17.0.2"));
+    let connected = Route { destination: ip("172.17.0.0"), prefix: 16, gateway: None, source, ..default };
     for route in [default, direct, connected] {
         assert!(routes.contains(&route), "{route:?} not in {routes:?}");
     }

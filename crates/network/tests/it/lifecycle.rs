@@ -92,8 +92,8 @@ fn a_container_outlives_its_engine() {
     assert!(ports(&host).contains(&endpoint.host_interface));
     assert!(!ports(&host).contains(&forgotten.endpoint.unwrap().host_interface));
     let newcomer = take(&networks);
-    assert_ne!(newcomer.endpoint.as_ref().unwrap().address, endpoint.address);
-    let server = serve_tcp(kept.namespace.as_fd(), (endpoint.address, 80).into());
+    assert_ne!(newcomer.endpoint.as_ref().unwrap().ipv4.unwrap().address, endpoint.ipv4.unwrap().address);
+    let server = serve_tcp(kept.namespace.as_fd(), (endpoint.ipv4.unwrap().address, 80).into());
     call_tcp(newcomer.namespace.as_fd(), server.address).unwrap();
     server.caller();
     host.machine.run(|| networks.close(Remaining::Containers)).unwrap();
@@ -149,6 +149,7 @@ fn strangers_on_the_bridge_are_removed_at_the_start() {
         mtu: None,
         peer: "x",
         peer_namespace: other.namespace.as_fd(),
+        peer_group: None,
     };
     host.machine.configure(&mut [link::create_veth(&stray)]);
     let bridge = host.machine.socket().link_by_name("conex0").unwrap().unwrap().index;
@@ -184,7 +185,7 @@ fn a_subnet_that_the_host_is_in_is_left_alone() {
     let wanted = Options { subnet: Some("10.77.0.0/24".parse().unwrap()), mtu: Some(1280), ..host.options() };
     let networks = host.machine.run(|| Networks::open(&wanted, &[], &[]).unwrap());
     let sandbox = take(&networks);
-    assert_eq!(sandbox.endpoint.as_ref().unwrap().address, Ipv4Addr::new(10, 77, 0, 2));
+    assert_eq!(sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address, Ipv4Addr::new(10, 77, 0, 2));
     let mut inside = within(sandbox.namespace.as_fd(), || Socket::open(Family::Route).unwrap());
     assert_eq!(inside.link_by_name("eth0").unwrap().unwrap().mtu, 1280);
     assert_eq!(host.machine.socket().addresses().unwrap().iter().filter(|a| a.address.is_ipv4()).count(), 3);
@@ -207,7 +208,7 @@ fn addresses_run_out_and_come_back() {
     let error = networks.take(Attachment::Bridge).unwrap_err();
     assert!(matches!(error, TakeError::Supply(_)) && error.to_string().contains("no available"), "{error}");
     networks.release(taken.pop().unwrap().endpoint.unwrap());
-    assert_eq!(take(&networks).endpoint.unwrap().address, Ipv4Addr::new(10, 77, 0, 6));
+    assert_eq!(take(&networks).endpoint.unwrap().ipv4.unwrap().address, Ipv4Addr::new(10, 77, 0, 6));
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn a_supply_that_cannot_make_ahead_does_not_spin_and_recovers() {
     let only = take(&networks);
     networks.take(Attachment::Bridge).unwrap_err();
     networks.release(only.endpoint.unwrap());
-    assert_eq!(take(&networks).endpoint.unwrap().address, Ipv4Addr::new(10, 77, 0, 2));
+    assert_eq!(take(&networks).endpoint.unwrap().ipv4.unwrap().address, Ipv4Addr::new(10, 77, 0, 2));
     networks.take(Attachment::None).unwrap();
 }
 
@@ -231,7 +232,8 @@ fn a_container_may_choose_its_hardware_address() {
     assert_eq!(sandbox.endpoint.as_ref().unwrap().mac, mac);
     let mut inside = within(sandbox.namespace.as_fd(), || Socket::open(Family::Route).unwrap());
     assert_eq!(inside.link_by_name("eth0").unwrap().unwrap().mac, Some(mac.octets()));
-    let server = serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().address, 80).into());
+    let server =
+        serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address, 80).into());
     call_tcp(host.machine.namespace.as_fd(), server.address).unwrap();
     server.caller();
 }
@@ -243,18 +245,19 @@ fn neighbours_learn_at_once_that_an_address_has_a_new_owner() {
     let networks = host.machine.run(|| Networks::open(&options, &[], &[]).unwrap());
     let caller = take(&networks);
     let speaks_with = |sandbox: &Sandbox| {
-        let server = serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().address, 80).into());
+        let server =
+            serve_tcp(sandbox.namespace.as_fd(), (sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address, 80).into());
         call_tcp(caller.namespace.as_fd(), server.address).unwrap();
         server.caller();
     };
     let first = networks.take_with_mac("02:42:00:00:00:99".parse().unwrap()).unwrap();
-    let address = first.endpoint.as_ref().unwrap().address;
+    let address = first.endpoint.as_ref().unwrap().ipv4.unwrap().address;
     speaks_with(&first);
     networks.release(first.endpoint.clone().unwrap());
     networks.settle();
     let others: Vec<Sandbox> = (0..3).map(|_| take(&networks)).collect();
     let second = take(&networks);
-    assert_eq!(second.endpoint.as_ref().unwrap().address, address);
+    assert_eq!(second.endpoint.as_ref().unwrap().ipv4.unwrap().address, address);
     speaks_with(&second);
     drop(others);
 }
@@ -269,7 +272,7 @@ fn traffic_is_counted_from_the_containers_side() {
     let listener = within(host.machine.namespace.as_fd(), || std::net::UdpSocket::bind((gateway, 9)).unwrap());
     let before = networks.statistics(&endpoint).unwrap();
     within(sandbox.namespace.as_fd(), || {
-        let socket = std::net::UdpSocket::bind((endpoint.address, 0)).unwrap();
+        let socket = std::net::UdpSocket::bind((endpoint.ipv4.unwrap().address, 0)).unwrap();
         // What waits for the neighbour's address has little room: one packet finds it out for the others.
         socket.send_to(b"first", (gateway, 9)).unwrap();
         listener.recv(&mut [0; 5]).unwrap();
@@ -291,7 +294,8 @@ fn many_takers_at_once_all_get_one_of_their_own() {
         let takers: Vec<_> = (0..40).map(|_| scope.spawn(|| take(&networks))).collect();
         takers.into_iter().map(|taker| taker.join().unwrap()).collect()
     });
-    let mut addresses: Vec<Ipv4Addr> = taken.iter().map(|sandbox| sandbox.endpoint.as_ref().unwrap().address).collect();
+    let mut addresses: Vec<Ipv4Addr> =
+        taken.iter().map(|sandbox| sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address).collect();
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 40);

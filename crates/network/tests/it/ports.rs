@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use network::{Attachment, Networks, Place, PortRequest, Published, Remaining, Sandbox, Transport};
+use network::{Attachment, Endpoint, Networks, Place, PortRequest, Published, Remaining, Sandbox, Targets, Transport};
 
 use crate::world::{Host, Machine, call_tcp, serve_tcp, within};
 
@@ -15,17 +15,22 @@ fn request(transport: Transport, address: [u8; 4], port: u16, container_port: u1
     PortRequest { transport, container_port, addresses: vec![Ipv4Addr::from(address).into()], first: port, last: port }
 }
 
+/// An endpoint as the place that ports lead to.
+fn to(endpoint: &Endpoint) -> Targets<'_> {
+    Targets { ipv4: Some(endpoint), ipv6: Some(endpoint) }
+}
+
 /// A container with a port published at this address of the host.
 fn published(host: &Host, networks: &Networks, address: [u8; 4], port: u16) -> (Sandbox, Vec<Published>) {
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     let wanted = [request(Transport::Tcp, address, port, 80)];
     let endpoint = sandbox.endpoint.clone().unwrap();
-    let ports = host.machine.run(|| networks.publish(&wanted, &endpoint).unwrap());
+    let ports = host.machine.run(|| networks.publish(&wanted, to(&endpoint)).unwrap());
     (sandbox, ports)
 }
 
 fn own(sandbox: &Sandbox) -> SocketAddr {
-    (sandbox.endpoint.as_ref().unwrap().address, 80).into()
+    (sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address, 80).into()
 }
 
 /// Whom the container sees when `caller` calls `target`; `None` when nobody comes.
@@ -128,7 +133,7 @@ fn udp_goes_to_the_container_and_back() {
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     let endpoint = sandbox.endpoint.clone().unwrap();
     let wanted = [request(Transport::Udp, [0, 0, 0, 0], 5353, 53)];
-    host.machine.run(|| networks.publish(&wanted, &endpoint).unwrap());
+    host.machine.run(|| networks.publish(&wanted, to(&endpoint)).unwrap());
     let patience = Some(Duration::from_secs(5));
     let server = within(sandbox.namespace.as_fd(), || UdpSocket::bind("0.0.0.0:53").unwrap());
     let client = outside.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
@@ -155,7 +160,8 @@ fn ports_outlive_the_engine_and_a_flush() {
     assert!(seen(&server, &outside, target).is_some(), "after the next start");
     let taken = host.machine.run(|| {
         let other = networks.take(Attachment::Bridge).unwrap();
-        let error = networks.publish(&[request(Transport::Tcp, HOST, 8080, 80)], &other.endpoint.unwrap()).unwrap_err();
+        let error =
+            networks.publish(&[request(Transport::Tcp, HOST, 8080, 80)], to(&other.endpoint.unwrap())).unwrap_err();
         error.to_string()
     });
     assert_eq!(taken, "Bind for 198.51.100.1:8080 failed: port is already allocated");
@@ -196,7 +202,7 @@ fn tens_of_thousands_of_ports_at_once() {
     let endpoint = sandbox.endpoint.clone().unwrap();
     let wanted: Vec<PortRequest> =
         (1..=20_000).map(|port| request(Transport::Tcp, [0, 0, 0, 0], 10_000 + port, port)).collect();
-    let ports = host.machine.run(|| networks.publish(&wanted, &endpoint).unwrap());
+    let ports = host.machine.run(|| networks.publish(&wanted, to(&endpoint)).unwrap());
     assert_eq!(ports.len(), 20_000);
     assert!(seen(&sandbox, &host.machine, ([127, 0, 0, 1], 10_080).into()).is_some());
     networks.unpublish(&ports);

@@ -3,12 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use network::{Attachment, Networks, Options, Sandbox, Warning};
+use network::{Attachment, Family, Networks, Options, Sandbox, Warning};
 
 use crate::world::{Host, Machine, call_tcp, echo_udp, serve_tcp, within};
 
 fn address(sandbox: &Sandbox) -> Ipv4Addr {
-    sandbox.endpoint.as_ref().unwrap().address
+    sandbox.endpoint.as_ref().unwrap().ipv4.unwrap().address
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn two_containers_and_their_host_speak_with_each_other() {
 fn a_container_reaches_out_as_its_host() {
     let (host, outside) = Host::with_outside();
     let networks = host.open();
-    assert_eq!(networks.warnings(), [Warning::ForwardingEnabled], "a host like any other");
+    assert_eq!(networks.warnings(), [Warning::ForwardingEnabled(Family::Ipv4)], "a host like any other");
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     let server = serve_tcp(outside.namespace.as_fd(), ([198, 51, 100, 2], 80).into());
     call_tcp(sandbox.namespace.as_fd(), server.address).unwrap();

@@ -57,6 +57,7 @@ impl Machine {
             mtu: None,
             peer: other_name,
             peer_namespace: other.namespace.as_fd(),
+            peer_group: None,
         };
         self.configure(&mut [link::create_veth(&pair)]);
         self.set_up(name, address);

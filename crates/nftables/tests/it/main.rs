@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::process::Command;
 
@@ -54,7 +54,35 @@ fn everything() -> Table {
     let published = Set {
         name: "published".to_owned(),
         key: three.clone(),
-        elements: Keyed::Targets(vec![(one_of(8080), Ipv4Addr::new(172, 17, 0, 2), 80)]),
+        elements: Keyed::Targets(Family::Ip, vec![(one_of(8080), Ipv4Addr::new(172, 17, 0, 2).into(), 80)]),
+    };
+    let six = |text: &str| text.parse::<IpAddr>().unwrap();
+    let published6 = Set {
+        name: "published6".to_owned(),
+        key: vec![Field::Destination6, Field::Protocol, Field::DestinationPort],
+        elements: Keyed::Targets(
+            Family::Ip6,
+            vec![(
+                vec![Data::Address(six("2001:db8::1")), Data::Protocol(Protocol::Udp), Data::Port(53)],
+                six("fd00:1::2"),
+                5353,
+            )],
+        ),
+    };
+    let subnets6 = Set {
+        name: "subnets6".to_owned(),
+        key: vec![Field::Source6],
+        elements: Keyed::Subnets(vec![(six("fd00:1::"), 64)]),
+    };
+    let groups = Set {
+        name: "groups".to_owned(),
+        key: vec![Field::IncomingGroup],
+        elements: Keyed::Set(vec![vec![Data::Group(70_000)]]),
+    };
+    let places = |name: &str, field, network: IpAddr, prefix| Set {
+        name: name.to_owned(),
+        key: vec![Field::IncomingInterface, field],
+        elements: Keyed::Places(vec![("eth0".to_owned(), network, prefix)]),
     };
     let bridges = Set {
         name: "bridges".to_owned(),
@@ -81,11 +109,22 @@ fn everything() -> Table {
         ]),
         Rule::new([address(Side::Destination, Polarity::IsNot, [172, 20, 0, 0], 14), Verdict::Return.into()]),
         Rule::new([address(Side::Source, Polarity::Is, [10, 0, 0, 1], 32), Verdict::Accept.into()]),
+        Rule::new([Match::Misplaced.into(), Verdict::Drop.into()]),
     ];
     let nat = vec![
         Rule::new([
             Match::ForThisHost.into(),
-            Statement::DestinationNat(Nat::Map(three.clone(), "published".to_owned())),
+            Statement::DestinationNat(Nat::Map(Family::Ip, three.clone(), "published".to_owned())),
+        ]),
+        Rule::new([Statement::DestinationNat(Nat::Map(
+            Family::Ip6,
+            vec![Field::Destination6, Field::Protocol, Field::DestinationPort],
+            "published6".to_owned(),
+        ))]),
+        Rule::new([
+            Match::Version(Family::Ip6).into(),
+            Match::DestinationPort(Protocol::Tcp, 53).into(),
+            Statement::DestinationNat(Nat::To(six("fd00:1::2"), Some(5353))),
         ]),
         Rule::new([
             Match::DestinationPort(Protocol::Udp, 53).into(),
@@ -100,6 +139,7 @@ fn everything() -> Table {
         Rule::new([incoming(Polarity::Is, &["conex0"]), Verdict::Jump("outward".to_owned()).into()])
             .with_comment("hello"),
         Rule::new([outgoing(Polarity::Is, &["conex0"]), Verdict::Goto("inward".to_owned()).into()]),
+        Rule::new([outgoing(Polarity::Is, &["veth12*"]), Verdict::Goto("inward".to_owned()).into()]),
     ];
     let inward = vec![
         Rule::new([Match::State(vec![State::Established, State::Related]).into(), Verdict::Accept.into()]),
@@ -124,6 +164,22 @@ fn everything() -> Table {
             Verdict::Drop.into(),
         ]),
         Rule::new([Match::State(vec![State::Invalid, State::New]).into(), Verdict::Drop.into()]),
+        Rule::new([
+            Match::InSet(vec![Field::Source6], Polarity::Is, "subnets6".to_owned()).into(),
+            Match::InSet(vec![Field::IncomingGroup], Polarity::IsNot, "groups".to_owned()).into(),
+            Verdict::Accept.into(),
+        ]),
+        Rule::new([
+            Match::InSet(vec![Field::IncomingInterface, Field::Destination], Polarity::Is, "places".to_owned()).into(),
+            Verdict::Accept.into(),
+        ]),
+        Rule::new([
+            Match::InSet(vec![Field::IncomingInterface, Field::Destination6], Polarity::Is, "places6".to_owned())
+                .into(),
+            Match::Address { side: Side::Source, polarity: Polarity::IsNot, network: six("fe80::"), prefix: 10 }.into(),
+            Match::Address { side: Side::Destination, polarity: Polarity::Is, network: six("::1"), prefix: 128 }.into(),
+            Verdict::Accept.into(),
+        ]),
     ];
     let masquerade = vec![Rule::new([
         address(Side::Source, Polarity::Is, [172, 17, 0, 0], 16),
@@ -134,7 +190,18 @@ fn everything() -> Table {
     Table {
         family: Family::Inet,
         name: "conex".to_owned(),
-        sets: vec![published, bridges, subnets, pairs, open],
+        sets: vec![
+            published,
+            bridges,
+            subnets,
+            pairs,
+            open,
+            published6,
+            subnets6,
+            groups,
+            places("places", Field::Destination, [10, 1, 0, 0].into(), 16),
+            places("places6", Field::Destination6, six("fd00:1::"), 64),
+        ],
         chains: vec![
             chain("direct", base(ChainKind::Filter, Hook::Prerouting, -300), prerouting),
             chain("translate", base(ChainKind::Nat, Hook::Prerouting, -100), nat),
