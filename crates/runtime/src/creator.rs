@@ -56,8 +56,9 @@ pub(crate) fn create(mut request: CreateRequest<'_>, waiting: Waiting) -> Result
     let mut warnings: Vec<String> = mounts.iter().flat_map(PlannedMount::options_without_effect).collect();
     let grantable = if namespaces.other_user_namespace { u64::MAX } else { own_capabilities()? };
     let capabilities = CapabilityPlan::plan(process, grantable, &mut warnings);
-    let cgroup = make_cgroup(&request, linux, &mut warnings)?;
-    if let Some(made) = cgroup.cgroup.as_ref().filter(|_| may_manage_its_cgroup(&mounts, linux, &namespaces)) {
+    let mut cgroup = make_cgroup(&request, linux, &mut warnings)?;
+    cgroup.is_handed_down = may_manage_its_cgroup(&mounts, linux, &namespaces);
+    if let Some(made) = cgroup.cgroup.as_ref().filter(|_| cgroup.is_handed_down) {
         delegate(made, linux)?;
     }
     let identity = request.identity.clone();
@@ -67,7 +68,7 @@ pub(crate) fn create(mut request: CreateRequest<'_>, waiting: Waiting) -> Result
     let created = create_prepared(request, prepared, cgroup, waiting);
     match created {
         Ok((mut running, channel)) => {
-            running.warnings = warnings;
+            running.warnings.splice(0..0, warnings);
             Ok((running, channel))
         }
         Err(error) => {
@@ -100,6 +101,8 @@ struct PreparedCgroup {
     view: CgroupView,
     /// systemd wants the pid when it makes the scope.
     systemd: Option<Host>,
+    /// Whether the container's root gets it, to make others below.
+    is_handed_down: bool,
 }
 
 fn create_prepared(
@@ -188,11 +191,14 @@ fn create_prepared(
         rootfs_mount: pristine,
         intermediate: None,
         waits,
+        access: request.cgroup_access,
+        warnings: Vec::new(),
     };
     match creator.serve() {
         Ok(()) => {
-            let Creator { child, console, rootfs_mount, cgroup, .. } = creator;
+            let Creator { child, console, rootfs_mount, cgroup, warnings, .. } = creator;
             let mut running = Running::found(child, cgroup.cgroup, membership);
+            running.warnings = warnings;
             running.console = console;
             running.rootfs_mount = rootfs_mount;
             let _unused_when_started = waits_on_creator;
@@ -292,6 +298,9 @@ struct Creator<'a> {
     /// The process that created init, until it is reaped.
     intermediate: Option<Child>,
     waits: bool,
+    access: CgroupAccess,
+    /// What is left out of what is made while init waits.
+    warnings: Vec<String>,
 }
 
 impl Creator<'_> {
@@ -380,9 +389,9 @@ impl Creator<'_> {
         let pid = self.child.pid.as_raw_nonzero().get();
         let cgroup = Cgroup::create_systemd(host, &unit, pid, resources).map_err(|error| cgroup_error(&error))?;
         // A failure from here on finds it there and removes it.
-        let applied = cgroup.apply(resources);
-        self.cgroup.cgroup = Some(cgroup);
-        applied.map(drop).map_err(|error| cgroup_error(&error))
+        let cgroup = self.cgroup.cgroup.insert(cgroup);
+        apply_limits(cgroup, resources, self.access, &mut self.warnings)?;
+        if self.cgroup.is_handed_down { delegate(cgroup, self.linux) } else { Ok(()) }
     }
 
     /// Hooks of the runtime, devices to move: all that needs the namespaces but not the container's root.
@@ -429,8 +438,8 @@ fn systemd_unit(spec: &Spec, id: &str) -> Result<SystemdUnit> {
     const PROPERTY: &str = "org.systemd.property.";
     let path = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
     let default = format!(":conex:{id}");
-    let unit =
-        SystemdUnit::parse(if path.is_empty() { &default } else { path }).map_err(|error| cgroup_error(&error))?;
+    let unit = SystemdUnit::parse(if path.is_empty() { &default } else { path }).and_then(SystemdUnit::located);
+    let unit = unit.map_err(|error| cgroup_error(&error))?;
     let properties = spec.annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PROPERTY)?, value)));
     properties
         .into_iter()
@@ -527,7 +536,7 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
             Some(host) => host,
             None => detect_host()?,
         };
-        return Ok(PreparedCgroup { cgroup: None, saved: None, view, systemd: Some(host) });
+        return Ok(PreparedCgroup { view, systemd: Some(host), ..PreparedCgroup::default() });
     }
     let path = cgroup_path(request.spec, request.id, request.cgroup_access)?;
     let made = match request.cgroup_access {
@@ -544,28 +553,33 @@ fn make_cgroup(request: &CreateRequest<'_>, linux: &Linux, warnings: &mut Vec<St
     };
     let default = LinuxResources::default();
     let resources = linux.resources.as_ref().unwrap_or(&default);
+    if let Err(error) = apply_limits(&cgroup, resources, request.cgroup_access, warnings) {
+        let _the_first_error_is_told = cgroup.remove();
+        return Err(error);
+    }
+    let view = view_of(host, Some(&cgroup));
+    Ok(PreparedCgroup { saved: Some(cgroup.saved()), cgroup: Some(cgroup), view, ..PreparedCgroup::default() })
+}
+
+/// Applies the limits; what has no place on this host becomes a warning.
+fn apply_limits(
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+    access: CgroupAccess,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let applied = match cgroup.apply(resources) {
         // A delegated cgroup takes limits, but no device program; whoever cannot load one can make no device either.
         Err(ApplyError::Devices(DeviceError::Program { source, .. }))
-            if request.cgroup_access == CgroupAccess::WherePermitted
-                && source.kind() == std::io::ErrorKind::PermissionDenied =>
+            if access == CgroupAccess::WherePermitted && source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             cgroup.apply_limits(resources)
         }
         other => other,
     };
-    match applied {
-        Ok(ignored) => {
-            warnings.extend(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)))
-        }
-        Err(error) => {
-            let error = cgroup_error(&error);
-            let _the_first_error_is_told = cgroup.remove();
-            return Err(error);
-        }
-    }
-    let view = view_of(host, Some(&cgroup));
-    Ok(PreparedCgroup { saved: Some(cgroup.saved()), cgroup: Some(cgroup), view, systemd: None })
+    let ignored = applied.map_err(|error| cgroup_error(&error))?;
+    warnings.extend(ignored.iter().map(|ignored| format!("{} is ignored: {}", ignored.field, ignored.reason)));
+    Ok(())
 }
 
 /// Whether the container is to make cgroups of its own: it has the namespaces for it, and a `cgroup` mount that it may write to.

@@ -33,7 +33,7 @@ fn linux_features() -> LinuxFeatures {
             v1: Some(true),
             v2: Some(true),
             systemd: Some(true),
-            systemd_user: Some(false),
+            systemd_user: Some(true),
             rdma: Some(true),
         }),
         seccomp: Some(seccomp_features()),

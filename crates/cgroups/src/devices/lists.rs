@@ -102,6 +102,12 @@ impl Lists {
         added.chain(removed).collect()
     }
 
+    /// What is allowed, where nothing else is.
+    pub(super) fn allowed(&self) -> Option<impl Iterator<Item = (Devices, Access)>> {
+        let exceptions = self.exceptions.iter().map(|(devices, bits)| (*devices, Access(*bits)));
+        (!self.allows_by_default).then_some(exceptions)
+    }
+
     fn apply(&mut self, rule: &Rule) -> Result<(), DeviceError> {
         if rule.devices == Devices::All {
             if rule.access != Access::ALL {

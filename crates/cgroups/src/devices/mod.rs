@@ -93,6 +93,15 @@ impl Cgroup {
     }
 }
 
+/// What the rules and [`default_rules`] allow, in the words of systemd's `DeviceAllow=`: a device or range, and letters. `None` where
+/// everything is allowed, or all but some, for which systemd has no words.
+pub(crate) fn systemd_allow_list(rules: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>, DeviceError> {
+    let rules = rules.iter().chain(&default_rules()).map(Rule::parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(Lists::of(&rules)?
+        .allowed()
+        .map(|allowed| allowed.map(|(devices, access)| (devices.in_systemds_words(), access.to_string())).collect()))
+}
+
 /// What is known about the rules that hold so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
@@ -124,6 +133,19 @@ pub(crate) enum Devices {
 pub(crate) enum Kind {
     Block,
     Character,
+}
+
+impl Devices {
+    /// Nodes by their numbers need not exist; whole ranges have the number of their driver.
+    fn in_systemds_words(self) -> String {
+        let Devices::Some { kind, major, minor } = self else { return "char-*".to_owned() };
+        let word = if kind == Kind::Block { "block" } else { "char" };
+        match (major, minor) {
+            (Some(major), Some(minor)) => format!("/dev/{word}/{major}:{minor}"),
+            (Some(major), None) => format!("{word}-{major}"),
+            (None, _) => format!("{word}-*"),
+        }
+    }
 }
 
 impl Rule {

@@ -1,16 +1,13 @@
-//! A conversation with systemd: over its private socket, or over the system bus.
+//! A conversation with systemd, the machine's or a user's own: over its private socket, or over the bus.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SystemdError;
 use super::wire::{self, FIXED_LENGTH, Kind, Message, Method, Property, Writer};
 
-/// systemd's own socket is only root's and needs no bus; the bus is there for everybody.
-const SOCKETS: [(&str, Peer); 2] =
-    [("/run/systemd/private", Peer::Systemd), ("/run/dbus/system_bus_socket", Peer::Bus)];
 /// systemd is single-threaded and may be busy with a reload.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGE_LENGTH_MAX: usize = 1 << 20;
@@ -19,6 +16,7 @@ const LINE_LENGTH_MAX: usize = 1024;
 const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
@@ -28,6 +26,32 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 pub(super) enum Peer {
     Systemd,
     Bus,
+}
+
+/// Where a systemd can be talked to.
+#[derive(Debug)]
+struct Place {
+    /// A folder that is there while it runs.
+    mark: PathBuf,
+    /// Its own socket is only its owner's and needs no bus; the bus is there for everybody.
+    sockets: [(PathBuf, Peer); 2],
+}
+
+impl Place {
+    /// Root asks the machine's, others their own, which may make cgroups below what they have been given.
+    fn of_caller() -> Option<Place> {
+        if rustix::process::geteuid().is_root() {
+            let bus = PathBuf::from("/run/dbus/system_bus_socket");
+            let own = PathBuf::from("/run/systemd/private");
+            return Some(Place {
+                mark: "/run/systemd/system".into(),
+                sockets: [(own, Peer::Systemd), (bus, Peer::Bus)],
+            });
+        }
+        let folder = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty())?);
+        let sockets = [(folder.join("systemd/private"), Peer::Systemd), (folder.join("bus"), Peer::Bus)];
+        Some(Place { mark: folder.join("systemd"), sockets })
+    }
 }
 
 /// An open conversation.
@@ -40,16 +64,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to whichever socket is there.
+    /// Connects to the caller's systemd by whichever socket is there.
     pub(super) fn open() -> Result<Self, SystemdError> {
-        if !Path::new("/run/systemd/system").is_dir() {
-            return Err(SystemdError::NotRunning);
-        }
+        let place = Place::of_caller().filter(|place| place.mark.is_dir()).ok_or(SystemdError::NotRunning)?;
         let mut refused = None;
-        for (path, peer) in SOCKETS {
-            match Self::connect(Path::new(path), peer) {
+        for (path, peer) in place.sockets {
+            match Self::connect(&path, peer) {
                 Ok(connection) => return Ok(connection),
-                Err(error) => refused = Some(error),
+                // What the first has to say counts: there need be no bus.
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
         Err(refused.unwrap_or(SystemdError::NotRunning))
@@ -93,6 +116,16 @@ impl Connection {
         body.u32(1);
         body.properties(properties);
         self.call(manager("SetUnitProperties"), "sba(sv)", body.into_bytes()).map(drop)
+    }
+
+    /// The cgroup below which this systemd makes its own.
+    pub(super) fn control_group(&mut self) -> Result<String, SystemdError> {
+        let get = Method { destination: SYSTEMD, path: MANAGER_PATH, interface: PROPERTIES, member: "Get" };
+        let mut body = Writer::default();
+        body.text(MANAGER);
+        body.text("ControlGroup");
+        let reply = self.call(get, "ss", body.into_bytes())?;
+        wire::body_texts(&reply, "v").map(|mut texts| texts.remove(0)).ok_or(SystemdError::Protocol)
     }
 
     /// Stops a unit and waits until it is gone; a unit that is gone already is no error.
@@ -175,14 +208,15 @@ impl Connection {
     }
 
     /// The kernel vouches for the user id: `EXTERNAL` only repeats it.
+    ///
+    /// Both lines go in one piece, and nothing more before the answer: systemd does not look again at what it has read together with
+    /// the second one, until more comes.
     fn authenticate(&mut self) -> Result<(), SystemdError> {
         let user = rustix::process::geteuid().as_raw().to_string();
         let hex: String = user.bytes().map(|digit| format!("{digit:02x}")).collect();
-        self.stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes()).map_err(SystemdError::Io)?;
-        if !self.read_line()?.starts_with("OK ") {
-            return Err(SystemdError::Protocol);
-        }
-        self.stream.write_all(b"BEGIN\r\n").map_err(SystemdError::Io)
+        let lines = format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n");
+        self.stream.write_all(lines.as_bytes()).map_err(SystemdError::Io)?;
+        if self.read_line()?.starts_with("OK ") { Ok(()) } else { Err(SystemdError::Protocol) }
     }
 
     /// Reads byte by byte: what follows the line belongs to the first message.

@@ -17,14 +17,18 @@ use crate::host::{Host, Layout};
 use crate::path::CgroupPath;
 
 use bus::Connection;
-use property::{parse_property, resource_properties};
+use property::{device_properties, parse_property, resource_properties};
 use wire::{Property, Value};
 
 const DEFAULT_SLICE: &str = "system.slice";
+/// The same with a user's own systemd.
+const DEFAULT_USER_SLICE: &str = "user.slice";
 
 /// A unit in runc's form `slice:prefix:name`, with what the configuration's annotations say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemdUnit {
+    /// The cgroup of a user's own systemd, without the first slash; empty for the machine's.
+    below: String,
     slice: String,
     unit: String,
     extra: Vec<Property>,
@@ -34,7 +38,7 @@ pub struct SystemdUnit {
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// No systemd runs here.
-    #[error("systemd is not running on this machine: use the cgroupfs driver")]
+    #[error("systemd is not running on this machine, or not for this user: use the cgroupfs driver")]
     NotRunning,
     /// The text is not `slice:prefix:name`.
     #[error("invalid systemd cgroup path {0:?}: slice:prefix:name expected")]
@@ -88,14 +92,27 @@ impl SystemdUnit {
         if name.is_empty() || !is_plain(prefix) || !is_plain(name) {
             return Err(SystemdError::Path(text.to_owned()));
         }
-        let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
+        let is_root = rustix::process::geteuid().is_root();
+        let slice = match slice {
+            "" if is_root => DEFAULT_SLICE,
+            "" => DEFAULT_USER_SLICE,
+            slice => slice,
+        };
         slice_path(slice)?;
         let unit = match (name.ends_with(".slice"), prefix.is_empty()) {
             (true, _) => name.to_owned(),
             (false, true) => format!("{name}.scope"),
             (false, false) => format!("{prefix}-{name}.scope"),
         };
-        Ok(Self { slice: slice.to_owned(), unit, extra: Vec::new() })
+        Ok(Self { below: String::new(), slice: slice.to_owned(), unit, extra: Vec::new() })
+    }
+
+    /// Asks a user's own systemd where its cgroups are; the machine's are at the root.
+    pub fn located(mut self) -> Result<Self, SystemdError> {
+        if !rustix::process::geteuid().is_root() {
+            Connection::open()?.control_group()?.trim_matches('/').clone_into(&mut self.below);
+        }
+        Ok(self)
     }
 
     /// Adds a property from an annotation `org.systemd.property.NAME`; the value is GVariant text.
@@ -114,7 +131,7 @@ impl SystemdUnit {
 
     /// Where systemd puts the unit's cgroup.
     pub fn cgroup_path(&self) -> Result<CgroupPath, SystemdError> {
-        let path = format!("{}/{}", slice_path(&self.slice)?, self.unit);
+        let path = format!("/{}{}/{}", self.below, slice_path(&self.slice)?, self.unit);
         CgroupPath::parse(&path).map_err(|_| SystemdError::Path(path))
     }
 
@@ -136,6 +153,7 @@ impl SystemdUnit {
         properties
             .push((name(if version == Version::V1 { "BlockIOAccounting" } else { "IOAccounting" }), Value::Bool(true)));
         properties.extend(resource_properties(version, resources));
+        properties.extend(device_properties(version, &resources.devices));
         properties.extend(self.extra.iter().cloned());
         properties
     }
@@ -164,7 +182,10 @@ impl Cgroup {
     pub(crate) fn update_unit(&self, resources: &LinuxResources) -> Result<(), SystemdError> {
         let Some(unit) = self.systemd_unit() else { return Ok(()) };
         let version = if self.is_unified() { Version::V2 } else { Version::V1 };
-        let properties = resource_properties(version, resources);
+        let mut properties = resource_properties(version, resources);
+        if !resources.devices.is_empty() {
+            properties.extend(device_properties(version, &resources.devices));
+        }
         if properties.is_empty() {
             return Ok(());
         }

@@ -1,9 +1,10 @@
 //! Limits and annotations as properties of units.
 
-use oci::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 
 use super::wire::{Property, Value};
 use crate::controller::Version;
+use crate::devices::systemd_allow_list;
 use crate::limits::{cpu_weight_of_shares, swap_max_of};
 
 const SECOND_US: u64 = 1_000_000;
@@ -35,7 +36,61 @@ pub(super) fn resource_properties(version: Version, resources: &LinuxResources) 
         let name = if version == Version::V1 { "BlockIOWeight" } else { "IOWeight" };
         push(&mut properties, name, Some(u64::from(weight)));
     }
+    if version == Version::V2 {
+        resources.unified.iter().for_each(|(file, value)| append_unified(&mut properties, file, value));
+    }
     properties
+}
+
+/// The device rules, which systemd writes anew in v1 whenever it is reloaded: what it has not been told it would allow.
+///
+/// v2's program is beside systemd's and is not touched.
+pub(super) fn device_properties(version: Version, rules: &[LinuxDeviceCgroup]) -> Vec<Property> {
+    // Rules that cannot be kept are reported when they are written.
+    let allowed = match (version, systemd_allow_list(rules)) {
+        (Version::V1, Ok(Some(allowed))) => allowed,
+        _ => return Vec::new(),
+    };
+    let property = |name: &str, value| (name.to_owned(), value);
+    vec![
+        property("DevicePolicy", Value::Text("strict".to_owned())),
+        // An empty list forgets what was there.
+        property("DeviceAllow", Value::Pairs(Vec::new())),
+        property("DeviceAllow", Value::Pairs(allowed)),
+    ]
+}
+
+/// A file of v2's that a unit has a property for. Values that make no sense are reported when the file is written.
+fn append_unified(properties: &mut Vec<Property>, file: &str, value: &str) {
+    let number = |value: &str| if value.trim() == "max" { Some(INFINITY) } else { value.trim().parse().ok() };
+    let name = match file {
+        "memory.max" => "MemoryMax",
+        "memory.high" => "MemoryHigh",
+        "memory.low" => "MemoryLow",
+        "memory.min" => "MemoryMin",
+        "memory.swap.max" => "MemorySwapMax",
+        "pids.max" => "TasksMax",
+        "cpu.weight" => "CPUWeight",
+        "io.weight" => "IOWeight",
+        "cpuset.cpus" => return push_cpus(properties, "AllowedCPUs", value),
+        "cpuset.mems" => return push_cpus(properties, "AllowedMemoryNodes", value),
+        "cpu.max" => return append_cpu_max(properties, value),
+        _ => return,
+    };
+    push(properties, name, number(value.strip_prefix("default ").unwrap_or(value)));
+}
+
+/// `max`, `50000` or `50000 100000`.
+fn append_cpu_max(properties: &mut Vec<Property>, value: &str) {
+    let mut words = value.split_ascii_whitespace();
+    let quota = match words.next() {
+        Some("max") => Some(-1),
+        word => word.and_then(|word| word.parse().ok()).filter(|quota| *quota > 0),
+    };
+    let period = words.next().and_then(|word| word.parse().ok()).filter(|period| *period != 0);
+    push(properties, "CPUQuotaPeriodUSec", period);
+    let per_second = quota.and_then(|quota| quota_per_second(quota, period.unwrap_or(DEFAULT_PERIOD_US)));
+    push(properties, "CPUQuotaPerSecUSec", per_second);
 }
 
 /// A property in GVariant's text form, as annotations have it: `true`, `5`, `uint64 5`, `'text'`, `['a', 'b']`.
@@ -91,7 +146,10 @@ fn append_cpu(properties: &mut Vec<Property>, version: Version, cpu: &LinuxCpu) 
 fn quota_per_second(quota: i64, period: u64) -> Option<u64> {
     match quota {
         0 => None,
-        1.. => Some((quota.unsigned_abs() * SECOND_US / period).next_multiple_of(QUOTA_STEP_US)),
+        1.. => {
+            let exact = quota.unsigned_abs().saturating_mul(SECOND_US) / period;
+            Some(exact.checked_next_multiple_of(QUOTA_STEP_US).unwrap_or(INFINITY))
+        }
         _ => Some(INFINITY),
     }
 }
@@ -163,7 +221,7 @@ fn microseconds(value: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci::runtime::LinuxPids;
+    use oci::runtime::{LinuxDeviceCgroupType, LinuxPids};
 
     fn properties(version: Version, resources: &LinuxResources) -> Vec<String> {
         resource_properties(version, resources).into_iter().map(|(name, value)| format!("{name}={value:?}")).collect()
@@ -202,6 +260,57 @@ mod tests {
                 "TasksMax=U64(18446744073709551615)"
             ]
         );
+    }
+
+    #[test]
+    fn files_of_v2_become_properties() {
+        let pairs = [
+            ("memory.max", "max"),
+            ("memory.high", "100"),
+            ("cpu.max", "50000 100000"),
+            ("cpuset.cpus", "0-1"),
+            ("io.weight", "default 50"),
+            ("pids.max", "nonsense"),
+            ("hugetlb.2MB.max", "0"),
+        ];
+        let unified = pairs.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect();
+        let resources = LinuxResources { unified, ..LinuxResources::default() };
+        assert_eq!(
+            properties(Version::V2, &resources),
+            [
+                "CPUQuotaPeriodUSec=U64(100000)",
+                "CPUQuotaPerSecUSec=U64(500000)",
+                "AllowedCPUs=Bytes([3])",
+                "IOWeight=U64(50)",
+                "MemoryHigh=U64(100)",
+                "MemoryMax=U64(18446744073709551615)",
+            ]
+        );
+        assert_eq!(properties(Version::V1, &resources), [""; 0]);
+    }
+
+    #[test]
+    fn device_rules_become_a_list() {
+        let rule = |allow, major, minor| LinuxDeviceCgroup {
+            allow,
+            kind: LinuxDeviceCgroupType::Block,
+            major,
+            minor,
+            access: "r".to_owned(),
+        };
+        let list = |rules: &[LinuxDeviceCgroup]| match device_properties(Version::V1, rules).pop() {
+            Some((name, Value::Pairs(pairs))) if name == "DeviceAllow" => pairs,
+            other => panic!("{other:?}"),
+        };
+        let pair = |device: &str, access: &str| (device.to_owned(), access.to_owned());
+        let allowed = list(&[rule(true, Some(8), Some(0)), rule(true, Some(9), None)]);
+        for pair in [pair("/dev/block/8:0", "r"), pair("block-9", "r"), pair("char-*", "m"), pair("char-136", "rwm")] {
+            assert!(allowed.contains(&pair), "{pair:?} in {allowed:?}");
+        }
+        assert!(device_properties(Version::V2, &[]).is_empty());
+        let everything =
+            LinuxDeviceCgroup { kind: LinuxDeviceCgroupType::All, access: String::new(), ..rule(true, None, None) };
+        assert!(device_properties(Version::V1, &[everything]).is_empty());
     }
 
     #[test]

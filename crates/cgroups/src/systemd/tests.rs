@@ -158,7 +158,10 @@ fn without_systemd_the_error_says_so() {
     let host = Host::detect().unwrap();
     let unit = SystemdUnit::parse("system.slice:conex:x").unwrap();
     let error = Cgroup::create_systemd(&host, &unit, 1, &LinuxResources::default()).unwrap_err();
-    assert_eq!(error.to_string(), "systemd is not running on this machine: use the cgroupfs driver");
+    assert_eq!(
+        error.to_string(),
+        "systemd is not running on this machine, or not for this user: use the cgroupfs driver"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(super) enum Value {
     Texts(Vec<String>),
     Pids(Vec<u32>),
     Bytes(Vec<u8>),
+    Pairs(Vec<(String, String)>),
 }
 
 /// A property of a unit.
@@ -121,6 +122,13 @@ impl Writer {
             Value::Texts(texts) => self.array(4, |writer| texts.iter().for_each(|text| writer.text(text))),
             Value::Pids(pids) => self.array(4, |writer| pids.iter().for_each(|pid| writer.u32(*pid))),
             Value::Bytes(bytes) => self.array(1, |writer| writer.bytes.extend(bytes)),
+            Value::Pairs(pairs) => self.array(8, |writer| {
+                for (first, second) in pairs {
+                    writer.align(8);
+                    writer.text(first);
+                    writer.text(second);
+                }
+            }),
         }
     }
 
@@ -148,6 +156,7 @@ impl Value {
             Self::Texts(_) => "as",
             Self::Pids(_) => "au",
             Self::Bytes(_) => "ay",
+            Self::Pairs(_) => "a(ss)",
         }
     }
 }
@@ -226,11 +235,12 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Message> {
     Some(message)
 }
 
-/// The texts at the start of a body; `u` and `o` count as what they are.
+/// The texts at the start of a body; `u` and `o` count as what they are, and a variant `v` holds a text.
 pub(super) fn body_texts(message: &Message, signature: &str) -> Option<Vec<String>> {
     let mut reader = Reader { bytes: &message.body, place: 0 };
     let read = |kind| match kind {
         'u' => reader.u32().map(|number| number.to_string()),
+        'v' => reader.signature().filter(|signature| signature == "s").and_then(|_| reader.text()),
         _ => reader.text(),
     };
     signature.chars().map(read).collect()
@@ -364,6 +374,13 @@ mod tests {
         assert_eq!(message.member, "JobRemoved");
         assert_eq!(body_texts(&message, "uo").unwrap(), ["42", "/job/1"]);
         assert_eq!(body_texts(&message, "uos"), None);
+        let mut body = Writer::default();
+        body.variant(&Value::Text("/x".to_owned()));
+        let message = parse(&stand_in::reply(3, 1, "v", &body.into_bytes())).unwrap();
+        assert_eq!(body_texts(&message, "v").unwrap(), ["/x"]);
+        let mut body = Writer::default();
+        body.variant(&Value::U32(5));
+        assert_eq!(body_texts(&parse(&stand_in::reply(3, 1, "v", &body.into_bytes())).unwrap(), "v"), None);
     }
 
     proptest! {
