@@ -195,22 +195,12 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
 
 /// Writes the labels that the kernel applies at the next execve.
 fn set_labels(process: &Process) -> Result<()> {
-    let confined = !process.apparmor_profile.is_empty()
-        && (process.apparmor_profile != labels::UNCONFINED || labels::has_apparmor());
-    if !confined && process.selinux_label.is_empty() {
+    if process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
         return Ok(());
     }
     let procfs = Procfs::open().context(Stage::Properties, || "cannot open a procfs")?;
-    if confined {
-        let value = format!("exec {}", process.apparmor_profile);
-        let attribute = Path::new("thread-self/attr/apparmor/exec");
-        let written = match procfs.write(attribute, value.as_bytes()) {
-            Err(Errno::NOENT) => procfs.write(Path::new("thread-self/attr/exec"), value.as_bytes()),
-            other => other,
-        };
-        written.context(Stage::Properties, || {
-            format!("unable to apply apparmor profile {:?}", process.apparmor_profile)
-        })?;
+    if !process.apparmor_profile.is_empty() {
+        set_apparmor_profile(&process.apparmor_profile, &procfs)?;
     }
     if !process.selinux_label.is_empty() {
         procfs
@@ -218,6 +208,22 @@ fn set_labels(process: &Process) -> Result<()> {
             .context(Stage::Properties, || format!("unable to apply SELinux label {:?}", process.selinux_label))?;
     }
     Ok(())
+}
+
+/// Whether there is AppArmor was looked up on the host; in here procfs alone can be asked.
+fn set_apparmor_profile(profile: &str, procfs: &Procfs) -> Result<()> {
+    let failed = || format!("unable to apply apparmor profile {profile:?}");
+    let file = match procfs.open_file(Path::new("thread-self/attr/apparmor/exec"), OFlags::WRONLY) {
+        // No AppArmor, or a kernel before 5.1, where all security modules share one file.
+        Err(Errno::NOENT) if profile == labels::UNCONFINED => return Ok(()),
+        Err(Errno::NOENT) => procfs.open_file(Path::new("thread-self/attr/exec"), OFlags::WRONLY),
+        other => other,
+    };
+    let file = file.context(Stage::Properties, failed)?;
+    match rustix::io::write(&file, format!("exec {profile}").as_bytes()) {
+        Err(Errno::NOENT) => Err(Error::new(Stage::Properties, format!("{}: no such profile is loaded", failed()))),
+        other => other.context(Stage::Properties, failed).map(drop),
+    }
 }
 
 fn join_keyring(id: &str) -> Result<()> {
