@@ -18,8 +18,8 @@ usage: ./x TASK [ARGUMENTS]
 
   setup              install what is missing, build, and run a first container
   build [--release]  build conex and its static runtime into target/conex/PROFILE
-  test [FILTER...]   build, then run every test, then the lints
-  vm-test [FILTER...] run tests of limits inside a virtual machine that has cgroup v2 only
+  test [FILTER...]   build, then run the lints and every test, those of vm-test too
+  vm-test [FILTER...] run tests in virtual machines: cgroup v2 alone and all of v1, AppArmor, systemd
   bench KIND [--rounds N] [--peers DIR] [--programs DIR | --peers-only]
                      measure start, exec, memory, load, runtime or cost beside the floor and the peers that are found
   conformance --tools DIR [--peers DIR]

@@ -38,7 +38,11 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "podman", package: "podman" },
 ];
 
-const FOR_VM: &[Needed] = &[Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" }];
+const FOR_VM: &[Needed] = &[
+    Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Needed { program: "systemctl", package: "systemd" },
+    Needed { program: "apparmor_parser", package: "apparmor" },
+];
 
 /// Names under which Debian has had Docker's command line, the newest first.
 const DOCKER_CLIENTS: &[&str] = &["docker-cli", "docker.io"];
@@ -119,7 +123,7 @@ pub(crate) fn mirror() -> Result<String> {
     Ok(mirror.context("apt-cache policy names no Debian mirror")?.to_owned())
 }
 
-/// Installs what booting a virtual machine needs.
+/// Installs what booting a virtual machine needs, and what runs in it.
 pub(crate) fn for_vm() -> Result<()> {
     let missing: Vec<&str> = FOR_VM.iter().filter(|n| !found(n.program)).map(|n| n.package).collect();
     if missing.is_empty() {

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::process::{cargo, run};
+use crate::process::{cargo, run, say};
 use crate::programs::{self, Profile};
-use crate::{lint, packages};
+use crate::{lint, packages, vm};
 
-/// Runs the tests whose names match one of the filters, or, without filters, all tests and the lints.
+/// Runs the tests whose names match one of the filters, or, without filters, all tests, those in virtual machines too, and the lints.
 pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     packages::for_tests()?;
     packages::compose()?;
@@ -18,6 +18,21 @@ pub(crate) fn run_all(filters: &[String]) -> Result<()> {
         return run(&mut nextest);
     }
     nextest.arg("--no-fail-fast");
-    lint::run_all()?;
+    lint_beside_the_machines(&programs)?;
     run(&mut nextest)
+}
+
+/// The virtual machines keep two processors busy: the lints do not mind, and tests that wait for something would.
+fn lint_beside_the_machines(programs: &std::path::Path) -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        say("the tests in virtual machines are left out: they boot a kernel for x86-64");
+        return lint::run_all();
+    }
+    let machines = vm::prepare(programs, &[])?;
+    std::thread::scope(|scope| {
+        let booted = scope.spawn(|| machines.boot_all(vm::Console::Kept));
+        let linted = lint::run_all();
+        booted.join().expect("it does not panic")?;
+        linted
+    })
 }

@@ -9,6 +9,7 @@
 //! They need root, busybox-static and tar. Each test has its own mount and network namespace, folder and cgroups, and leaves nothing.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says what it skips")]
 
+mod apparmor;
 mod attacks;
 mod commands;
 mod engines;
@@ -22,3 +23,4 @@ mod process;
 mod resources;
 mod rootless;
 mod support;
+mod systemd;

@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use crate::support::conex_runtime;
 
 /// The user, who is nobody on this machine, and the ids that are subordinate to them.
-const USER: u32 = 54_321;
+pub(crate) const USER: u32 = 54_321;
 const SUBORDINATE: u32 = 720_000;
 
 /// A host with that user, and a bundle of theirs.
-struct Rootless {
-    host: Host,
-    spec: Value,
+pub(crate) struct Rootless {
+    pub(crate) host: Host,
+    pub(crate) spec: Value,
 }
 
 impl Rootless {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let host = Host::new();
         host.own("/etc");
         for (file, line) in [
@@ -50,7 +50,7 @@ impl Rootless {
         self.host.scratch().join("conex-runtime")
     }
 
-    fn bundle(&self) -> std::path::PathBuf {
+    pub(crate) fn bundle(&self) -> std::path::PathBuf {
         self.host.files().join("bundle")
     }
 
@@ -64,17 +64,26 @@ impl Rootless {
         self
     }
 
-    fn script(&mut self, script: &str) -> &mut Self {
+    pub(crate) fn script(&mut self, script: &str) -> &mut Self {
         self.spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
         self
     }
 
     /// A call of the runtime by that user.
-    fn call<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Program {
+    pub(crate) fn call<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Program {
         std::fs::write(self.bundle().join("config.json"), self.spec.to_string()).unwrap();
         let user = USER.to_string();
-        let program = self.host.program("setpriv").args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        let program =
+            self.host.program("/usr/bin/setpriv").args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
         program.arg(self.program_path()).arg("--root").arg(self.host.files().join("state")).args(words)
+    }
+
+    /// The same, begun in another cgroup.
+    pub(crate) fn in_cgroup(&self, cgroup: &Path, program: Program) -> Program {
+        let command = program.into_command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let script = format!("echo $$ > {}; exec \"$@\"", cgroup.join("cgroup.procs").display());
+        self.host.program("sh").args(["-c", &script, "sh"]).args(words)
     }
 
     fn run(&self) -> Output {
@@ -189,18 +198,24 @@ fn a_delegated_cgroup_is_used() {
             chown(folder.join(file), Some(USER), Some(USER)).unwrap();
         }
     }
-    // Every process of the test starts there from now on.
-    let in_session = |program: Program| {
-        let procs = session.join("cgroup.procs");
-        let command = program.into_command();
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let script = format!("echo $$ > {}; exec \"$@\"", procs.display());
-        host.program("sh").args(["-c", &script, "sh"]).args(words)
-    };
     let name = host.name().to_owned();
     let bundle = rootless.bundle().display().to_string();
     rootless.spec["process"]["args"] = json!(["/bin/sh", "-c", "cat /proc/self/cgroup"]);
-    let output = in_session(rootless.call(["run", "--bundle", &bundle, &name])).run().expect_code(0).text();
+    // Where the controllers are v2's they are given too, and so limits can be had.
+    let given = ["memory", "pids"].map(|name| format!("+{name}")).join(" ");
+    let is_limited = [Path::new("/sys/fs/cgroup"), &delegated]
+        .iter()
+        .all(|folder| std::fs::write(folder.join("cgroup.subtree_control"), &given).is_ok());
+    if is_limited {
+        rootless.spec["linux"]["resources"] = json!({ "pids": { "limit": 20 }, "memory": { "limit": 64 << 20 } });
+        let script = format!(
+            "cat /proc/self/cgroup; cat /sys/fs/cgroup/{name}/{name}/pids.max /sys/fs/cgroup/{name}/{name}/memory.max"
+        );
+        rootless.script(&script);
+    }
+    let run = rootless.call(["run", "--bundle", &bundle, &name]);
+    let output = rootless.in_cgroup(&session, run).run().expect_code(0).text();
+    assert!(!is_limited || output.ends_with("20\n67108864"), "{output}");
     let own = output.lines().find(|line| line.starts_with("0::")).unwrap();
     assert!(own.ends_with(&format!("/{name}/{name}")), "{own}");
     assert!(!delegated.join(&name).exists(), "the container's cgroup is left");

@@ -152,7 +152,7 @@ impl Container<'_> {
 
     /// A command that must succeed and whose streams a container may inherit.
     #[track_caller]
-    fn quietly(&self, arguments: &[&str]) {
+    pub(crate) fn quietly(&self, arguments: &[&str]) {
         let mut command = self.runtime.command(arguments.iter().copied()).into_command();
         let errors = self.bundle.join("stderr");
         let file = std::fs::File::create(&errors).unwrap();
@@ -198,7 +198,11 @@ impl Container<'_> {
 
     /// The content of a cgroup file, in whichever hierarchy it is.
     pub(crate) fn cgroup_file(&self, names: &[&str]) -> String {
-        let path = self.spec["linux"]["cgroupsPath"].as_str().unwrap().trim_start_matches('/');
+        self.cgroup_file_in(self.spec["linux"]["cgroupsPath"].as_str().unwrap().trim_start_matches('/'), names)
+    }
+
+    /// The content of a file of another cgroup.
+    pub(crate) fn cgroup_file_in(&self, path: &str, names: &[&str]) -> String {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
         let mut files = points.flat_map(|point| names.iter().map(move |name| Path::new(point).join(path).join(name)));
