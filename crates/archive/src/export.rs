@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::attributes::{read_xattr, read_xattrs};
+use crate::ids::Ids;
 use crate::place::{directory, follows_last, split};
 use crate::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
 
@@ -19,16 +20,20 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Writes everything below `root` as a tar, the root itself first. Sockets are left out: no tar can have them.
-pub fn tree(root: BorrowedFd<'_>, output: &mut dyn Write) -> io::Result<()> {
+///
+/// The owners in the tar are those that `ids` has inside.
+pub fn tree(root: BorrowedFd<'_>, ids: &Ids, output: &mut dyn Write) -> io::Result<()> {
     let root = open(root, b".", OFlags::DIRECTORY)?;
-    Export::new(output, Form::Tree).directory(root, Vec::new())
+    Export::new(output, Form::Tree, ids).directory(root, Vec::new())
 }
 
 /// Writes one file or directory of a container, which may change it meanwhile, as a tar in which it is called `name`. Symbolic links
 /// in `path` are followed inside `root`, the last component is not followed unless a slash is behind it.
-pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], output: &mut dyn Write) -> io::Result<()> {
+///
+/// The owners in the tar are those that `ids` has inside.
+pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], ids: &Ids, output: &mut dyn Write) -> io::Result<()> {
     let (parent, last) = split(path);
-    let mut export = Export::new(output, Form::Tree);
+    let mut export = Export::new(output, Form::Tree, ids);
     if follows_last(path) {
         let directory = directory(root, path)?;
         return export.directory(open(directory.as_fd(), b".", OFlags::DIRECTORY)?, name.to_vec());
@@ -64,7 +69,8 @@ impl Selection {
 /// Writes an overlay's upper directory as an OCI layer: overlayfs' whiteouts and opaque directories in the form of OCI.
 pub fn layer(upper: BorrowedFd<'_>, selection: Selection, output: &mut dyn Write) -> io::Result<()> {
     let upper = open(upper, b".", OFlags::DIRECTORY)?;
-    let mut export = Export::new(output, Form::Layer);
+    let ids = Ids::default();
+    let mut export = Export::new(output, Form::Layer, &ids);
     export.selection = selection;
     export.directory(upper, Vec::new())
 }
@@ -78,6 +84,7 @@ enum Form {
 struct Export<'a> {
     writer: Writer<&'a mut dyn Write>,
     form: Form,
+    ids: &'a Ids,
     selection: Selection,
     /// The first name of every file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -91,8 +98,8 @@ struct Level {
 }
 
 impl<'a> Export<'a> {
-    fn new(output: &'a mut dyn Write, form: Form) -> Self {
-        Export { writer: Writer::new(output), form, selection: Selection::Everything, links: HashMap::new() }
+    fn new(output: &'a mut dyn Write, form: Form, ids: &'a Ids) -> Self {
+        Export { writer: Writer::new(output), form, ids, selection: Selection::Everything, links: HashMap::new() }
     }
 
     /// Writes a directory with everything in it, and the end of the tar.
@@ -125,7 +132,7 @@ impl<'a> Export<'a> {
     /// Writes a directory's own entry and prepares its contents.
     fn enter(&mut self, dir: OwnedFd, path: &[u8]) -> io::Result<Level> {
         let stat = rustix::fs::fstat(&dir)?;
-        let metadata = metadata(&stat, dir.as_fd())?;
+        let metadata = self.ids.bring_inside(metadata(&stat, dir.as_fd())?);
         self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::Directory })?;
         if self.form == Form::Layer && is_opaque(dir.as_fd())? {
             let mark = [path, if path.is_empty() { b"" } else { b"/" }, OPAQUE].concat();
@@ -154,7 +161,7 @@ impl<'a> Export<'a> {
             FileType::BlockDevice => EntryKind::BlockDevice(device(&stat)),
             FileType::Fifo => EntryKind::Fifo,
         };
-        let metadata = metadata(&stat, file.as_fd())?;
+        let metadata = self.ids.bring_inside(metadata(&stat, file.as_fd())?);
         self.writer.start(&Header { path, metadata: &metadata, kind: &kind })?;
         Ok(None)
     }
@@ -179,7 +186,7 @@ impl<'a> Export<'a> {
         // The file that was inspected, whatever has its name by now.
         let file = File::open(crate::attributes::fd_path(file.as_fd()))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let metadata = metadata(stat, file.as_fd())?;
+        let metadata = self.ids.bring_inside(metadata(stat, file.as_fd())?);
         self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::File { size, sparse: None } })?;
         let copied = io::copy(&mut file.take(size), &mut self.writer)?;
         io::copy(&mut io::repeat(0).take(size - copied), &mut self.writer).map(drop)

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::export::{names, open, open_path, stat};
+use crate::ids::Ids;
 use crate::place;
 use crate::tar::{Device, Entry, EntryKind, Metadata, Reader, SparseMap};
 use crate::unpack::{Privileges, apply_metadata, apply_xattrs, gid, mode, times, uid};
@@ -74,6 +75,8 @@ pub struct Options<'a> {
     pub overwrite: Overwrite,
     /// Whose the files become.
     pub owner: Owner,
+    /// The namespace whose owners those are.
+    pub ids: &'a Ids,
     /// In whose name files are made.
     pub privileges: Privileges,
 }
@@ -165,6 +168,7 @@ impl Extraction<'_> {
         if let Owner::Fixed { uid, gid } = self.options.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }
+        (entry.metadata.uid, entry.metadata.gid) = self.owner_outside(&entry)?;
         let (parent_path, name) = place::split(&entry.path);
         let failed = |source| ExtractError::Write { name: Name::new(&entry.path), source };
         let parent = self.parent(parent_path).map_err(failed)?;
@@ -206,6 +210,14 @@ impl Extraction<'_> {
             EntryKind::Fifo => self.make_node(parent, name, entry, FileType::Fifo, Device { major: 0, minor: 0 }),
             EntryKind::Directory | EntryKind::HardLink { .. } => Ok(()),
         }
+    }
+
+    fn owner_outside(&self, entry: &Entry) -> Result<(u32, u32), ExtractError> {
+        let (uid, gid) = (entry.metadata.uid, entry.metadata.gid);
+        self.options.ids.outside((uid, gid)).ok_or_else(|| ExtractError::Write {
+            name: Name::new(&entry.path),
+            source: io::Error::other(format!("its owner {uid}:{gid} is nobody in the container's user namespace")),
+        })
     }
 
     fn make_directory(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), ExtractError> {

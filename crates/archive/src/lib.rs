@@ -4,6 +4,7 @@
 //! - [`layer`]: the tree that a layer's tar describes, built in memory; nothing on any disk is touched.
 //! - [`unpack`]: such a tree put into an empty directory of ours.
 //! - [`extract`]: a tar put into a directory that somebody else may be writing to.
+//! - [`ids`]: owners as a container with a user namespace has them.
 //! - [`place`]: one path inside a root that somebody else may be changing.
 //! - [`export`], [`changes`]: the way back, from directories to tars and to lists of changes.
 //! - [`compression`]: recognised by its first bytes, undone in this process.
@@ -15,6 +16,7 @@ pub mod changes;
 pub mod compression;
 pub mod export;
 pub mod extract;
+pub mod ids;
 pub mod layer;
 pub mod pipe;
 pub mod place;

@@ -409,7 +409,7 @@ fn export(root: &Root, path: &str, dir: &Path) -> Result<Option<Context>, BuildE
     let name = clean.trim_start_matches('/').as_bytes().to_vec();
     let place = place.trim_start_matches('/').as_bytes().to_vec();
     let tar = archive::pipe::produce("copy-from", move |output| {
-        archive::export::subtree(view.as_fd(), &place, &name, output)
+        archive::export::subtree(view.as_fd(), &place, &name, &archive::ids::Ids::default(), output)
     });
     let mut tar = tar.map_err(wrong)?;
     Ok(Some(Context::of(&mut tar, dir)?))

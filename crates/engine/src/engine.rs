@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) runtimes: Runtimes,
     /// The ids of containers that have a user namespace of their own.
     pub(crate) remap: Option<IdMappings>,
+    /// Those of containers that are being created.
+    pub(crate) claimed_ids: Mutex<Vec<IdMappings>>,
     pub(crate) filters: Filters,
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<images::ImageStore>,
@@ -182,6 +184,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         monitors,
         runtimes,
         remap,
+        claimed_ids: Mutex::default(),
         filters: Filters::default(),
         snapshotter,
         images: Arc::new(images),

@@ -157,6 +157,17 @@ impl Maker {
         Ok(Sandbox { namespace, user_namespace, endpoint: None })
     }
 
+    /// The same for other users than usual; the calling thread stays where it is.
+    pub(crate) fn isolated_for(&self, owner: &Owner) -> Result<Sandbox, MakeError> {
+        let owned = owner.make()?;
+        namespace::within(owned.network.as_fd(), || -> Result<(), MakeError> {
+            Socket::open(SocketFamily::Route)?.execute(&mut [power_up(LOOPBACK)])?;
+            apply_container_settings();
+            Ok(())
+        })??;
+        Ok(Sandbox { namespace: owned.network, user_namespace: Some(owned.user), endpoint: None })
+    }
+
     /// A namespace on the bridge, with these addresses. Leaves the calling thread in another namespace until
     /// [`Maker::return_home`].
     pub(crate) fn bridged_here(&self, held: Pair) -> Result<Sandbox, MakeError> {

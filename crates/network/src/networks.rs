@@ -210,6 +210,9 @@ pub enum TakeError {
     /// None was ready, and none could be made.
     #[error("cannot make a network namespace: {0}")]
     Supply(#[from] SupplyError),
+    /// One for other users than usual could not be made.
+    #[error("cannot make a network namespace: {0}")]
+    Make(#[source] MakeError),
     /// It could not be given the hardware address.
     #[error("cannot set hardware address {mac}: {source}")]
     Mac {
@@ -634,6 +637,11 @@ impl Networks {
                 Err(TakeError::Mac { mac, source })
             }
         }
+    }
+
+    /// A new namespace that belongs to a user namespace of its own, with loopback alone.
+    pub fn take_for(&self, owner: &Owner) -> Result<Sandbox, TakeError> {
+        self.supply.maker().isolated_for(owner).map_err(TakeError::Make)
     }
 
     /// Gives back what a container had, after its last process has ended. Returns at once; the work is done behind it.

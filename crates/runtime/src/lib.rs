@@ -67,5 +67,6 @@ pub use mount_options::mount_option_names;
 pub use request::{
     CgroupAccess, CgroupManager, CreateRequest, ExecRequest, Identity, Keyring, Pivot, Rootfs, SeccompFilter, Stdio,
 };
+pub use rootfs::{mapped_bind, mapped_overlay};
 pub use self_protection::protect_self;
 pub use state::{Saved, StateDirectory};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use linux::mount_attr::{MountAttr, Reach, set_attributes, set_attributes_at};
 use linux::{Errno, credentials};
-use oci::runtime::RootfsPropagation;
+use oci::runtime::{Linux, RootfsPropagation};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result, Stage};
+use crate::id_maps;
 use crate::mount_options::{PROPAGATION_PRIVATE, PROPAGATION_SHARED, PROPAGATION_SLAVE, PROPAGATION_UNBINDABLE};
 use crate::mounts::{attach_at, clone_tree};
 use crate::request::Rootfs;
@@ -53,6 +54,32 @@ pub(crate) fn prepare<'r>(rootfs: &'r Rootfs, mapped: Option<Mapped<'_>>) -> Res
                 None => overlay.mount(),
                 Some(mapped) => overlay.mount_mapped(mapped),
             }
+        }
+    }
+}
+
+/// A detached mount of an overlay as a container with these mappings has it, for a runtime that cannot make it.
+pub fn mapped_overlay(rootfs: &Rootfs, linux: &Linux) -> Result<OwnedFd> {
+    let user_namespace = id_maps::namespace_with(&linux.uid_mappings, &linux.gid_mappings)?;
+    match prepare(rootfs, Some(Mapped::first(linux, user_namespace.as_fd())?))? {
+        PreparedRoot::Detached { mount, .. } => Ok(mount),
+        PreparedRoot::Directory(_) | PreparedRoot::LegacyOverlay(_) => {
+            Err(Error::new(Stage::Rootfs, "only an overlay can be mounted with mapped ids"))
+        }
+    }
+}
+
+/// A detached copy of the mount at a path, in which files belong to whom these mappings make of their owners.
+pub fn mapped_bind(path: &Path, linux: &Linux) -> Result<OwnedFd> {
+    let user_namespace = id_maps::namespace_with(&linux.uid_mappings, &linux.gid_mappings)?;
+    map_folder(path, Mapped::first(linux, user_namespace.as_fd())?)
+}
+
+impl<'a> Mapped<'a> {
+    fn first(linux: &Linux, user_namespace: BorrowedFd<'a>) -> Result<Mapped<'a>> {
+        match (linux.uid_mappings.first(), linux.gid_mappings.first()) {
+            (Some(uids), Some(gids)) => Ok(Mapped { user_namespace, uid: uids.host_id, gid: gids.host_id }),
+            _ => Err(Error::new(Stage::Rootfs, "there are no id mappings")),
         }
     }
 }

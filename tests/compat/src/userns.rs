@@ -8,11 +8,15 @@ use harness::{Engine, EngineOptions, Host};
 const ROOT: u32 = 210_000;
 
 fn engine(arguments: &[&str]) -> Engine {
+    engine_in(Host::new(), arguments)
+}
+
+fn engine_in(host: Host, arguments: &[&str]) -> Engine {
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-    let host = Host::new();
     host.own("/etc");
     for file in ["/etc/subuid", "/etc/subgid"] {
-        std::fs::write(file, format!("dockremap:{ROOT}:65536\nother:400000:65536\n")).expect("a file of our own");
+        let text = format!("dockremap:{ROOT}:65536\nother:400000:65536\ncontainers:1000000:140000\n");
+        std::fs::write(file, text).expect("a file of our own");
     }
     let engine = Engine::start_in(host, EngineOptions { arguments });
     engine.import_busybox();
@@ -202,7 +206,6 @@ fn namespaces_are_shared_within_one_user_namespace() {
         (&["--network=host"], "cannot share the host's network namespace when user namespaces are enabled"),
         (&["--pid=host"], "cannot share the host PID namespace when user namespaces are enabled"),
         (&["--pid=container:one"], "must share its network too"),
-        (&["--runtime=runc"], "user namespaces with the runtime runc are not built"),
     ] {
         let error = run(options).args(["busybox", "true"]).fails(125);
         assert!(error.contains(message), "{options:?}: {error}");
@@ -217,4 +220,142 @@ fn a_user_without_ranges_is_named() {
     let root = host.scratch().join("root").display().to_string();
     let error = host.conex().args(["daemon", "--userns-remap=nosuchuser", "--root", &root, "--run", &run]).fails(1);
     assert!(error.contains("no subuid ranges found for user \"nosuchuser\" in /etc/subuid"), "{error}");
+}
+
+#[test]
+fn copies_keep_the_containers_owners() {
+    let engine = engine(&["--userns-remap=default"]);
+    let script = "mkdir /d; echo x > /d/f; chown 5:6 /d/f; exec sleep 1000";
+    engine.docker(["run", "-d", "--name", "one", "-v", "data:/data", "busybox", "sh", "-c", script]).ok();
+    engine.docker(["exec", "one", "sh", "-c", "until [ -s /d/f ]; do sleep 0.1; done"]).ok();
+    let host = engine.host();
+    let owner = |tar: Vec<u8>, name: &str| {
+        let list = host.program("tar").args(["--numeric-owner", "-tvf", "-"]).input(tar).ok();
+        let line = list.lines().find(|line| line.ends_with(&format!(" {name}"))).expect("it is in the tar").to_owned();
+        line.split_whitespace().nth(1).expect("an owner").to_owned()
+    };
+    // Out of the running container, in both ways.
+    let copied = |path: &str| engine.docker(["cp", path, "-"]).run().expect_code(0).stdout;
+    assert_eq!(owner(copied("one:/d"), "d/f"), "5/6");
+    assert_eq!(owner(engine.docker(["export", "one"]).run().expect_code(0).stdout, "d/f"), "5/6");
+
+    // And into it: files of a user's, files of nobody in particular, and into a volume.
+    std::fs::write(host.files().join("in"), "in").expect("a new file");
+    let packed = |owner: &str| {
+        let words = [&format!("--owner={owner}"), &format!("--group={owner}"), "--numeric-owner", "-cf", "-", "in"];
+        host.program("tar").arg("-C").arg(host.files()).args(words).run().expect_code(0).stdout
+    };
+    engine.docker(["cp", "-", "one:/d"]).input(packed("7")).ok();
+    let file = host.files().join("in").display().to_string();
+    for target in ["one:/made", "one:/data/made"] {
+        engine.docker(["cp", &file, target]).ok();
+    }
+    let stat = engine.docker(["exec", "one", "stat", "-c", "%u:%g", "/d/in", "/made", "/data/made"]).ok();
+    assert_eq!(stat.split_whitespace().collect::<Vec<_>>(), ["7:7", "0:0", "0:0"]);
+    let refused = engine.docker(["cp", "-", "one:/d"]).input(packed("70000")).fails(1);
+    assert!(refused.contains("is nobody in the container's user namespace"), "{refused}");
+
+    // Stopped, its files are the same.
+    engine.docker(["kill", "one"]).ok();
+    assert_eq!(owner(copied("one:/d"), "d/f"), "5/6");
+    assert_eq!(owner(copied("one:/d"), "d/in"), "7/7");
+    engine.docker(["cp", "-", "one:/data"]).input(packed("9")).ok();
+    assert_eq!(owner(copied("one:/data"), "data/in"), "9/9");
+    engine.docker(["rm", "one"]).ok();
+    engine.docker(["volume", "rm", "data"]).ok();
+    engine.finish();
+}
+
+#[test]
+fn other_runtimes_run_them_too() {
+    let host = Host::new();
+    // crun refuses a hybrid layout as long as it can see the v2 hierarchy.
+    host.lose("/sys/fs/cgroup/unified");
+    let engine = engine_in(host, &["--userns-remap=default"]);
+    for runtime in ["runc", "crun"] {
+        let script = "touch /made /data/made; chown 5:6 /made; id -u; ls /sys/class/net; exec sleep 1000";
+        let run =
+            ["run", "-d", "--name", runtime, "--runtime", runtime, "-v", "data:/data", "--tmpfs", "/t", "busybox"];
+        engine.docker(run).args(["sh", "-c", script]).ok();
+        assert_eq!(status(&engine, runtime, "Uid:"), ROOT.to_string(), "{runtime}");
+        let exec = |words: &[&str]| engine.docker(["exec", runtime]).args(words);
+        exec(&["sh", "-c", "until [ -e /data/made ]; do sleep 0.1; done"]).ok();
+        let owners = exec(&["stat", "-c", "%u:%g", "/", "/bin/busybox", "/made", "/data", "/data/made", "/etc/hosts"]);
+        let owners = owners.ok();
+        assert_eq!(
+            owners.split_whitespace().collect::<Vec<_>>(),
+            ["0:0", "0:0", "5:6", "0:0", "0:0", "0:0"],
+            "{runtime}"
+        );
+        let logs = engine.docker(["logs", runtime]).ok();
+        assert!(logs.starts_with("0\n") && logs.contains("eth0"), "{logs}");
+        // Its network is its own.
+        engine
+            .docker([
+                "run",
+                "--rm",
+                "--runtime",
+                runtime,
+                "--cap-add=NET_ADMIN",
+                "busybox",
+                "ip",
+                "link",
+                "set",
+                "lo",
+                "down",
+            ])
+            .ok();
+        // What it has made is there for our own runtime, and without a user namespace.
+        engine.docker(["cp", &format!("{runtime}:/made"), "-"]).run().expect_code(0);
+        let look = ["run", "--rm", "-v", "data:/data", "--userns=host", "busybox", "stat", "-c", "%u:%g", "/data/made"];
+        assert_eq!(engine.docker(look).ok(), "0:0");
+        engine.docker(["rm", "-f", runtime]).ok();
+        let kept = ["run", "--rm", "-v", "data:/data", "busybox", "ls", "/data"];
+        assert_eq!(engine.docker(kept).ok(), "made", "the volume's files went with the bundle");
+    }
+    engine.docker(["volume", "rm", "data"]).ok();
+    // crun takes the empty folder in the place of the v2 hierarchy for one.
+    let _not_there = std::fs::remove_dir_all(std::path::Path::new("/sys/fs/cgroup/unified").join(engine.host().name()));
+    engine.finish();
+}
+
+#[test]
+fn ids_that_no_other_container_has() {
+    for arguments in [&[][..], &["--userns-remap=default"]] {
+        let engine = engine(arguments);
+        let run = |name: &str, mode: &str| {
+            let mode = format!("--userns={mode}");
+            engine.conex(["run", "-d", "--name", name, &mode, "-v", "data:/data", "busybox", "sleep", "1000"])
+        };
+        run("one", "auto").ok();
+        run("two", "auto:size=4096").ok();
+        run("three", "auto").ok();
+        assert_eq!(
+            ["one", "two", "three"].map(|name| status(&engine, name, "Uid:")),
+            ["1000000", "1065536", "1069632"]
+        );
+        let map = engine.docker(["exec", "two", "cat", "/proc/self/gid_map"]).ok();
+        assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "1065536", "4096"]);
+        assert_eq!(engine.docker(["inspect", "-f", "{{.HostConfig.UsernsMode}}", "two"]).ok(), "auto:size=4096");
+        // Files and network are each one's own all the same.
+        engine.docker(["exec", "one", "sh", "-c", "echo from one > /data/file"]).ok();
+        let look = "stat -c %u:%g /data/file; cat /data/file; ip -4 addr show eth0 | grep -c inet";
+        assert_eq!(engine.docker(["exec", "two", "sh", "-c", look]).ok(), "0:0\nfrom one\n1");
+
+        // No 65536 are left; what a container had is free with it.
+        let error = run("four", "auto").fails(125);
+        assert!(error.contains("are left that no other container has"), "{error}");
+        engine.docker(["rm", "-f", "one"]).ok();
+        run("four", "auto:size=10").ok();
+        assert_eq!(status(&engine, "four", "Uid:"), "1000000");
+        engine.docker(["restart", "-t", "0", "four"]).ok();
+        assert_eq!(status(&engine, "four", "Uid:"), "1000000");
+        for wrong in ["auto:size=0", "auto:size=x", "automatic"] {
+            let error = engine.conex(["run", "--rm", &format!("--userns={wrong}"), "busybox", "true"]).fails(125);
+            assert!(error.contains(&format!("invalid USER mode: {wrong}")), "{error}");
+        }
+        engine.docker(["rm", "-f", "two", "three", "four"]).ok();
+        engine.docker(["volume", "rm", "data"]).ok();
+        engine.finish();
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use api_client::{Body, Client, Upload};
 use archive::extract::{Options, Overwrite, Owner, Rename, extract};
+use archive::ids::Ids;
 use archive::place::base_name;
 use archive::unpack::Privileges;
 use clap::ArgMatches;
@@ -121,6 +122,7 @@ fn from_container(
         rename,
         overwrite: Overwrite::SameKind,
         owner,
+        ids: &Ids::default(),
         privileges,
     };
     extract(&mut tar, host_root()?.as_fd(), &options).map_err(|error| Failure::from(io::Error::other(error)))?;
@@ -162,7 +164,13 @@ fn into_container(
     let (source, kind) = local_source(from, on(matches, "follow-link"))?;
     let placed = place(kind, base_name(from.as_bytes()), &destination, &existing)?;
     let tar = archive::pipe::produce("cp", move |output| {
-        archive::export::subtree(host_root()?.as_fd(), source.as_os_str().as_bytes(), &placed.name, output)
+        archive::export::subtree(
+            host_root()?.as_fd(),
+            source.as_os_str().as_bytes(),
+            &placed.name,
+            &Ids::default(),
+            output,
+        )
     })?;
     let (source, count) = counted(Box::new(tar));
     client.container_copy_into(container, &placed.directory, copy_owner, Upload { source, length: None })?;

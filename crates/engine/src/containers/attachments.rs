@@ -11,6 +11,7 @@ use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, Lead
 
 use super::record::ContainerRecord;
 use super::relay::Relays;
+use super::start::has_own_ids;
 use crate::engine::{Engine, Inner};
 use crate::model::{ContainerSpec, EndpointSpec, EngineError, ErrorKind, NetworkMode};
 use crate::networks::{Found, NetworkRecord};
@@ -230,15 +231,18 @@ fn leading<'a>(wanted: &[Wanted<'a>]) -> Leading<'a> {
 /// A namespace with everything in it that the container is to have. What was taken is given back on failure.
 pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<Taken, EngineError> {
     let wanted = wanted(inner, record)?;
+    let own_ids = record.id_mappings.as_ref().filter(|_| has_own_ids(record));
     if let [only] = wanted.as_slice()
         && only.id == DEFAULT_NETWORK
+        && own_ids.is_none()
     {
         return take_default(inner, only.endpoint);
     }
-    let sandbox = inner
-        .networks
-        .take(Attachment::None)
-        .map_err(|error| EngineError::system("failed to set up container networking", error))?;
+    let sandbox = match own_ids {
+        Some(mappings) => inner.networks.take_for(&mappings.owner()),
+        None => inner.networks.take(Attachment::None),
+    };
+    let sandbox = sandbox.map_err(|error| EngineError::system("failed to set up container networking", error))?;
     let mut place = Place::default();
     for one in &wanted {
         if let Err(error) = plug(inner, sandbox.namespace.as_fd(), &mut place, one, leading(&wanted)) {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use archive::extract::{ExtractError, Options, Overwrite, Owner, extract};
+use archive::ids::Ids;
 use archive::place;
 use archive::unpack::Privileges;
 use rustix::fs::{OFlags, StatVfsMountFlags};
@@ -15,7 +16,7 @@ use super::ask;
 use super::files::{Pieces, QUEUE_LENGTH};
 use super::handle::Handle;
 use super::owner::owner_of;
-use super::root::{RootAccess, StoppedRoot, Work, of_running};
+use super::root::{RootAccess, StoppedRoot, Work, of_running, with_running};
 use crate::engine::{Engine, blocking};
 use crate::images::{ByteStream, Incoming, InputStream};
 use crate::model::{CopyIn, EngineError, PathStat};
@@ -29,7 +30,7 @@ impl Engine {
         let handle = self.inner.index.find(reference)?;
         let path = absolute(path);
         let missing = not_found(&path, reference);
-        let work: Work<_> = Box::new(move |root| place::path_stat(root, path.as_bytes()));
+        let work: Work<_> = Box::new(move |root, _| place::path_stat(root, path.as_bytes()));
         let stat = self.with_root(&handle, RootAccess::ReadOnly, work).await?;
         Ok(path_stat(stat.map_err(|error| failed(error, missing))?))
     }
@@ -45,12 +46,12 @@ impl Engine {
         let missing = not_found(&path, reference);
         let (told, found) = oneshot::channel();
         let (sink, stream) = mpsc::channel(QUEUE_LENGTH);
-        let work: Work<()> = Box::new(move |root| match place::path_stat(root, path.as_bytes()) {
+        let work: Work<()> = Box::new(move |root, ids| match place::path_stat(root, path.as_bytes()) {
             Err(error) => drop(told.send(Err(error))),
             Ok(stat) => {
                 let name = stat.name.clone();
                 if told.send(Ok(stat)).is_ok() {
-                    write_tar(root, &path, &name, sink);
+                    write_tar(root, &path, &name, ids, sink);
                 }
             }
         });
@@ -84,7 +85,7 @@ impl Engine {
         let missing = not_found(&path, reference);
         let user = if copy.copy_owner { record.spec.user.clone() } else { String::new() };
         let overwrite = if copy.keep_kinds { Overwrite::SameKind } else { Overwrite::Replace };
-        let work: Work<_> = Box::new(move |root| put(root, &path, overwrite, &user, missing, input));
+        let work: Work<_> = Box::new(move |root, ids| put(root, &path, (overwrite, &user, ids), missing, input));
         self.with_root(&handle, access, work).await??;
         self.tell_container(&record, "extract-to-dir", &[]);
         Ok(())
@@ -111,10 +112,11 @@ impl Engine {
                 .await;
             };
             drop(lent);
-            let own = self.root_of(handle).await?;
+            let own = self.root_of(handle).await?.fd;
             let root = blocking(move || of_running(live.pid, own.as_fd()).map_err(failed)).await?;
             if let Some(root) = root {
-                return blocking(move || Ok(work(root.as_fd()))).await;
+                let record = handle.record();
+                return blocking(move || with_running(root, record.id_mappings.as_ref(), work).map_err(failed)).await;
             }
         }
         Err(EngineError::unavailable(format!("the files of container {} cannot be found", handle.id)))
@@ -138,9 +140,15 @@ fn failed(error: io::Error, missing: EngineError) -> EngineError {
     }
 }
 
-fn write_tar(root: BorrowedFd<'_>, path: &str, name: &[u8], sink: mpsc::Sender<Result<bytes::Bytes, EngineError>>) {
+fn write_tar(
+    root: BorrowedFd<'_>,
+    path: &str,
+    name: &[u8],
+    ids: &Ids,
+    sink: mpsc::Sender<Result<bytes::Bytes, EngineError>>,
+) {
     let mut writer = Pieces::new(sink.clone());
-    let written = archive::export::subtree(root, path.as_bytes(), name, &mut writer).and_then(|()| writer.flush());
+    let written = archive::export::subtree(root, path.as_bytes(), name, ids, &mut writer).and_then(|()| writer.flush());
     // A client that has gone is no error of ours.
     if let Err(error) = written
         && error.kind() != io::ErrorKind::BrokenPipe
@@ -152,8 +160,7 @@ fn write_tar(root: BorrowedFd<'_>, path: &str, name: &[u8], sink: mpsc::Sender<R
 fn put(
     root: BorrowedFd<'_>,
     path: &str,
-    overwrite: Overwrite,
-    user: &str,
+    (overwrite, user, ids): (Overwrite, &str, &Ids),
     missing: EngineError,
     input: InputStream,
 ) -> Result<(), EngineError> {
@@ -171,7 +178,8 @@ fn put(
     // Here and not by a program of the container's (CVE-2026-41567).
     let mut tar = archive::compression::decompress(Box::new(Incoming::new(input)))
         .map_err(|error| EngineError::invalid(format!("cannot read the tar: {error}")))?;
-    let options = Options { directory: path.as_bytes(), rename: None, overwrite, owner, privileges: Privileges::Full };
+    let (directory, privileges) = (path.as_bytes(), Privileges::Full);
+    let options = Options { directory, rename: None, overwrite, owner, ids, privileges };
     extract(&mut tar, root, &options).map_err(refused)
 }
 

@@ -1,7 +1,7 @@
 //! Creating: the image's defaults, the checks, the mounts, the folder, the record.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use images::Image;
 use jiff::Timestamp;
@@ -20,13 +20,27 @@ use crate::model::{
     CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck,
     IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
 };
-use crate::runtimes::Runtime;
 use crate::store::Durability;
 use crate::userns::{self, IdMappings};
 use crate::volumes::Made;
 
 /// Attempts to find a free name before the answer is an error.
 const NAME_ATTEMPTS: usize = 20;
+
+/// Ids that are a container's to be.
+struct ClaimedIds {
+    inner: Arc<Inner>,
+    mappings: Option<IdMappings>,
+}
+
+impl Drop for ClaimedIds {
+    fn drop(&mut self) {
+        let mut claimed = self.inner.claimed_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = claimed.iter().position(|mappings| Some(mappings) == self.mappings.as_ref()) {
+            claimed.remove(place);
+        }
+    }
+}
 
 impl Engine {
     /// Creates a container.
@@ -50,7 +64,7 @@ impl Engine {
         spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
         attachments::settle(self, &mut spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
-        let id_mappings = self.id_mappings(&spec)?;
+        let claim = self.claim_ids(&spec)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
         let mounts = checked_sources(mounts).await?;
         let id = ContainerId::from_random(crate::random_bytes());
@@ -61,7 +75,7 @@ impl Engine {
             image_id: *image.id.digest(),
             layers: image.layers.clone(),
             hostname: self.hostname(&spec, &id)?,
-            id_mappings,
+            id_mappings: claim.mappings.clone(),
             private_cgroup_namespace: match spec.cgroupns {
                 CgroupnsMode::Default => self.inner.host.cgroup_version == 2 && !spec.privileged,
                 CgroupnsMode::Private => true,
@@ -74,19 +88,21 @@ impl Engine {
             spec,
         };
         let made = self.make(record).await?;
+        // From here on the container itself tells that they are taken.
+        drop(claim);
         Ok(CreatedContainer { id: made, warnings })
     }
 
     /// The users of a container's own user namespace, if it gets one.
-    fn id_mappings(&self, spec: &ContainerSpec) -> Result<Option<IdMappings>, EngineError> {
-        let mappings = userns::of_container(self.inner.remap.as_ref(), spec)?;
-        if mappings.is_some() && self.inner.runtimes.find(&spec.runtime)? != Runtime::Own {
-            return Err(EngineError::not_implemented(format!(
-                "user namespaces with the runtime {} are not built: use --userns=host",
-                spec.runtime
-            )));
-        }
-        Ok(mappings)
+    fn claim_ids(&self, spec: &ContainerSpec) -> Result<ClaimedIds, EngineError> {
+        let mut claimed = self.inner.claimed_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mappings = userns::of_container(self.inner.remap.as_ref(), spec, |size| {
+            let others = self.inner.index.all();
+            let taken = others.iter().filter_map(|handle| handle.record().id_mappings.clone());
+            IdMappings::fresh(size, &taken.chain(claimed.iter().cloned()).collect::<Vec<_>>())
+        })?;
+        claimed.extend(mappings.clone());
+        Ok(ClaimedIds { inner: Arc::clone(&self.inner), mappings })
     }
 
     /// The image of this name; the built-in one is made when somebody first asks for it.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use archive::ids::Ids;
 use bytes::Bytes;
 use monitor_protocol::{Request, Response};
 use tokio::sync::mpsc;
@@ -13,11 +14,19 @@ use super::handle::Handle;
 use crate::engine::{Engine, Inner, blocking};
 use crate::images::ByteStream;
 use crate::model::{Change, ChangeKind, EngineError};
+use crate::userns::IdMappings;
 
 /// Pieces of a stream that may wait for the client.
 pub(super) const QUEUE_LENGTH: usize = 8;
 /// Size of a piece.
 const PIECE: usize = 256 << 10;
+
+/// The root of a container's file system, and whose its files are.
+#[derive(Debug)]
+pub(crate) struct FoundRoot {
+    pub(crate) fd: OwnedFd,
+    pub(crate) ids: Ids,
+}
 
 impl Engine {
     /// What it changed in its image's files.
@@ -34,7 +43,7 @@ impl Engine {
         let (sink, stream) = mpsc::channel(QUEUE_LENGTH);
         tokio::task::spawn_blocking(move || {
             let mut writer = Pieces::new(sink.clone());
-            let written = archive::export::tree(root.as_fd(), &mut writer).and_then(|()| writer.flush());
+            let written = archive::export::tree(root.fd.as_fd(), &root.ids, &mut writer).and_then(|()| writer.flush());
             // A client that has gone is no error of ours.
             if let Err(error) = written
                 && error.kind() != io::ErrorKind::BrokenPipe
@@ -47,12 +56,16 @@ impl Engine {
     }
 
     /// The root of its file system without the mounts in it: the monitor's own while it runs, a view of the layers otherwise.
-    pub(crate) async fn root_of(&self, handle: &Handle) -> Result<OwnedFd, EngineError> {
+    pub(crate) async fn root_of(&self, handle: &Handle) -> Result<FoundRoot, EngineError> {
         if let Some(live) = handle.live() {
             match live.connection.request_fds(Request::RootfsFd, Vec::new()).await {
                 Ok((Response::Rootfs { fd }, fds)) => {
                     let mut fds = fds.into_iter().skip(usize::from(fd.0));
-                    return fds.next().ok_or_else(|| EngineError::unavailable("the container's monitor gave no root"));
+                    let fd = fds.next();
+                    let fd = fd.ok_or_else(|| EngineError::unavailable("the container's monitor gave no root"))?;
+                    // Its layers are mounted with the container's ids.
+                    let ids = handle.record().id_mappings.as_ref().map(IdMappings::ids);
+                    return Ok(FoundRoot { fd, ids: ids.unwrap_or_default() });
                 }
                 Ok(_) => return Err(EngineError::unavailable("the container's monitor gave a wrong answer")),
                 Err(error) if handle.live().is_some() => return Err(monitor_error(error)),
@@ -61,7 +74,7 @@ impl Engine {
             }
         }
         let (inner, record) = (Arc::clone(&self.inner), handle.record());
-        blocking(move || stopped_root(&inner, &record)).await
+        blocking(move || Ok(FoundRoot { fd: stopped_root(&inner, &record)?, ids: Ids::default() })).await
     }
 }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use archive::ids::Ids;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -23,9 +24,10 @@ use super::start;
 use crate::engine::Inner;
 use crate::model::{Access, EngineError};
 use crate::rootfs::add_layers;
+use crate::userns::IdMappings;
 
-/// What a thread of its own does with a container's root.
-pub(super) type Work<T> = Box<dyn FnOnce(BorrowedFd<'_>) -> T + Send>;
+/// What a thread of its own does with a container's root, whose files have owners of these.
+pub(super) type Work<T> = Box<dyn FnOnce(BorrowedFd<'_>, &Ids) -> T + Send>;
 
 /// Whether a stopped container's own files may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,24 @@ pub(super) fn of_running(pid: i32, own: BorrowedFd<'_>) -> io::Result<Option<Own
     })??;
     let (found, expected) = (rustix::fs::fstat(&root)?, rustix::fs::fstat(own)?);
     Ok(((found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)).then_some(root))
+}
+
+/// Lets `work` look at a running container's root. Mounts with mapped ids take files of the namespace's users only, and so files are
+/// made in the name of its root.
+pub(super) fn with_running<T: Send + 'static>(
+    root: OwnedFd,
+    mappings: Option<&IdMappings>,
+    work: Work<T>,
+) -> io::Result<T> {
+    let Some(mappings) = mappings else { return Ok(work(root.as_fd(), &Ids::default())) };
+    let ((uid, gid), ids) = (mappings.root(), mappings.ids());
+    on_a_thread(move || {
+        linux::credentials::set_file_system_ids(uid, gid)?;
+        // That took the rights over others' files, which are still permitted.
+        let own = linux::credentials::capabilities()?;
+        linux::credentials::set_capabilities(&linux::credentials::Capabilities { effective: own.permitted, ..own })?;
+        Ok::<_, io::Error>(work(root.as_fd(), &ids))
+    })?
 }
 
 /// A stopped container's file system in parts, ready to be put together.
@@ -116,7 +136,8 @@ impl StoppedRoot {
             // On a folder that nobody looks into by its path, now that overlayfs has it.
             move_mount(root.as_fd(), "", CWD, &self.work, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
             let done = self.mounts.iter().try_for_each(|part| part.mount(root.as_fd())).and_then(|()| self.seal(&root));
-            let done = done.map(|()| work(root.as_fd()));
+            // Put together here, the layers are not mapped.
+            let done = done.map(|()| work(root.as_fd(), &Ids::default()));
             drop(root);
             // Here and not with the end of the thread, which the kernel cleans up behind its back.
             unmount(&self.work, UnmountFlags::DETACH)?;

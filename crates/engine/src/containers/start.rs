@@ -18,7 +18,9 @@ use super::record::ContainerRecord;
 use super::relay::Relays;
 use super::resolver;
 use crate::engine::Inner;
-use crate::model::{ContainerSpec, EngineError, IpcMode, LogCompression, LogDelivery, LogDriver, NetworkMode, PidMode};
+use crate::model::{
+    ContainerSpec, EngineError, IpcMode, LogCompression, LogDelivery, LogDriver, NetworkMode, PidMode, UsernsMode,
+};
 use crate::monitors::Launched;
 use crate::runtimes::Runtime;
 use crate::spec::{
@@ -74,7 +76,7 @@ fn check_users(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespaces
     if record.id_mappings.is_none() {
         return Ok(());
     }
-    if record.id_mappings != inner.remap {
+    if record.id_mappings != inner.remap && !has_own_ids(record) {
         return Err(EngineError::conflict(
             "the container was created with another --userns-remap than the engine has now: create it again",
         ));
@@ -94,6 +96,11 @@ fn check_users(inner: &Inner, record: &ContainerRecord, joined: JoinedNamespaces
         ));
     }
     Ok(())
+}
+
+/// Whether its ids are nobody else's.
+pub(super) fn has_own_ids(record: &ContainerRecord) -> bool {
+    matches!(record.spec.userns, UsernsMode::Auto { .. })
 }
 
 fn network_donor(network: &NetworkMode) -> Option<&str> {

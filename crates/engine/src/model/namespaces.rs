@@ -88,7 +88,15 @@ pub enum UsernsMode {
     Host,
     /// Its own, said so; Podman's word.
     Private,
+    /// Its own, with ids that no other container has; Podman's word.
+    Auto {
+        /// How many.
+        size: u32,
+    },
 }
+
+/// How many ids a container gets that does not say: all that files of images have.
+const AUTO_SIZE: u32 = 65_536;
 
 impl NetworkMode {
     /// Reads `""`, `default`, `bridge`, `none`, `host`, `container:X` or a network's name.
@@ -167,13 +175,18 @@ impl CgroupnsMode {
 }
 
 impl UsernsMode {
-    /// Reads `""`, `host` or `private`.
+    /// Reads `""`, `host`, `private`, `auto` or `auto:size=N`.
     pub fn parse(text: &str) -> Result<Self, EngineError> {
         match text {
             "" => Ok(Self::Default),
             "host" => Ok(Self::Host),
             "private" => Ok(Self::Private),
-            _ => Err(EngineError::invalid(format!("invalid USER mode: {text}"))),
+            "auto" => Ok(Self::Auto { size: AUTO_SIZE }),
+            _ => {
+                let size = text.strip_prefix("auto:size=").and_then(|size| size.parse().ok()).filter(|size| *size > 0);
+                size.map(|size| Self::Auto { size })
+                    .ok_or_else(|| EngineError::invalid(format!("invalid USER mode: {text}")))
+            }
         }
     }
 }
@@ -234,11 +247,13 @@ impl fmt::Display for CgroupnsMode {
 
 impl fmt::Display for UsernsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "",
-            Self::Host => "host",
-            Self::Private => "private",
-        })
+        match self {
+            Self::Default => Ok(()),
+            Self::Host => f.write_str("host"),
+            Self::Private => f.write_str("private"),
+            Self::Auto { size: AUTO_SIZE } => f.write_str("auto"),
+            Self::Auto { size } => write!(f, "auto:size={size}"),
+        }
     }
 }
 

@@ -216,7 +216,7 @@ fn identity(identity: &wire::Identity) -> Identity {
     }
 }
 
-fn rootfs(rootfs: &Rootfs) -> runtime::Rootfs {
+pub(super) fn rootfs(rootfs: &Rootfs) -> runtime::Rootfs {
     match rootfs {
         Rootfs::Directory { path } => runtime::Rootfs::Directory { path: path.clone() },
         Rootfs::Overlay { lower, upper, work, options } => runtime::Rootfs::Overlay {

@@ -9,6 +9,8 @@
 //!          runtime.log   where it writes what went wrong
 //! ```
 //!
+//!          volumes/N     sources that are mounted with the container's ids, likewise
+//!
 //! The monitor is a child subreaper here: what the runtime starts becomes its child when the runtime ends. A step waits for
 //! the program, so a runtime that hangs stops this container's monitor, and nobody else.
 
@@ -22,12 +24,14 @@ use std::process::{Command, Output, Stdio};
 
 use cgroups::{Cgroup, OomWatch};
 use monitor_protocol::{CgroupDriver, Exec, Failure, FailureKind, Identity, Launch, Rootfs, Stats, Waiting, socket};
-use oci::runtime::{ConsoleSize, LinuxNamespaceType, LinuxResources, Process, Spec};
-use rustix::fs::{Access, Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use oci::runtime::{ConsoleSize, Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
+use rustix::fs::{Access, CWD, Mode, OFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, move_mount, unmount,
+};
 use serde::Deserialize;
 
-use super::{Started, Surroundings, stats};
+use super::{Started, Surroundings, native, stats};
 use crate::failure;
 use crate::stdio::ProcessEnds;
 
@@ -59,8 +63,17 @@ pub(crate) struct Container {
     cgroup: Option<Cgroup>,
     oom: Option<OomWatch>,
     oom_kills: u64,
-    /// Named in the configuration by its number here, so it must stay open until the container has joined it.
-    _network_namespace: Option<OwnedFd>,
+    /// Mounts with mapped ids, to be unmounted before the bundle is removed.
+    volumes: Vec<PathBuf>,
+    /// Named in the configuration by their numbers here, so they must stay open until the container has joined them.
+    namespaces: GivenNamespaces,
+}
+
+/// Namespaces that the engine has made.
+#[derive(Debug)]
+struct GivenNamespaces {
+    network: Option<OwnedFd>,
+    user: Option<OwnedFd>,
 }
 
 /// One entry of a runtime's log.
@@ -79,7 +92,8 @@ impl Container {
         launch: &mut Launch,
         around: Surroundings<'_>,
     ) -> Result<(Container, Started), Failure> {
-        let mut container = Container::prepare(runtime, launch, around.network_namespace)?;
+        let namespaces = GivenNamespaces { network: around.network_namespace, user: around.user_namespace };
+        let mut container = Container::prepare(runtime, launch, namespaces)?;
         match container.create_and_start(around.ends) {
             Ok(started) => Ok((container, started)),
             Err(failure) => {
@@ -90,17 +104,9 @@ impl Container {
         }
     }
 
-    fn prepare(
-        runtime: Runtime,
-        launch: &mut Launch,
-        network_namespace: Option<OwnedFd>,
-    ) -> Result<Container, Failure> {
+    fn prepare(runtime: Runtime, launch: &mut Launch, namespaces: GivenNamespaces) -> Result<Container, Failure> {
         rustix::fs::access(&runtime.path, Access::EXEC_OK)
             .map_err(|errno| not_started(&runtime.path, &errno.into()))?;
-        let mapped = launch.spec.linux.as_ref().is_some_and(|linux| !linux.uid_mappings.is_empty());
-        if mapped && matches!(launch.rootfs, Rootfs::Overlay { .. }) {
-            return Err(failure::invalid("an overlay with mapped ids is mounted for no other runtime"));
-        }
         if launch.seccomp.is_some() {
             return Err(failure::invalid(
                 "another runtime takes seccomp rules in the configuration, not a compiled filter",
@@ -108,7 +114,8 @@ impl Container {
         }
         become_subreaper()?;
         make_dir(&runtime.bundle)?;
-        let root = mount_root(&runtime.bundle, &launch.rootfs)?;
+        let mapped = launch.spec.linux.clone().filter(|linux| !linux.uid_mappings.is_empty());
+        let root = mount_root(&runtime.bundle, &launch.rootfs, mapped.as_ref())?;
         let mut container = Container {
             id: launch.id.clone(),
             pid: 0,
@@ -118,11 +125,16 @@ impl Container {
             cgroup: None,
             oom: None,
             oom_kills: 0,
-            _network_namespace: network_namespace,
+            volumes: Vec::new(),
+            namespaces,
             runtime,
         };
         container.forget_the_last();
-        match container.write_spec(launch) {
+        let prepared = match &mapped {
+            Some(linux) => container.mount_volumes(&mut launch.spec, linux),
+            None => Ok(()),
+        };
+        match prepared.and_then(|()| container.write_spec(launch)) {
             Ok(()) => Ok(container),
             Err(failure) => {
                 container.unmake()?;
@@ -139,6 +151,23 @@ impl Container {
         }
     }
 
+    /// Mounts with mapped ids what the configuration wants so: not every runtime could, and none knows the option by this name.
+    fn mount_volumes(&mut self, spec: &mut Spec, linux: &Linux) -> Result<(), Failure> {
+        let failed = |errno: rustix::io::Errno| failure::other("volumes", &errno);
+        for (number, wanted) in spec.mounts.iter_mut().enumerate() {
+            let Some(place) = wanted.options.iter().position(|option| option == "idmap") else { continue };
+            wanted.options.remove(place);
+            let tree = runtime::mapped_bind(Path::new(&wanted.source), linux);
+            let tree = tree.map_err(|error| failure::other("volumes", &error))?;
+            let target = self.runtime.bundle.join("volumes").join(number.to_string());
+            make_dir(&target)?;
+            attach(tree.as_fd(), &target).map_err(failed)?;
+            path_text(&target)?.clone_into(&mut wanted.source);
+            self.volumes.push(target);
+        }
+        Ok(())
+    }
+
     fn write_spec(&self, launch: &mut Launch) -> Result<(), Failure> {
         let mut spec = launch.spec.clone();
         let root = spec.root.get_or_insert_default();
@@ -151,8 +180,14 @@ impl Container {
             );
         }
         self.resolve_user(process, &launch.identity)?;
-        if let Some(namespace) = &self._network_namespace {
-            join_network_namespace(&mut spec, namespace.as_fd());
+        let given = [
+            (LinuxNamespaceType::Network, &self.namespaces.network),
+            (LinuxNamespaceType::User, &self.namespaces.user),
+        ];
+        for (kind, namespace) in given {
+            if let Some(namespace) = namespace {
+                join_namespace(&mut spec, kind, namespace.as_fd());
+            }
         }
         write_json(&self.runtime.bundle.join("config.json"), &spec)
     }
@@ -266,6 +301,10 @@ impl Container {
 
     /// Takes the bundle away.
     fn unmake(&self) -> Result<(), Failure> {
+        for volume in &self.volumes {
+            // What is still mounted would be emptied with the bundle.
+            unmount(volume, UnmountFlags::DETACH).map_err(|errno| failure::other("volumes", &errno))?;
+        }
         if self.mounted {
             unmount(&self.root, UnmountFlags::DETACH).map_err(|errno| failure::other("rootfs", &errno))?;
         }
@@ -383,23 +422,29 @@ fn become_subreaper() -> Result<(), Failure> {
 }
 
 /// The root where the runtime finds it: the folder, or the overlay in a mount namespace that only this monitor has.
-fn mount_root(bundle: &Path, rootfs: &Rootfs) -> Result<PathBuf, Failure> {
+fn mount_root(bundle: &Path, rootfs: &Rootfs, mapped: Option<&Linux>) -> Result<PathBuf, Failure> {
     let Rootfs::Overlay { lower, upper, work, options } = rootfs else {
         let Rootfs::Directory { path } = rootfs else { unreachable!("there are two kinds of roots") };
         return Ok(path.clone());
     };
     let root = bundle.join("rootfs");
     make_dir(&root)?;
+    let failed = |errno: rustix::io::Errno| failure::other("rootfs", &errno);
+    linux::namespace::unshare(linux::namespace::MOUNT).map_err(failed)?;
+    // Unmounts of the host must reach us, or we would keep its file systems busy; ours must not reach the host.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(failed)?;
+    if let Some(linux) = mapped {
+        let mount = runtime::mapped_overlay(&native::rootfs(rootfs), linux);
+        let mount = mount.map_err(|error| failure::other("rootfs", &error))?;
+        attach(mount.as_fd(), &root).map_err(failed)?;
+        return Ok(root);
+    }
     let mut data = format!("lowerdir={}", joined(lower)?);
     for (key, path) in [("upperdir", upper), ("workdir", work)] {
         data += &format!(",{key}={}", path_text(path)?);
     }
     options.iter().for_each(|option| data += &format!(",{option}"));
     let data = std::ffi::CString::new(data).map_err(|error| failure::other("rootfs", &error))?;
-    let failed = |errno: rustix::io::Errno| failure::other("rootfs", &errno);
-    linux::namespace::unshare(linux::namespace::MOUNT).map_err(failed)?;
-    // Unmounts of the host must reach us, or we would keep its file systems busy; ours must not reach the host.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(failed)?;
     mount("overlay", &root, "overlay", MountFlags::empty(), Some(data.as_c_str())).map_err(failed)?;
     Ok(root)
 }
@@ -411,12 +456,17 @@ fn joined(layers: &[PathBuf]) -> Result<String, Failure> {
     Ok(escaped.collect::<Result<Vec<_>, _>>()?.join(":"))
 }
 
-fn join_network_namespace(spec: &mut Spec, namespace: BorrowedFd<'_>) {
+/// Puts a detached mount on a folder.
+fn attach(mount: BorrowedFd<'_>, target: &Path) -> rustix::io::Result<()> {
+    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn join_namespace(spec: &mut Spec, kind: LinuxNamespaceType, namespace: BorrowedFd<'_>) {
     let own = rustix::process::getpid().as_raw_nonzero();
     let path = format!("/proc/{own}/fd/{}", namespace.as_raw_fd());
     let namespaces = &mut spec.linux.get_or_insert_default().namespaces;
-    namespaces.retain(|namespace| namespace.kind != LinuxNamespaceType::Network);
-    namespaces.push(oci::runtime::LinuxNamespace { kind: LinuxNamespaceType::Network, path });
+    namespaces.retain(|namespace| namespace.kind != kind);
+    namespaces.push(oci::runtime::LinuxNamespace { kind, path });
 }
 
 fn set_terminal(process: &mut Process, size: Option<ConsoleSize>) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use archive::extract::{Options, Overwrite, Owner, extract};
+use archive::ids::Ids;
 use archive::tar::Reader;
 use archive::unpack::Privileges;
 
@@ -359,6 +360,7 @@ fn extract_into(root: &Path, tar: &[u8]) -> Result<(), archive::extract::Extract
         rename: None,
         overwrite: Overwrite::Replace,
         owner: Owner::AsInTar,
+        ids: &Ids::default(),
         privileges: Privileges::Full,
     };
     extract(&mut &*tar, root.as_fd(), &options)

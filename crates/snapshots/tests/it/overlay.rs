@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use archive::ids::Ids;
 use oci::DiffId;
 use rustix::fs::{CWD, XattrFlags};
 use rustix::mount::{
@@ -214,7 +215,7 @@ fn an_exported_tree_is_the_tree() {
     let (_, merged) = container(&store, &layers, "container");
     change(&merged);
     let mut tar = Vec::new();
-    archive::export::tree(File::open(&merged).unwrap().as_fd(), &mut tar).unwrap();
+    archive::export::tree(File::open(&merged).unwrap().as_fd(), &Ids::default(), &mut tar).unwrap();
     let again = store.add(&tar).unwrap();
     assert_same(&describe(&again), &describe(&merged), "exported and imported");
 }
@@ -243,7 +244,13 @@ fn parts_of_a_tree_are_exported_under_another_name() {
     symlink("../../secret", root.join("etc/out")).unwrap();
     let check = |path: &str, expected: Result<&[&str], std::io::ErrorKind>| {
         let mut tar = Vec::new();
-        let outcome = archive::export::subtree(File::open(&root).unwrap().as_fd(), path.as_bytes(), b"new", &mut tar);
+        let outcome = archive::export::subtree(
+            File::open(&root).unwrap().as_fd(),
+            path.as_bytes(),
+            b"new",
+            &Ids::default(),
+            &mut tar,
+        );
         let listed = outcome.map_err(|error| error.kind()).map(|()| {
             let mut reader = archive::tar::Reader::new(tar.as_slice());
             std::iter::from_fn(|| reader.next_entry().unwrap())
