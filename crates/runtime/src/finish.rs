@@ -170,7 +170,7 @@ fn prepare(plan: &ProcessPlan<'_>, terminal: Option<&OwnedFd>) -> Result<Prepare
     }
     let credentials = credentials_of(process, plan.identity, root)?;
     let environment = environment_of(process, root, credentials.uid);
-    own_stdio(credentials.uid, terminal.is_some())?;
+    own_stdio(root, credentials.uid, terminal.is_some())?;
     let entered = enter_working_directory(root, &process.cwd);
     properties::set_limits_for_user(&process.rlimits)?;
     drop_bounding(plan.capabilities.bounding)?;
@@ -280,14 +280,19 @@ fn environment_of(process: &Process, root: Root<'_>, uid: u32) -> Vec<String> {
 }
 
 /// Gives the standard streams to the user, so that `/dev/stdout` can be opened again; the null device stays everybody's.
-fn own_stdio(uid: u32, terminal: bool) -> Result<()> {
+fn own_stdio(root: Root<'_>, uid: u32, terminal: bool) -> Result<()> {
+    let mut null = None;
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let stat = match rustix::fs::fstat(stream) {
             Ok(stat) => stat,
             Err(Errno::BADF) => continue,
             Err(errno) => return Err(Error::os(Stage::User, "fstat of a standard stream", errno)),
         };
-        if stat.st_uid == uid || is_char_device(&stat, 1, 3) {
+        if is_char_device(&stat, 1, 3) {
+            replace_null(stream, root, &mut null)?;
+            continue;
+        }
+        if stat.st_uid == uid {
             continue;
         }
         match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
@@ -300,6 +305,24 @@ fn own_stdio(uid: u32, terminal: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Replaces the host's null device by the container's: nothing of the host's file systems stays open, and a checkpoint needs none.
+fn replace_null(stream: BorrowedFd<'_>, root: Root<'_>, null: &mut Option<OwnedFd>) -> Result<()> {
+    let own = match null {
+        Some(own) => own,
+        None => match root.open(Path::new("/dev/null"), OFlags::RDWR) {
+            Ok(opened) => null.insert(opened),
+            // An image may have none, or something else there, which is no place for output.
+            Err(_) => return Ok(()),
+        },
+    };
+    match rustix::fs::fstat(&*own) {
+        Ok(stat) if is_char_device(&stat, 1, 3) => {
+            fds::duplicate_onto(own.as_fd(), stream.as_raw_fd()).context(Stage::User, || "cannot replace /dev/null")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Enters the working directory: found inside the root without magic links, so that no `/proc/self/fd/N` leads out.
