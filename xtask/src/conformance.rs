@@ -14,7 +14,7 @@ use crate::process::{run, say, workspace};
 use crate::programs::{self, Profile};
 
 const RUNTIMES: [(&str, &str); 3] =
-    [("conex-runtime", "/state/conex-runtime"), ("crun", "/usr/bin/crun"), ("runc", "/usr/sbin/runc")];
+    [("conex-runtime", "/state/bin/conex-runtime"), ("crun", "/usr/bin/crun"), ("runc", "/usr/sbin/runc")];
 
 /// What one program said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +44,17 @@ pub(crate) fn run_all(arguments: &[String]) -> Result<()> {
     for (name, program) in RUNTIMES {
         say(&format!("running {} programs on {name}", names.len()));
         let script = format!(
-            "cd /state && export RUNTIME={program} && for t in {}; do timeout 90 ./$t.t > out/$t 2> out/$t.err < /dev/null; echo $? > out/$t.code; done",
+            "cd /state && mkdir {name} && export RUNTIME={program} && for t in {}; do timeout 90 ./$t.t > {name}/$t 2> {name}/$t.err < /dev/null; echo $? > {name}/$t.code; done",
             names.join(" ")
         );
         run(&mut inside::command(&root, &state, ["sh", "-c", &script])?)?;
-        for (name, row) in names.iter().zip(&mut table) {
-            row.push(read_verdict(&state.join("out"), name)?);
+        for (test, row) in names.iter().zip(&mut table) {
+            row.push(read_verdict(&state.join(name), test)?);
         }
     }
     print(&names, &table)?;
-    Ok(fs::remove_dir_all(&state)?)
+    say(&format!("what each program said is in {}", state.display()));
+    Ok(())
 }
 
 /// Links or copies everything that the programs need into one folder; returns the programs' names.
@@ -61,8 +62,8 @@ fn gather(tools: &Path, programs: &Path, state: &Path) -> Result<Vec<String>> {
     if state.exists() {
         fs::remove_dir_all(state)?;
     }
-    fs::create_dir_all(state.join("out"))?;
-    fs::copy(programs.join("conex-runtime"), state.join("conex-runtime"))?;
+    fs::create_dir_all(state.join("bin"))?;
+    fs::copy(programs.join("conex-runtime"), state.join("bin/conex-runtime"))?;
     let mut names = Vec::new();
     for folder in fs::read_dir(tools.join("validation"))? {
         let folder = folder?;
