@@ -47,3 +47,12 @@ pub fn set_limit_of(pid: rustix::process::Pid, resource: u32, limit: Limit) -> R
     // SAFETY: `raw` lives over the call; the kernel writes no old value to NULL.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const raw, old) }).map(drop)
 }
+
+/// The largest resident set in KiB that a child which was waited for, or one of its own such children, has had.
+pub fn peak_of_children() -> Result<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to memory of a rusage's size, which the call fills in.
+    check(unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) }.into())?;
+    // SAFETY: all zeroes would be a rusage already, and the call succeeded.
+    Ok(unsafe { usage.assume_init() }.ru_maxrss.cast_unsigned())
+}

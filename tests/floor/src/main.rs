@@ -4,6 +4,9 @@
 //! upper and work folders below SCRATCH, with /proc and a /dev of six devices, after `pivot_root`. Its exit status is the
 //! program's. It does nothing else: no cgroup, no capabilities, no seccomp, no network, no log. No container engine can be faster
 //! than this unless it prepares something in advance.
+//!
+//! `floor peak PROGRAM [ARGUMENT...]` runs PROGRAM as it is and prints the largest resident set, in KiB, that it or one of its
+//! children had. A process begins with the peak of whoever has forked it, which here is a small one.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -30,6 +33,11 @@ const NAMESPACES: u64 =
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, program, arguments @ ..] = arguments.as_slice()
+        && word == "peak"
+    {
+        return peak(program, arguments);
+    }
     let [lower, scratch, command @ ..] = arguments.as_slice() else { return usage() };
     let (Some(program), Some(list)) = (command.first(), CStringList::new(command.iter().map(String::as_str))) else {
         return usage();
@@ -44,8 +52,25 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "usage: floor LOWER SCRATCH PROGRAM [ARGUMENT...]");
+    let _ = writeln!(
+        std::io::stderr(),
+        "usage: floor LOWER SCRATCH PROGRAM [ARGUMENT...] | floor peak PROGRAM [ARGUMENT...]"
+    );
     ExitCode::from(125)
+}
+
+fn peak(program: &str, arguments: &[String]) -> ExitCode {
+    let status = std::process::Command::new(program).args(arguments).status();
+    match (status, linux::resource::peak_of_children()) {
+        (Ok(status), Ok(peak)) if status.success() => {
+            let told = writeln!(std::io::stdout(), "{peak}");
+            ExitCode::from(u8::from(told.is_err()))
+        }
+        (status, _) => {
+            let _ = writeln!(std::io::stderr(), "floor: {program}: {status:?}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Creates the process and waits for it.

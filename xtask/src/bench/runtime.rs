@@ -50,6 +50,7 @@ pub(crate) fn run(world: &mut World, options: &Options) -> Result<Report> {
 fn runtimes(world: &mut World, options: &Options) -> Result<Vec<Runtime>> {
     let ours = options.programs()?.context("this bench is of our own runtime: not with --peers-only")?;
     fs::copy(ours.join("conex-runtime"), world.state().join("peers/conex-runtime"))?;
+    fs::copy(world.floor_program(), world.state().join("peers/floor"))?;
     let mut runtimes = vec![Runtime {
         program: format!("{STATE}/conex-runtime"),
         name: "conex-runtime",
@@ -104,13 +105,10 @@ fn memory(world: &mut World, runtime: &Runtime, report: &mut Report) -> Result<(
     let outside = world.state().join("peers");
     let mut peak = 0.0_f64;
     for round in 0..RESIDENT_ROUNDS {
-        // busybox's time is small enough not to be the peak itself, which a fork takes over from its parent.
-        let line = format!(
-            "{bundle}/rootfs/bin/busybox time -v {program} run -b {bundle} m-{round}-{} 2> {STATE}/resident",
-            runtime.name
-        );
+        let line =
+            format!("{STATE}/floor peak {program} run -b {bundle} m-{round}-{} > {STATE}/resident", runtime.name);
         anyhow::ensure!(world.try_inside(words(["sh", "-c", &line])), "{} does not run", runtime.name);
-        peak = peak.max(resident(&fs::read_to_string(outside.join("resident"))?)?);
+        peak = peak.max(fs::read_to_string(outside.join("resident"))?.trim().parse()?);
     }
     report.figure(format!("{}: peak of resident memory", runtime.name), peak, "KiB");
     let config = outside.join(format!("bundle-{}/config.json", runtime.name));
@@ -125,12 +123,6 @@ fn memory(world: &mut World, runtime: &Runtime, report: &mut Report) -> Result<(
         }
     }
     Ok(())
-}
-
-/// The peak in what `time -v` prints.
-fn resident(text: &str) -> Result<f64> {
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
-    Ok(line.context("time says nothing of memory")?.parse()?)
 }
 
 fn set_memory_limit(config: &Path, kib: u64) -> Result<()> {
@@ -154,16 +146,4 @@ fn promises(report: &mut Report) {
     report.promise("peak of resident memory, times crun's", Bound::AtMost, 1.0, ratio);
     let limit = report.figure_of("conex-runtime: smallest memory limit");
     report.promise("smallest memory limit, KiB", Bound::AtMost, 512.0, limit);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_peak_is_read() {
-        let text = "\tExit status: 0\n\tMaximum resident set size (kbytes): 1234\n";
-        assert_eq!(resident(text).unwrap(), 1234.0);
-        assert!(resident("nothing").is_err());
-    }
 }

@@ -265,6 +265,11 @@ impl World {
         fixed.into_iter().chain(words).map(str::to_owned).collect()
     }
 
+    /// The program that is the floor.
+    pub(crate) fn floor_program(&self) -> &Path {
+        &self.floor
+    }
+
     /// The floor.
     pub(crate) fn floor(&self) -> Contender {
         let path = |path: PathBuf| path.display().to_string();
