@@ -1,6 +1,8 @@
 //! Images.
 
-use docker_api::image::{Check, DeleteItem, HistoryItem, Inspect, Pins, PruneReport, SearchResult, Summary};
+use docker_api::image::{
+    Check, DeleteItem, HistoryItem, Inspect, Layers, Pins, PruneReport, SearchResult, SendRequest, Summary,
+};
 use docker_api::progress::Message;
 use docker_api::{AuthConfig, AuthResponse, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
 
@@ -139,6 +141,25 @@ impl Client {
         let query =
             QueryBuilder::new().with("quiet", if quiet { "1" } else { "0" }).with_some("platform", platform).build();
         let request = Request::post(format!("/images/load{query}")).header("Content-Type", "application/x-tar");
+        self.upload(request, tar).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Which of these layers are not there; a refusal as not found is a server that cannot say.
+    pub fn layers_missing(&self, layers: &[oci::DiffId]) -> Result<Vec<oci::DiffId>> {
+        let asked = Layers { layers: layers.to_vec() };
+        let answer: Layers = self.document(Request::post("/conex/images/missing").json(&asked)?)?;
+        Ok(answer.layers)
+    }
+
+    /// Writes an image into a tar without layers that its receiver has.
+    pub fn image_send(&self, name: &str, without: &[oci::DiffId]) -> Result<Body> {
+        let wanted = SendRequest { names: vec![name.to_owned()], without: without.to_vec() };
+        self.send(Request::post("/conex/images/save").json(&wanted)?).map(|answer| answer.body)
+    }
+
+    /// Reads images from a tar that [`Client::image_send`] gave.
+    pub fn image_receive(&self, tar: Upload) -> Result<Lines<Message>> {
+        let request = Request::post("/conex/images/load?quiet=1").header("Content-Type", "application/x-tar");
         self.upload(request, tar).map(|answer| Lines::new(answer.body))
     }
 

@@ -1,7 +1,7 @@
 //! From a request to its handler.
 
 use docker_api::{Route, RouteError, route};
-use engine::{Engine, Pinning};
+use engine::{AbsentLayers, Engine, Pinning};
 use hyper::body::Incoming;
 
 use crate::error::{ApiError, ApiResult};
@@ -85,7 +85,10 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ExecInspect(id) => execs::inspect(engine, &id),
         Route::ImageList => images::list(engine, &request),
         Route::ImageCreate => images::create(engine, request).await,
-        Route::ImageLoad => images::load(engine, request),
+        Route::ImageLoad => images::load(engine, request, AbsentLayers::Missing),
+        Route::ImageReceive => images::load(engine, request, AbsentLayers::Taken),
+        Route::ImageSend => images::send(engine, request).await,
+        Route::LayersMissing => images::missing_layers(engine, request).await,
         Route::ImagePrune => images::prune(engine, &request).await,
         Route::ImageVerify => Ok(verify::images(engine, &request)),
         Route::ImageSave => {

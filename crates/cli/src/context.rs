@@ -36,6 +36,7 @@ pub(crate) const GLOBAL: &[Flag] = &[
 pub(crate) struct Context {
     client: Client,
     socket: Option<PathBuf>,
+    tls: Option<TlsOptions>,
 }
 
 impl Context {
@@ -47,11 +48,8 @@ impl Context {
         let socket = named.is_none().then(|| PathBuf::from(DEFAULT_SOCKET));
         let host = Host::parse(&named.unwrap_or_else(|| format!("unix://{DEFAULT_SOCKET}")));
         let host = host.map_err(|error| Failure::usage(error.to_string()))?;
-        let host = match tls(matches) {
-            Some(options) => host.with_tls(options),
-            None => host,
-        };
-        Ok(Self { client: Client::new(host), socket })
+        let tls = tls(matches);
+        Ok(Self { client: Client::new(with_tls(host, tls.as_ref())), socket, tls })
     }
 
     /// The engine's client; starts an engine first where this machine's is asked for and none runs.
@@ -63,6 +61,11 @@ impl Context {
             start_engine(socket)?;
         }
         Ok(&self.client)
+    }
+
+    /// A client of another engine, with the same options for TLS.
+    pub(crate) fn client_of(&self, host: Host) -> Client {
+        Client::new(with_tls(host, self.tls.as_ref()))
     }
 
     /// The socket of the engine, which must be a local one.
@@ -82,6 +85,13 @@ impl Context {
             None if on(matches, "json") => Style::Format("json"),
             None => Style::Table,
         }
+    }
+}
+
+fn with_tls(host: Host, options: Option<&TlsOptions>) -> Host {
+    match options {
+        Some(options) => host.with_tls(options.clone()),
+        None => host,
     }
 }
 

@@ -258,6 +258,24 @@ pub struct ManifestAttestation {
     pub r#for: String,
 }
 
+/// The body and the answer of `POST /conex/images/missing`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Layers {
+    /// Layers by the digests of their uncompressed tars: those that are asked about, and in the answer those that are not here.
+    pub layers: Vec<oci::DiffId>,
+}
+
+/// The body of `POST /conex/images/save`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct SendRequest {
+    /// The images.
+    pub names: Vec<String>,
+    /// Layers that the receiver has.
+    pub without: Vec<oci::DiffId>,
+}
+
 /// The answer of `POST /images/{name}/pin` and `/unpin`, which are Conex's own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

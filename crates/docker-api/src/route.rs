@@ -62,6 +62,12 @@ pub enum Route {
     /// Of Conex alone: `POST /images/verify`.
     ImageVerify,
     ImageSearch,
+    /// Of Conex alone: `POST /conex/images/missing`, which layers are not here.
+    LayersMissing,
+    /// Of Conex alone: `POST /conex/images/save`, without layers that the receiver has.
+    ImageSend,
+    /// Of Conex alone: `POST /conex/images/load`, where layers may be left out that are here.
+    ImageReceive,
     ImageSave,
     ImageSaveOne(String),
     ImageInspect(String),
@@ -155,6 +161,12 @@ fn find(method: &str, path: &str) -> Option<Route> {
             _ => None,
         },
         "system" => (method == "GET" && rest == "df").then_some(Route::DiskUsage),
+        "conex" => match (method, rest) {
+            ("POST", "images/missing") => Some(Route::LayersMissing),
+            ("POST", "images/save") => Some(Route::ImageSend),
+            ("POST", "images/load") => Some(Route::ImageReceive),
+            _ => None,
+        },
         "plugins" => find_plugin(method, rest),
         "swarm" => find_swarm(method, rest),
         "nodes" | "services" | "tasks" | "secrets" | "configs" => find_cluster_object(method, area, rest),
@@ -372,6 +384,7 @@ mod tests {
         assert_eq!(at("GET", "/images/get"), Route::ImageSave);
         assert_eq!(at("GET", "/images/get/get"), Route::ImageSaveOne("get".into()));
         assert_eq!(at("POST", "/images/a/b:c/pin"), Route::ImagePin("a/b:c".into()));
+        assert_eq!(at("POST", "/v1.51/conex/images/missing"), Route::LayersMissing);
         assert_eq!(at("POST", "/images/pin/unpin"), Route::ImageUnpin("pin".into()));
         assert_eq!(at("GET", "/containers/x/attach/ws"), Route::ContainerAttachWebsocket("x".into()));
         assert_eq!(at("DELETE", "/containers/x/checkpoints/c"), Route::CheckpointRemove("x".into(), "c".into()));

@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) images: Arc<images::ImageStore>,
     pub(crate) last_uses: Arc<LastUses>,
     pub(crate) collector: Collector,
+    /// Which images may come and run; none for all.
+    pub(crate) policy: Option<trust::Policy>,
     pub(crate) registries: Registries,
     pub(crate) networks: network::Networks,
     pub(crate) registry: Registry,
@@ -153,6 +155,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let runtimes = Runtimes::new(&options.runtime, &options.runtimes)?;
     let remap = options.userns_remap.as_deref().map(IdMappings::of_option).transpose()?;
+    let policy = crate::policy::load(options.image_policy.as_deref())?;
     make_dirs(&options)?;
     let lock = lock(&options.root)?;
     let (store, contents) = Store::open(&options.root.join("conex.db"))
@@ -190,6 +193,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         images: Arc::new(images),
         last_uses: Arc::new(LastUses::restored(&contents.image_uses)),
         collector: Collector::default(),
+        policy,
         registries: Registries::new(&options.registries),
         networks,
         registry,

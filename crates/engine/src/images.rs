@@ -1,15 +1,15 @@
 //! Images, through crate `images`, whose blocking calls are made here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use images::{
-    Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages, Pinning, Removal,
-    RemoveRequest,
+    AbsentLayers, Change, Dangling, Force, Image, Intermediate, ListFilters, LoadEvent, LoadRequest, ParentImages,
+    Pinning, Removal, RemoveRequest,
 };
-use oci::Reference;
+use oci::{DiffId, Reference};
 use tokio::sync::mpsc;
 
 use crate::containers::Pieces;
@@ -69,6 +69,7 @@ impl Engine {
         check_platform(&image, reference, query.platform.as_deref())?;
         Ok(ImageView {
             origins: image.origins().to_vec(),
+            policy: self.inner.policy_view(&image),
             manifests: if query.manifests { self.manifests_of(&image) } else { Vec::new() },
             attestations: attestations_of(&image),
             summary: summary(&image, &self.image_uses(), &self.inner.images.use_record()),
@@ -163,11 +164,11 @@ impl Engine {
     }
 
     /// Reads images from a tar that arrives on `input`.
-    pub fn load_images(&self, input: InputStream, platform: Option<String>) -> ProgressStream {
+    pub fn load_images(&self, input: InputStream, platform: Option<String>, absent: AbsentLayers) -> ProgressStream {
         let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = engine.load(input, platform.as_deref(), &sink) {
+            if let Err(error) = engine.load(input, platform.as_deref(), absent, &sink) {
                 let _ = sink.blocking_send(Err(error));
             }
         });
@@ -178,6 +179,7 @@ impl Engine {
         &self,
         input: InputStream,
         platform: Option<&str>,
+        absent: AbsentLayers,
         sink: &mpsc::Sender<Result<ImageProgress, EngineError>>,
     ) -> Result<(), EngineError> {
         let platform = parse_platform(platform)?;
@@ -203,13 +205,28 @@ impl Engine {
             };
             let _ = sink.blocking_send(Ok(event));
         };
-        let loaded = self.inner.images.load(Box::new(Incoming::new(input)), &LoadRequest { platform }, &tell);
+        let loaded = self.inner.images.load(Box::new(Incoming::new(input)), &LoadRequest { platform, absent }, &tell);
         self.grown();
         loaded.map(|_| ()).map_err(|error| failed(error.kind(), &error))
     }
 
     /// Writes images as a tar. Errors about names and about platforms that they are not for come at once.
     pub async fn save_images(&self, references: Vec<String>, platforms: &[String]) -> Result<ByteStream, EngineError> {
+        self.save_images_without(references, platforms, HashSet::new()).await
+    }
+
+    /// Those of these layers that are not here.
+    pub fn missing_layers(&self, layers: Vec<DiffId>) -> Vec<DiffId> {
+        layers.into_iter().filter(|layer| !self.inner.images.has_layer(layer)).collect()
+    }
+
+    /// Writes images as a tar without layers that its receiver has.
+    pub async fn save_images_without(
+        &self,
+        references: Vec<String>,
+        platforms: &[String],
+        without: HashSet<DiffId>,
+    ) -> Result<ByteStream, EngineError> {
         let (inner, names) = (Arc::clone(&self.inner), references.clone());
         blocking(move || inner.images.check_saveable(&names).map_err(|error| failed(error.kind(), &error))).await?;
         for name in references.iter().filter(|_| !platforms.is_empty()) {
@@ -226,7 +243,10 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
             let mut output = Pieces::new(sink.clone());
-            let saved = inner.images.save(&references, &mut output).map_err(|error| failed(error.kind(), &error));
+            let saved = inner
+                .images
+                .save_without(&references, &without, &mut output)
+                .map_err(|error| failed(error.kind(), &error));
             let flushed =
                 saved.and_then(|()| output.flush().map_err(|error| EngineError::system("cannot save", error)));
             // A client that has gone does not read this either.

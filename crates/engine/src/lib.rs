@@ -27,6 +27,7 @@ mod moment;
 mod monitors;
 mod networks;
 mod options;
+mod policy;
 mod registries;
 mod rootfs;
 mod runtimes;
@@ -38,7 +39,7 @@ mod userns;
 mod verification;
 mod volumes;
 
-pub use ::images::{ManifestKind, Origin, Pinning, Source};
+pub use ::images::{AbsentLayers, ManifestKind, Origin, Pinning, Source};
 pub use builds::BuildStream;
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};

@@ -68,7 +68,7 @@ pub use image::{Image, Intermediate, ListedImage};
 pub use import::{ImportError, ImportRequest};
 pub use layer::LayerError;
 pub use load::platform::{PlatformError, best_platform, is_platform, parse_platform, platform_name};
-pub use load::{LayoutError, LoadError, LoadEvent, LoadRequest, Loaded};
+pub use load::{AbsentLayers, LayoutError, LoadError, LoadEvent, LoadRequest, Loaded};
 pub use manifests::{ManifestEntry, ManifestKind, attested};
 pub use origin::{Origin, Pulled, PulledIndex, Signature, Source};
 pub use prune::{Dangling, PruneFilters, Pruned};

@@ -4,7 +4,7 @@
 //! bytes, whenever and wherever they are saved: every time is 1970, the order is that of the names asked for, and what
 //! describes the archive comes first, so that a reader of the stream knows what to expect.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::{ErrorKind, Image, ImageId, ImageStore};
 
 const COPY_BYTES: usize = 1 << 20;
 const BLOBS: &str = "blobs/sha256";
+/// The member that lists layers that are left out because the receiver has them: a list of diff-ids.
+pub(crate) const ABSENT_LAYERS: &str = "conex-absent-layers.json";
 
 /// Why images are not saved.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +81,30 @@ impl ImageStore {
 
     /// Writes the images that `names` mean as one tar. A name without a tag means all tags of its repository.
     pub fn save(&self, names: &[String], output: &mut dyn Write) -> Result<(), SaveError> {
+        self.save_without(names, &HashSet::new(), output)
+    }
+
+    /// The same without some layers, which the receiver has. The archive lists them, and is whole for a receiver that has them alone:
+    /// see [`LoadRequest::absent`](crate::LoadRequest::absent).
+    pub fn save_without(
+        &self,
+        names: &[String],
+        without: &HashSet<DiffId>,
+        output: &mut dyn Write,
+    ) -> Result<(), SaveError> {
         let _lease = self.lease();
         let images = select(&self.catalogue(), names)?;
         let mut archive = ArchiveWriter { tar: Writer::new(output), written: HashSet::new() };
+        let absent: BTreeSet<DiffId> = images
+            .iter()
+            .flat_map(|saved| &saved.image.layers)
+            .filter(|layer| without.contains(layer))
+            .copied()
+            .collect();
+        if !absent.is_empty() {
+            archive.file(ABSENT_LAYERS, &json(&absent)?)?;
+            archive.written.extend(absent.iter().map(|layer| *layer.digest()));
+        }
         archive.describe(&images)?;
         for saved in &images {
             for (layer, size_bytes) in saved.image.layers.iter().zip(&saved.image.layer_sizes) {

@@ -122,7 +122,7 @@ fn lies_are_refused_by_name() {
         ("wrong-blob", "filesystem layer verification failed for digest"),
         ("fewer-layers", "layers from manifest don't match image configuration"),
         ("traversal", "layer"),
-        ("artifact", "it is no image"),
+        ("artifact", "when fetching"),
         ("nosuch", "manifest unknown"),
     ] {
         let refusal = engine.docker(["pull", &format!("{ADDRESS}/x:{tag}")]).fails(1);

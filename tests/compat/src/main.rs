@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
+mod artifacts;
 mod attacks;
 mod build;
 mod cli;
@@ -14,6 +15,7 @@ mod drivers;
 mod exec;
 mod fake_server;
 mod hostile_registries;
+mod image_copy;
 mod images;
 mod ipv6;
 mod lifecycle;
@@ -30,6 +32,7 @@ mod space;
 mod streams;
 mod survival;
 mod system;
+mod trust;
 mod user_networks;
 mod userns;
 mod volumes;

@@ -6,7 +6,11 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::Host;
+use oci::Digest;
+use serde_json::{Value, json};
 
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running registry; it ends with the value.
@@ -128,4 +132,33 @@ impl Certificates {
         ]);
         Self { authority: file("ca.crt"), certificate: file("server.crt"), key: file("server.key") }
     }
+}
+
+/// Puts a blob past every client of ours; gives its descriptor.
+pub(crate) fn put_blob(host: &Host, registry: &RegistryServer, repository: &str, bytes: &[u8]) -> Value {
+    let url = format!("http://{}/v2/{repository}/blobs/uploads/", registry.address);
+    let headers = host.program("curl").args(["-s", "-X", "POST", "-D", "-", &url]).ok();
+    let location = headers.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim().to_owned();
+    let digest = Digest::of(bytes);
+    let target = format!("{location}&digest={digest}");
+    let put = ["-s", "-f", "-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", "@-", &target];
+    host.program("curl").args(put).input(bytes.to_vec()).ok();
+    json!({ "mediaType": "application/octet-stream", "digest": digest, "size": bytes.len() })
+}
+
+/// Puts a manifest or index in the same way; gives its digest.
+pub(crate) fn put_manifest(
+    host: &Host,
+    registry: &RegistryServer,
+    repository: &str,
+    tag: &str,
+    kind: &str,
+    document: &Value,
+) -> Digest {
+    let bytes = document.to_string().into_bytes();
+    let url = format!("http://{}/v2/{repository}/manifests/{tag}", registry.address);
+    let header = format!("Content-Type: {kind}");
+    let put = ["-s", "-f", "-X", "PUT", "-H", &header, "--data-binary", "@-", &url];
+    host.program("curl").args(put).input(bytes.clone()).ok();
+    Digest::of(&bytes)
 }

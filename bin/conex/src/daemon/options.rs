@@ -35,6 +35,8 @@ Options:
       --registry-mirror URL    Ask this server before Docker Hub, or with NAME=URL before the registry NAME; may be repeated
       --registry-certs DIR     Certificates as DIR/HOST[:PORT]/*.{crt,cert,key}; may be repeated
                                (default /etc/conex/certs.d and /etc/docker/certs.d)
+      --image-policy FILE      Which images may be pulled and run, by registry and repository, as containers-policy.json(5) has it:
+                               insecureAcceptAnything, reject, sigstoreSigned with keys (default: all)
       --storage-budget SIZE    Remove unused images and build cache, those that were used longest ago first, when the file system of --root
                                is fuller than SIZE (80%), or when they take more than SIZE (20GB, 20GiB) (default: remove nothing)
       --storage-min-age TIME   Never remove by itself what came or was used within TIME, such as 30s, 10m or 24h (default 10m)
@@ -120,6 +122,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("insecure-registry") => given.registries.insecure.push(insecure(&text(&mut parser)?)?),
             Arg::Long("registry-mirror") => given.registries.mirrors.push(mirror(&text(&mut parser)?)?),
             Arg::Long("registry-certs") => given.registries.certificates.push(path(&mut parser)?),
+            Arg::Long("image-policy") => given.image_policy = Some(path(&mut parser)?),
             Arg::Long("storage-budget") => {
                 given.space.budget = Some(text(&mut parser)?.parse().map_err(engine_error)?);
             }
@@ -154,6 +157,7 @@ struct Given {
     runtimes: RuntimeOptions,
     registries: RegistryOptions,
     space: SpaceOptions,
+    image_policy: Option<PathBuf>,
     userns_remap: Option<String>,
     tls: Tls,
     verify: bool,
@@ -188,7 +192,7 @@ impl Given {
                 runtimes: self.runtimes,
                 userns_remap: self.userns_remap,
                 space: self.space,
-                image_policy: None,
+                image_policy: self.image_policy,
             },
             addresses,
             group: self.group,

@@ -1,9 +1,9 @@
 //! Images.
 
-use docker_api::image::{DeleteItem, HistoryItem, Pins, PruneReport, Summary};
+use docker_api::image::{DeleteItem, HistoryItem, Layers, Pins, PruneReport, SendRequest, Summary};
 use docker_api::progress::Message;
 use engine::model::{EngineError, ImageProgress, ImportRequest, InspectQuery, PruneFilters};
-use engine::{Engine, Pinning, StorageBudget};
+use engine::{AbsentLayers, Engine, Pinning, StorageBudget};
 use http::StatusCode;
 
 use super::streams::tar_body;
@@ -105,11 +105,27 @@ pub(crate) async fn save(engine: &Engine, names: Vec<String>, request: &Request)
     Ok(reply::stream("application/x-tar", tar_body(tar)))
 }
 
+/// Which of these layers are not here.
+pub(crate) async fn missing_layers(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let Layers { layers } = request.document().await?;
+    Ok(reply::document(&Layers { layers: engine.missing_layers(layers) }))
+}
+
+/// Images as a tar without layers that the receiver has.
+pub(crate) async fn send(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let SendRequest { names, without } = request.document().await?;
+    if names.is_empty() {
+        return Err(ApiError::bad_request("no images were named"));
+    }
+    let tar = engine.save_images_without(names, &[], without.into_iter().collect()).await?;
+    Ok(reply::stream("application/x-tar", tar_body(tar)))
+}
+
 /// Reads images from the body. The answer begins at once; what goes wrong is told in it, as in Docker.
-pub(crate) fn load(engine: &Engine, request: Request) -> ApiResult<Reply> {
+pub(crate) fn load(engine: &Engine, request: Request, absent: AbsentLayers) -> ApiResult<Reply> {
     let quiet = request.query.flag_or("quiet", true);
     let platform = platform(&request)?;
-    let mut steps = engine.load_images(request.into_upload(), platform);
+    let mut steps = engine.load_images(request.into_upload(), platform, absent);
     let (writer, body) = ReplyBody::busy();
     tokio::spawn(async move {
         while let Some(step) = steps.recv().await {

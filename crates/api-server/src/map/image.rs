@@ -3,7 +3,8 @@
 use docker_api::container::{DriverData, HealthConfig};
 use docker_api::image::{
     Attestation, Config, DeleteItem, HistoryItem, Inspect, ManifestAttestation, ManifestImage, ManifestSize,
-    ManifestSummary, Metadata, Origin, Provenance, RootFs, SearchResult, Statement, Summary, UnpackedSize,
+    ManifestSummary, Metadata, Origin, PolicyVerdict, Provenance, RootFs, SearchResult, Statement, Summary,
+    UnpackedSize,
 };
 use docker_api::progress::{Message, Progress};
 use docker_api::{Empty, ZERO_TIME};
@@ -78,7 +79,12 @@ fn provenance(image: &ImageView) -> Provenance {
     };
     Provenance {
         origins: image.origins.iter().map(origin).collect(),
-        policy: None,
+        policy: image.policy.as_ref().map(|policy| PolicyVerdict {
+            allowed: policy.allowed,
+            rule: policy.rule.clone(),
+            signed_by: policy.signed_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+            reason: policy.reason.clone(),
+        }),
         attestations: image.attestations.iter().map(attestation).collect(),
     }
 }

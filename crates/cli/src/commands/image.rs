@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 
-use api_client::{Body, ImageListOptions, ImagePruneOptions, ImportOptions, Upload};
+use api_client::{ImageListOptions, ImagePruneOptions, ImportOptions, Upload};
 use clap::ArgMatches;
 use docker_api::image::{DeleteItem, Summary};
 
@@ -412,7 +412,7 @@ fn refuse_terminal(file: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Copies a tar to a file or to standard output; a file appears only when it is whole.
-pub(super) fn copy_out(mut body: Body, file: Option<&str>) -> Result<(), Failure> {
+pub(super) fn copy_out(mut body: impl Read, file: Option<&str>) -> Result<(), Failure> {
     refuse_terminal(file)?;
     let Some(name) = file else {
         io::copy(&mut body, &mut io::stdout().lock())?;

@@ -5,6 +5,7 @@ mod container;
 mod copy;
 mod exec;
 mod image;
+mod image_copy;
 mod inspect;
 mod logs;
 mod manifest;
@@ -144,6 +145,7 @@ const GROUPS: &[Group] = &[
         "Manage images",
         &[
             ("build", &[], &build::BUILD),
+            ("copy", &[], &image_copy::COPY),
             ("history", &[], &image::HISTORY),
             ("import", &[], &image::IMPORT),
             ("inspect", &[], &inspect::IMAGE),

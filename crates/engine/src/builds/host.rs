@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use builder::{Event, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Sharing};
 use bytes::Bytes;
-use images::{Image, ImageId};
+use images::Image;
 use oci::DiffId;
 use oci::image::ImageConfig;
 use snapshots::Selection;
@@ -54,6 +54,7 @@ impl Host for BuildHost {
             }
             result => result.map_err(told)?,
         };
+        self.engine.inner.check_policy(&image, name).map_err(told)?;
         self.engine.inner.image_used(image.id.digest());
         Ok(image)
     }
@@ -204,7 +205,7 @@ fn next_frame(pending: &mut Vec<u8>) -> Result<Option<Event>, HostError> {
 /// The layers as an image without any configuration: the job says everything.
 fn layers_as_image(job: &Job) -> Image {
     Image {
-        id: ImageId::of_config(format!("build {:?}", job.layers).as_bytes()),
+        id: super::build_id(&job.layers),
         config: Arc::new(ImageConfig::default()),
         config_bytes: Arc::from(Vec::new()),
         layers: job.layers.clone(),

@@ -61,6 +61,16 @@ impl Builds {
     }
 }
 
+/// What a build's containers have in an image's place: it is the id of no image, because no configuration begins so.
+pub(crate) fn build_id(layers: &[oci::DiffId]) -> images::ImageId {
+    images::ImageId::of_config(format!("build {layers:?}").as_bytes())
+}
+
+/// Whether a container with these layers is one of a build.
+pub(crate) fn is_of_build(image: &images::ImageId, layers: &[oci::DiffId]) -> bool {
+    *image == build_id(layers)
+}
+
 impl Engine {
     /// Builds an image from the context that arrives on `input`, a tar.
     pub fn build_image(&self, input: InputStream, request: BuildRequest) -> Result<BuildStream, EngineError> {

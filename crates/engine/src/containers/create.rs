@@ -46,6 +46,7 @@ impl Engine {
     /// Creates a container.
     pub async fn create_container(&self, request: CreateRequest) -> Result<CreatedContainer, EngineError> {
         let image = self.image_for_create(&request.spec.image).await?;
+        self.inner.check_policy(&image, &request.spec.image)?;
         self.inner.image_used(image.id.digest());
         self.create_from(&image, request).await
     }

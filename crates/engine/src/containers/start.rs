@@ -52,6 +52,7 @@ pub(crate) fn launch(
     attaches: Vec<HeldAttach>,
 ) -> Result<Started, EngineError> {
     check_users(inner, record, joined)?;
+    inner.check_policy_of_container(record)?;
     inner.image_used(&record.image_id);
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };

@@ -65,6 +65,21 @@ pub struct ImageView {
     pub manifests: Vec<ManifestView>,
     /// What is attested about it, as far as it is here.
     pub attestations: Vec<AttestationView>,
+    /// What the image policy says about it, where there is one.
+    pub policy: Option<PolicyView>,
+}
+
+/// What the image policy says about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyView {
+    /// Whether it may run.
+    pub allowed: bool,
+    /// The rule that decided.
+    pub rule: String,
+    /// The fingerprint of the key that signed it, where that decided.
+    pub signed_by: Option<Digest>,
+    /// Why it may not.
+    pub reason: String,
 }
 
 /// What an inspection is asked for.

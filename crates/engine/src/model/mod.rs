@@ -41,7 +41,7 @@ pub use filter::{
 pub use image::{
     AttestationStatement, AttestationView, CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck,
     ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest, InspectQuery, ManifestView,
-    PullRequest, PushRequest, SearchRequest,
+    PolicyView, PullRequest, PushRequest, SearchRequest,
 };
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,

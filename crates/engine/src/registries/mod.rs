@@ -15,6 +15,7 @@ mod offer;
 mod provenance;
 mod pull;
 mod push;
+mod signatures;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

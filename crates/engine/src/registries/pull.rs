@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::{NewImage, Origin, Pulled, PulledManifest, Source};
+use images::{NewImage, Origin, Pulled, PulledManifest, Signature, Source};
 use oci::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{DiffId, Digest, Reference};
 use registry::{Credentials, Document, Endpoint, Fetched, Name, Repository};
@@ -12,10 +12,11 @@ use tokio::task::JoinSet;
 use super::failure::Failure;
 use super::fetch::{self, Wanted};
 use super::provenance::{self, Attested};
-use super::{Told, named};
+use super::{Told, named, signatures};
 use crate::engine::{Engine, blocking};
 use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
-use crate::model::{EngineError, ImageProgress, PullRequest, chain};
+use crate::model::{EngineError, ErrorKind, ImageProgress, PullRequest, chain};
+use crate::policy;
 
 /// Layers of one image that come at one time, as in Docker.
 const LAYERS_AT_ONCE: usize = 3;
@@ -112,6 +113,7 @@ impl Pull {
     }
 
     async fn one(&self, repository: &Repository, reference: &Reference, server: &str) -> Result<(), Failure> {
+        self.admit_scope(reference)?;
         let known = match reference.digest() {
             Some(digest) => Some(*digest),
             None => {
@@ -154,6 +156,8 @@ impl Pull {
         let wanted = self.platform.clone().unwrap_or_else(Platform::host);
         // A layer that was found corrupt counts as missing: pulling heals it.
         let is_whole = image.layers.iter().all(|layer| images.has_layer(layer));
+        // One that the policy does not admit as it came before may have been signed since.
+        let is_whole = is_whole && self.engine.inner.is_admitted(&image);
         if !is_whole || !images::is_platform(&wanted, &image.config.platform()) {
             return Ok(false);
         }
@@ -183,11 +187,12 @@ impl Pull {
         let top = repository.manifest(name).await?;
         let digest = top.digest;
         let found = self.find(repository, reference, top).await?;
+        let origin = self.admit(repository, &found, reference, digest, server).await?;
         self.head(repository, reference).await;
         let _lease = self.engine.inner.images.lease();
         self.fetch_layers(repository, &found.layers).await?;
         let attested = provenance::attested_by(repository, found.index.as_ref(), &found.manifest.digest).await;
-        let news = self.store(&found, attested, reference, digest, server).await?;
+        let news = self.store(&found, attested, reference, origin).await?;
         self.engine.grown();
         Ok((digest, news))
     }
@@ -270,21 +275,56 @@ impl Pull {
         Ok(())
     }
 
+    /// Refuses a name that the image policy rejects before anything is asked of anybody.
+    fn admit_scope(&self, reference: &Reference) -> Result<(), EngineError> {
+        let Some(policy) = &self.engine.inner.policy else { return Ok(()) };
+        if policy.rule(trust::Transport::Registry, Some(reference)).wants_signatures() {
+            return Ok(());
+        }
+        let origin = trust::Origin { transport: trust::Transport::Registry, reference: Some(reference), digests: &[] };
+        let refused = |refused: trust::Refused| {
+            let words = format!("image {} is not admitted by the image policy: {refused}", reference.familiar());
+            EngineError::new(ErrorKind::Forbidden, words)
+        };
+        policy.judge(&origin, &[]).map(drop).map_err(refused)
+    }
+
+    /// Where the image comes from, with its signatures where the image policy asks for them; refuses what it does not admit.
+    async fn admit(
+        &self,
+        repository: &Repository,
+        found: &Found,
+        reference: &Reference,
+        digest: Digest,
+        server: &str,
+    ) -> Result<Origin, Failure> {
+        let manifest = found.manifest.digest;
+        let (reference_text, server) = (reference.canonical(), server.to_owned());
+        let source = Source::Registry { reference: reference_text, digest, manifest, server };
+        let mut origin = Origin { source, time: jiff::Timestamp::now(), signatures: Vec::new() };
+        let Some(policy) = &self.engine.inner.policy else { return Ok(origin) };
+        let judge = |signatures: &[Signature]| policy::judge(policy, &origin.source, signatures);
+        let mut found = Vec::new();
+        if policy.rule(trust::Transport::Registry, Some(reference)).wants_signatures() {
+            // The digest that was pulled must be signed: that of the manifest, or of the index that named it.
+            let digests = if digest == manifest { vec![digest] } else { vec![digest, manifest] };
+            found = signatures::find(repository, &digests, &|found| judge(found).is_ok()).await?;
+        }
+        if let Err(refused) = judge(&found) {
+            return Err(policy::not_admitted(&reference.familiar(), &digest, &refused).into());
+        }
+        origin.signatures = found;
+        Ok(origin)
+    }
+
     async fn store(
         &self,
         found: &Found,
         attested: Attested,
         reference: &Reference,
-        digest: Digest,
-        server: &str,
+        origin: Origin,
     ) -> Result<News, EngineError> {
-        let source = Source::Registry {
-            reference: reference.canonical(),
-            digest,
-            manifest: found.manifest.digest,
-            server: server.to_owned(),
-        };
-        let origin = Origin { source, time: jiff::Timestamp::now(), signatures: Vec::new() };
+        let Source::Registry { digest, .. } = origin.source else { unreachable!("a pull is from a registry") };
         let images = Arc::clone(&self.engine.inner.images);
         let names = match reference.digest() {
             Some(_) => vec![reference.with_digest(digest)],

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use images::{Image, PulledManifest};
-use oci::image::{Descriptor, Manifest, media_type};
+use images::{Image, PulledIndex, PulledManifest};
+use oci::image::{Descriptor, Index, Manifest, media_type};
 use oci::{Digest, Reference};
 use registry::{Credentials, Document, Fetched, Name};
 use tokio::sync::{Semaphore, mpsc};
@@ -14,7 +14,7 @@ use super::offer::{self, Target};
 use super::{Told, failure, named};
 use crate::engine::{Engine, blocking};
 use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
-use crate::model::{EngineError, ImageProgress, PushRequest};
+use crate::model::{EngineError, ErrorKind, ImageProgress, PushRequest};
 
 /// Layers that are compressed and sent at one time.
 const LAYERS_AT_ONCE: usize = 3;
@@ -109,14 +109,33 @@ impl Push {
         }
         let manifest = manifest_of(image, original, layers)?;
         let tag = name.tag().unwrap_or_default();
-        let document = manifest.document.as_bytes();
-        let put = target.repository.put_manifest(Name::Tag(tag), &manifest.media_type, document);
+        let top = match self.attestations(image, &manifest).await {
+            Some(attested) => attested.push(target, &manifest).await.map_err(failed)?,
+            None => manifest,
+        };
+        let document = top.document.as_bytes();
+        let put = target.repository.put_manifest(Name::Tag(tag), &top.media_type, document);
         let (digest, size_bytes) = (put.await.map_err(failed)?, document.len() as u64);
         self.add_digest(image, &name.with_digest(digest)).await?;
         self.told.status(format!("{tag}: digest: {digest} size: {size_bytes}")).await;
         self.told.line(ImageProgress::Pushed { tag: tag.to_owned(), digest, size_bytes }).await;
         self.engine.tell_image("push", &name.familiar(), &name.familiar_name());
         Ok(())
+    }
+
+    /// What is attested about the manifest, where it is the one that the image came with: about another nothing is said.
+    async fn attestations(&self, image: &Image, manifest: &PulledManifest) -> Option<Attestations> {
+        let index = image.index.clone().filter(|index| !index.attestations.is_empty())?;
+        image.manifest.as_ref().filter(|known| known.digest() == manifest.digest())?;
+        let images = Arc::clone(&self.engine.inner.images);
+        let read = blocking(move || {
+            let blobs = index.blobs().into_iter().map(|blob| images.blob(&blob).map(|bytes| (blob, bytes)));
+            let blobs =
+                blobs.collect::<Result<Vec<_>, _>>().map_err(|reason| EngineError::new(ErrorKind::System, reason))?;
+            Ok(Attestations { index, blobs })
+        });
+        // The image is whole without them.
+        read.await.inspect_err(|error| tracing::warn!("attestations are not pushed: {error}")).ok()
     }
 
     /// The blobs of all layers, which the registry has afterwards, lowest first.
@@ -161,6 +180,42 @@ impl Push {
             added.map_err(|error| EngineError::system("cannot note the digest", error))
         })
         .await
+    }
+}
+
+/// What goes to a registry beside an image.
+struct Attestations {
+    index: Arc<PulledIndex>,
+    blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Attestations {
+    /// Sends them and the image's manifest under their digests; gives the index to be put under the tag.
+    async fn push(&self, target: &Target, manifest: &PulledManifest) -> Result<PulledManifest, registry::Error> {
+        for (digest, bytes) in &self.blobs {
+            if !target.repository.has_blob(digest).await? {
+                target.repository.put_blob(Bytes::copy_from_slice(bytes)).await?;
+            }
+        }
+        for manifest in std::iter::once(manifest).chain(&self.index.attestations) {
+            let (digest, document) = (manifest.digest(), manifest.document.as_bytes());
+            target.repository.put_manifest(Name::Digest(&digest), &manifest.media_type, document).await?;
+        }
+        Ok(index_of(&self.index, manifest))
+    }
+}
+
+/// The index that the image came with, where all is here that it names; else the same without the rest, which registries demand.
+fn index_of(index: &PulledIndex, manifest: &PulledManifest) -> PulledManifest {
+    let own = std::iter::once(manifest).chain(&index.attestations).map(PulledManifest::digest);
+    let here: Vec<Digest> = own.collect();
+    let whole = || PulledManifest { media_type: index.media_type.clone(), document: index.document.clone() };
+    let Ok(mut parsed) = serde_json::from_str::<Index>(&index.document) else { return whole() };
+    let named = parsed.manifests.len();
+    parsed.manifests.retain(|entry| here.contains(&entry.digest));
+    match serde_json::to_string(&parsed) {
+        Ok(document) if parsed.manifests.len() < named => PulledManifest { document, ..whole() },
+        _ => whole(),
     }
 }
 
@@ -216,4 +271,27 @@ fn as_oci(mut layer: Descriptor) -> Descriptor {
     };
     kind.clone_into(&mut layer.media_type);
     layer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_names_what_is_here() {
+        let manifest = |text: &str| PulledManifest { media_type: "m".to_owned(), document: text.to_owned() };
+        let (image, said) = (manifest("image"), manifest("said"));
+        let entry = |digest: Digest| format!(r#"{{"mediaType":"m","size":1,"digest":"{digest}"}}"#);
+        let index = |digests: &[Digest]| {
+            let entries: Vec<String> = digests.iter().copied().map(entry).collect();
+            let document = format!(r#"{{"schemaVersion":2,"extra":1,"manifests":[{}]}}"#, entries.join(","));
+            PulledIndex { media_type: "i".to_owned(), document, attestations: vec![said.clone()] }
+        };
+        let whole = index(&[image.digest(), said.digest()]);
+        assert_eq!(index_of(&whole, &image).document, whole.document);
+        let partial = index(&[image.digest(), Digest::of(b"other"), said.digest()]);
+        let left: Index = serde_json::from_str(&index_of(&partial, &image).document).unwrap();
+        let digests: Vec<Digest> = left.manifests.iter().map(|entry| entry.digest).collect();
+        assert_eq!(digests, [image.digest(), said.digest()]);
+    }
 }

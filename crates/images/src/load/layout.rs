@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::platform;
 use crate::ImageId;
 use crate::json::{self, Object};
+use crate::save::ABSENT_LAYERS;
 
 /// The largest manifest or index that is read.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -200,6 +201,11 @@ impl<L> Archive<L> {
         self.members.insert(name, member)
     }
 
+    /// Adds a member unless there is one of this name.
+    pub(crate) fn insert_missing(&mut self, name: String, member: Member<L>) {
+        self.members.entry(name).or_insert(member);
+    }
+
     /// The layer called `name`.
     pub(crate) fn layer_mut(&mut self, name: &str) -> Option<&mut L> {
         match self.members.get_mut(name) {
@@ -262,6 +268,15 @@ pub(crate) fn plan<L>(archive: &Archive<L>, wanted: Option<&Platform>) -> Result
     } else {
         Err(LayoutError::NoManifest)
     }
+}
+
+/// The layers that an archive says to have left out.
+pub(crate) fn absent_layers<L>(archive: &Archive<L>) -> Result<Vec<DiffId>, LayoutError> {
+    if !archive.has(ABSENT_LAYERS) {
+        return Ok(Vec::new());
+    }
+    let bytes = archive.document(ABSENT_LAYERS, ABSENT_LAYERS, MANIFEST_BYTES_MAX)?;
+    serde_json::from_slice(bytes).map_err(|source| LayoutError::Json { name: ABSENT_LAYERS.to_owned(), source })
 }
 
 /// One image of `manifest.json`. `LayerSources` says what the files of `blobs/` are, which their bytes say better.
@@ -483,7 +498,7 @@ fn add_named(images: &mut Vec<PlannedImage>, image: PlannedImage, name: Option<&
     }
 }
 
-fn blob_name(digest: &Digest) -> String {
+pub(crate) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 

@@ -25,13 +25,26 @@ pub use layout::LayoutError;
 use crate::create::CreateError;
 use crate::store::StoreError;
 use crate::{ErrorKind, ImageId, ImageStore, NewImage};
-use layout::{Archive, PlannedImage, PlannedLayer};
+use layout::{Archive, Member, PlannedImage, PlannedLayer};
 
 /// How to load.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadRequest {
     /// Only images for this platform; without it, the best one for this machine of each index, and everything else.
     pub platform: Option<Platform>,
+    /// What becomes of layers that the archive says to have left out.
+    pub absent: AbsentLayers,
+}
+
+/// What becomes of layers that an archive says to have left out because the receiver has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AbsentLayers {
+    /// They are missing: an archive must bring everything that it names.
+    #[default]
+    Missing,
+    /// Those that are here are taken. Whoever knows a layer's digest may so have an image of it: its contents he must know already, to
+    /// have the digest, or have had from somebody who does.
+    Taken,
 }
 
 /// An image that was loaded.
@@ -175,6 +188,7 @@ impl ImageStore {
         let lease = self.lease();
         let mut archive = Archive::new();
         let loaded = stream::read(input, self.snapshotter.as_ref(), &mut archive, on_event)
+            .and_then(|()| self.take_absent(&mut archive, request.absent))
             .and_then(|()| self.store_images(&mut archive, request, on_event));
         drop(lease);
         // Hundreds of pieces have passed through; an idle daemon shall not keep them.
@@ -182,6 +196,20 @@ impl ImageStore {
         let stored = archive.into_layers().filter_map(|(_, layer)| layer.stored.ok());
         self.doubt_layers(stored)?;
         loaded
+    }
+
+    /// Takes the layers that the archive lists as left out and that are here.
+    fn take_absent(&self, archive: &mut Archive<StagedLayer>, absent: AbsentLayers) -> Result<(), LoadError> {
+        if absent == AbsentLayers::Missing {
+            return Ok(());
+        }
+        for layer in layout::absent_layers(archive)? {
+            if self.snapshotter.has(&layer) {
+                let staged = StagedLayer { blob: layer.0, stored: Ok(layer) };
+                archive.insert_missing(layout::blob_name(&layer.0), Member::Layer(staged));
+            }
+        }
+        Ok(())
     }
 
     fn store_images(

@@ -4,12 +4,12 @@ use std::io::Cursor;
 use std::sync::Mutex;
 
 use archive::compression::Compression;
-use images::{LoadEvent, LoadRequest};
+use images::{AbsentLayers, LoadEvent, LoadRequest};
 use oci::image::media_type;
 use oci::{DiffId, Digest};
 use serde_json::json;
 
-use crate::fixtures::{Picture, Site, archive_of, compressed, layer};
+use crate::fixtures::{Picture, Site, archive_of, compressed, describe, layer};
 
 fn two_pictures() -> [Picture; 2] {
     let (base, top) = (layer("base", 300_000), layer("top", 10));
@@ -112,7 +112,8 @@ fn a_nested_index_with_a_name() {
 fn a_platform_can_be_asked_for() {
     let site = Site::new();
     let archive = Picture::old_archive(&two_pictures());
-    let request = LoadRequest { platform: Some(images::parse_platform("linux/s390x").unwrap()) };
+    let request =
+        LoadRequest { platform: Some(images::parse_platform("linux/s390x").unwrap()), ..LoadRequest::default() };
     let error = site.store.load(Box::new(Cursor::new(archive)), &request, &|_| {}).unwrap_err();
     assert!(error.to_string().starts_with("no image for linux/s390x in the archive"), "{error}");
 }
@@ -191,4 +192,33 @@ fn the_same_layers_can_be_loaded_at_the_same_time() {
     let usage = site.store.usage();
     let sizes = shared.iter().map(|layer| layer.len() as u64).sum::<u64>();
     assert!(usage.images.values().all(|image| image.shared_bytes == sizes));
+}
+
+#[test]
+fn layers_that_are_left_out_must_be_here_and_be_asked_for() {
+    let site = Site::new();
+    site.set_no_users();
+    let (base, top) = (layer("base", 1000), layer("top", 10));
+    site.load(&Picture::old_archive(&[Picture::new(std::slice::from_ref(&base), &["base:1"])])).unwrap();
+    site.load(&Picture::old_archive(&[Picture::new(&[base, top], &["app:1"])])).unwrap();
+    let app = site.store.resolve("app:1").unwrap();
+    let mut archive = Vec::new();
+    let without = app.layers.iter().copied().collect();
+    site.store.save_without(&["app:1".to_owned()], &without, &mut archive).unwrap();
+    assert!(archive.len() < 20_000);
+    let load = |absent| {
+        let request = LoadRequest { absent, ..LoadRequest::default() };
+        let input = Box::new(Cursor::new(archive.clone()));
+        site.store.load(input, &request, &|_| {}).map_err(|error| describe(&error))
+    };
+    assert!(load(AbsentLayers::Missing).unwrap_err().contains("missing from the archive"));
+    site.store
+        .remove("app:1", &images::RemoveRequest { force: images::Force::No, parents: images::ParentImages::Remove })
+        .unwrap();
+    // One of the two went with its image.
+    assert!(load(AbsentLayers::Taken).unwrap_err().contains("missing from the archive"));
+    assert!(site.store.resolve("app:1").is_err());
+    site.load(&Picture::old_archive(&[Picture::new(&[layer("base", 1000), layer("top", 10)], &["other:1"])])).unwrap();
+    assert_eq!(load(AbsentLayers::Taken).unwrap().len(), 1);
+    assert_eq!(site.store.resolve("app:1").unwrap().id, app.id);
 }
