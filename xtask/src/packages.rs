@@ -19,6 +19,7 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "mkfs.ext4", package: "e2fsprogs" },
     Needed { program: "debootstrap", package: "debootstrap" },
     Needed { program: "nft", package: "nftables" },
+    Needed { program: "iperf3", package: "iperf3" },
     Needed { program: "ip", package: "iproute2" },
     Needed { program: "newuidmap", package: "uidmap" },
     Needed { program: "xz", package: "xz-utils" },

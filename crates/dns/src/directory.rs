@@ -18,6 +18,8 @@ pub struct Membership {
     pub addresses: Vec<IpAddr>,
     /// The names that it is found by; the first is the one that its addresses are called.
     pub names: Vec<String>,
+    /// Names that it alone has for others there: what, and whose.
+    pub links: Vec<(String, String)>,
 }
 
 /// What a name or an address leads to.
@@ -67,6 +69,10 @@ impl Directory {
             let network = &membership.network;
             let suffix = format!(".{}", membership.network_name.to_lowercase());
             let short = name.strip_suffix(&suffix);
+            let link = membership.links.iter().find(|(alias, _)| alias.to_lowercase() == name);
+            if let Some(addresses) = link.and_then(|(_, other)| state.addresses_of(other, network)) {
+                return Found::Addresses(addresses);
+            }
             for candidate in std::iter::once(name).chain(short) {
                 if let Some(found) = state.names.get(&(network.clone(), candidate.to_owned())) {
                     let mut addresses: Vec<IpAddr> = found.iter().map(|(_, address)| *address).collect();
@@ -106,6 +112,12 @@ impl Directory {
 impl State {
     fn memberships(&self, client: &str) -> &[Membership] {
         self.clients.get(client).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Where a container is on a network; none when it is not there.
+    fn addresses_of(&self, client: &str, network: &str) -> Option<Vec<IpAddr>> {
+        let there = self.memberships(client).iter().find(|membership| membership.network == network)?;
+        Some(there.addresses.clone()).filter(|addresses| !addresses.is_empty())
     }
 
     fn learn(&mut self, client: &str, memberships: Vec<Membership>) {
@@ -153,7 +165,20 @@ mod tests {
             internal: network == "inside",
             addresses: vec![address.parse().unwrap()],
             names: names.iter().map(|name| (*name).to_owned()).collect(),
+            links: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_link_is_a_name_for_one_alone() {
+        let directory = Directory::default();
+        let mut linked = membership("front", "10.0.0.1", &["web"]);
+        linked.links = vec![("Store".into(), "2".into()), ("gone".into(), "9".into())];
+        directory.put("1", vec![linked]);
+        directory.put("2", vec![membership("front", "10.0.0.2", &["db"])]);
+        assert_eq!(directory.by_name("1", "store"), found(&["10.0.0.2"]));
+        assert_eq!(directory.by_name("2", "store"), Found::Unknown);
+        assert_eq!(directory.by_name("1", "gone"), Found::Unknown);
     }
 
     fn found(addresses: &[&str]) -> Found {

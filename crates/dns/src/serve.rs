@@ -236,6 +236,7 @@ mod tests {
             internal,
             addresses: vec![Ipv4Addr::new(10, 0, 0, last).into()],
             names: names.iter().map(|name| (*name).to_owned()).collect(),
+            links: Vec::new(),
         }
     }
 

@@ -274,7 +274,12 @@ fn open_networks(
     wanted.identity = id.to_owned();
     // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.
     let places = Containers::recorded_places(contents);
-    let networks: Vec<_> = registry.all().iter().map(|record| record.definition.clone()).collect();
+    let networks: Vec<_> = registry
+        .all()
+        .iter()
+        .filter(|record| record.template.is_none())
+        .map(|record| record.definition.clone())
+        .collect();
     network::Networks::open(&wanted, &networks, &places)
         .map_err(|error| EngineError::system("cannot open the networks", error))
 }

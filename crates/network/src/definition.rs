@@ -197,6 +197,24 @@ impl<A: Ip> Pool<A> {
 }
 
 impl Definition {
+    /// A network without addresses and without a place on the host, which is never made.
+    pub fn nothing(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            driver: Driver::Bridge,
+            interface: String::new(),
+            ipv4: Vec::new(),
+            ipv6: Vec::new(),
+            mtu: None,
+            internal: false,
+            talk: false,
+            border4: Border::NAT,
+            border6: Border::NAT,
+            inhibit_ipv4: false,
+            trusted: Vec::new(),
+        }
+    }
+
     /// Its part in the rules; none where packets do not pass the host.
     pub(crate) fn segment(&self) -> Option<Segment> {
         let joint = match self.driver {

@@ -208,13 +208,31 @@ pub fn hosts_file(
             let _ = writeln!(text, "{target}\t{}", host.name);
         }
     }
-    for address in addresses {
-        let _ = match domain {
-            "" => writeln!(text, "{address}\t{hostname}"),
-            domain => writeln!(text, "{address}\t{hostname}.{domain} {hostname}"),
-        };
-    }
+    addresses.iter().for_each(|address| text.push_str(&own_line(*address, hostname, domain)));
     text
+}
+
+fn own_line(address: IpAddr, hostname: &str, domain: &str) -> String {
+    match domain {
+        "" => format!("{address}\t{hostname}\n"),
+        domain => format!("{address}\t{hostname}.{domain} {hostname}\n"),
+    }
+}
+
+/// A container's `/etc/hosts` after it has other addresses: the lines of [`hosts_file`] for those that it lost are gone, those for new
+/// ones are at the end, and everything else is as it was, also where the container wrote it. `names` are host name and domain.
+pub fn change_hosts(text: &str, names: (&str, &str), before: &[IpAddr], after: &[IpAddr]) -> String {
+    let line = |address: &IpAddr| own_line(*address, names.0, names.1);
+    let lost: Vec<String> = before.iter().filter(|address| !after.contains(address)).map(line).collect();
+    let mut changed: String = text.split_inclusive('\n').filter(|line| !lost.iter().any(|lost| lost == line)).collect();
+    let new = after.iter().filter(|address| !before.contains(address));
+    new.for_each(|address| {
+        if !changed.is_empty() && !changed.ends_with('\n') {
+            changed.push('\n');
+        }
+        changed.push_str(&line(address));
+    });
+    changed
 }
 
 /// A container's `/etc/hostname`.
@@ -298,6 +316,15 @@ mod tests {
         for text in ["db", "db:", "db:nonsense", ":10.0.0.1", "a b:10.0.0.1", "x\ty=10.0.0.1"] {
             assert!(ExtraHost::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn only_ones_own_lines_change() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let text = "172.17.0.2\tweb\n10.0.0.1\tdb\n172.17.0.2\tmine";
+        let changed = change_hosts(text, ("web", ""), &[ip("172.17.0.2")], &[ip("172.18.0.2"), ip("fd00::2")]);
+        assert_eq!(changed, "10.0.0.1\tdb\n172.17.0.2\tmine\n172.18.0.2\tweb\nfd00::2\tweb\n");
+        assert_eq!(change_hosts(text, ("web", ""), &[ip("172.17.0.2")], &[ip("172.17.0.2")]), text);
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub use allocator::{AddressError, Pair};
 pub use definition::{Border, Definition, Driver, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Pool};
 pub use endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
 pub use files::{
-    Dns, ExtraHost, ExtraHostError, HostAddress, Reach, host_servers, hostname_file, hosts_file, read_host_resolv_conf,
-    resolv_conf,
+    Dns, ExtraHost, ExtraHostError, HostAddress, Reach, change_hosts, host_servers, hostname_file, hosts_file,
+    read_host_resolv_conf, resolv_conf,
 };
 pub use firewall::FirewallError;
 pub use maker::{LeadsOut, MakeError};
@@ -63,4 +63,5 @@ pub use networks::{
 pub use owner::{IdRange, Owner, OwnerError};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
 pub use resolver::{RESOLVER, ResolverError, open_resolver};
+pub use settings::SettingError;
 pub use supply::SupplyError;

@@ -19,7 +19,7 @@ use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, Sandbox};
 use crate::names::Names;
 use crate::networks::Bridge;
 use crate::owner::{Owner, OwnerError};
-use crate::settings;
+use crate::settings::{self, SettingError};
 
 /// The index that the first device of every namespace has.
 const LOOPBACK: u32 = 1;
@@ -51,6 +51,9 @@ pub enum MakeError {
     /// The interface that was just made is not there.
     #[error("the container's interface vanished while it was set up")]
     Vanished,
+    /// The interface does not take a setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The bridge takes no more.
     #[error(
         "the network is full: the kernel connects no more than 1,023 interfaces to a bridge; a network of the driver \"routed\" has no such limit"
@@ -74,6 +77,8 @@ pub(crate) struct Plug<'a> {
     pub(crate) ipv6: Option<Held<Ipv6Addr>>,
     pub(crate) mac: Mac,
     pub(crate) leads_out: LeadsOut,
+    pub(crate) link_local: &'a [IpAddr],
+    pub(crate) settings: &'a [(String, String)],
     pub(crate) neighbours: Neighbours,
 }
 
@@ -182,6 +187,8 @@ impl Maker {
             ipv6: self.view.held6(held),
             mac: mac_of(held),
             leads_out: LeadsOut::YES,
+            link_local: &[],
+            settings: &[],
             neighbours: Neighbours::Reachable,
         };
         let endpoint = self.plug_here(&mut inside, &plug)?;
@@ -209,6 +216,9 @@ impl Maker {
             Way::Bridge(_) | Way::Routed { .. } => self.create_pair(inside, plug)?,
         };
         self.choose_ipv6(plug);
+        for (setting, value) in plug.settings {
+            settings::set(setting, value)?;
+        }
         let index = inside.link_by_name(plug.interface)?.ok_or(MakeError::Vanished)?.index;
         match plug.way {
             Way::Bridge(bridge) => self.plug_in(&host_interface, bridge, plug)?,
@@ -435,6 +445,10 @@ impl Plug<'_> {
         let alone = matches!(self.way, Way::Routed { .. });
         for (address, prefix) in self.held() {
             let prefix = if alone { whole(address) } else { prefix };
+            batch.push(LinkAddress { link: index, address, prefix }.add());
+        }
+        for &address in self.link_local {
+            let prefix = if address.is_ipv4() { 16 } else { 64 };
             batch.push(LinkAddress { link: index, address, prefix }.add());
         }
         batch.push(power_up(index));

@@ -250,6 +250,10 @@ pub struct AttachRequest<'a> {
     pub mac: Option<Mac>,
     /// Whether packets for elsewhere leave by it.
     pub leads_out: LeadsOut,
+    /// Further addresses that mean something on its cable alone.
+    pub link_local: &'a [IpAddr],
+    /// Settings of the interface below `/proc/sys/net`, such as `ipv4/conf/eth0/log_martians`, and their values.
+    pub settings: &'a [(String, String)],
 }
 
 /// Where published ports of a container lead: its endpoints that packets for elsewhere leave by.
@@ -487,6 +491,8 @@ impl Networks {
             ipv6: taken.ipv6.and_then(|address| held(address, &definition.ipv6, definition.internal)),
             mac: request.mac.unwrap_or_else(|| mac_of(taken)),
             leads_out: request.leads_out,
+            link_local: request.link_local,
+            settings: request.settings,
             neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
         };
         self.supply.maker().plug(namespace, &plug).map_err(|error| {

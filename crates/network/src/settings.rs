@@ -10,7 +10,7 @@ const ROOT: &str = "/proc/sys/net";
 /// Why a setting cannot be read or changed.
 #[derive(Debug, Error)]
 #[error("cannot set {setting} to {value}: {source}")]
-pub(crate) struct SettingError {
+pub struct SettingError {
     setting: String,
     value: String,
     source: io::Error,

@@ -20,6 +20,8 @@ mod images;
 mod ipv6;
 mod lifecycle;
 mod limits;
+mod links;
+mod matrix;
 mod names;
 mod network;
 mod ports;

@@ -20,7 +20,7 @@ fn version_info_and_disk_use() {
 fn what_is_not_there_yet_says_so() {
     let engine = Engine::with_busybox();
     let cases: &[&[&str]] =
-        &[&["pull", "nosuchimage"], &["commit", "x"], &["swarm", "ca"], &["network", "create", "--config-only", "x"]];
+        &[&["pull", "nosuchimage"], &["commit", "x"], &["swarm", "ca"], &["network", "create", "-d", "weird", "x"]];
     for arguments in cases {
         let output = engine.docker(*arguments).run();
         assert_ne!(output.code, 0, "{output:?}");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use docker_api::ApiVersion;
-use docker_api::network::{CreateRequest, EndpointResource, Ipam, IpamConfig, Network};
+use docker_api::network::{ConfigReference, CreateRequest, EndpointResource, Ipam, IpamConfig, Network};
 use engine::model::{IpamPool, NetworkMember, NetworkRequest, NetworkView};
 
 use super::null_map_if_empty;
@@ -45,6 +45,8 @@ pub(crate) fn show(view: &NetworkView, detail: Detail, version: ApiVersion) -> N
         },
         internal: view.internal,
         attachable: view.attachable,
+        config_only: view.config_only,
+        config_from: ConfigReference { network: view.config_from.clone() },
         containers: Some(members),
         options: Some(view.options.clone()),
         labels: Some(view.labels.clone()),

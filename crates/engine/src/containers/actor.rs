@@ -571,6 +571,8 @@ impl Actor {
                 Ok((place, moved))
             })
             .await?;
+            let folder = self.engine.inner.container_dir(&self.record.id);
+            start::change_hosts(&changed, &folder, &self.place, &place);
             self.place = place;
             if moved == Moved::Yes {
                 self.move_ports(&changed).await;

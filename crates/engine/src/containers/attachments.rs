@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, LeadsOut, Mac, Pair, Place, Targets};
 
+use super::links;
 use super::record::ContainerRecord;
 use super::relay::Relays;
 use super::start::has_own_ids;
@@ -67,7 +68,22 @@ pub(super) fn settle(engine: &Engine, spec: &mut ContainerSpec) -> Result<(), En
         endpoints.insert(name_of(engine, &reference)?, endpoint);
     }
     if let Some(primary) = primary(engine, spec)? {
-        endpoints.entry(primary).or_default();
+        let is_user = !matches!(primary.as_str(), BRIDGE | "none" | "host");
+        let endpoint: &mut EndpointSpec = endpoints.entry(primary).or_default();
+        // On a user's network a link is a name, which is that network's affair.
+        for link in spec.links.iter().filter(|_| is_user) {
+            if !endpoint.links.contains(link) {
+                endpoint.links.push(link.clone());
+            }
+        }
+    }
+    for link in links::parse(&spec.links)? {
+        engine.inner.index.find(&link.container).map_err(|_| {
+            EngineError::invalid(format!(
+                "could not get container for {}: No such container: {}",
+                link.container, link.container
+            ))
+        })?;
     }
     if spec.network_disabled || matches!(spec.network, NetworkMode::Container(_)) {
         endpoints.clear();
@@ -109,18 +125,79 @@ pub(super) fn check(found: Option<&Found>, name: &str, endpoint: &EndpointSpec) 
     if let Some(mac) = &endpoint.mac_address {
         mac.parse::<Mac>().map_err(|error| EngineError::invalid(error.to_string()))?;
     }
-    if !endpoint.link_local.is_empty() || !endpoint.driver_options.is_empty() {
-        return Err(EngineError::not_implemented(format!(
-            "LinkLocalIPs and DriverOpts of the endpoint on {name} are not built"
-        )));
-    }
-    if !endpoint.links.is_empty() {
-        return Err(EngineError::not_implemented(format!("Links of the endpoint on {name} are not built")));
-    }
+    links::parse(&endpoint.links)?;
+    link_local(endpoint)?;
+    wishes(name, endpoint, "eth0")?;
     match found {
         Some(Found::Predefined(..)) => check_predefined(endpoint),
+        Some(Found::User(record)) if record.template.is_some() => Err(EngineError::forbidden(format!(
+            "{} is a configuration network: no container can be on it",
+            record.name
+        ))),
         Some(Found::User(record)) => check_address(record, endpoint),
         None => Ok(()),
+    }
+}
+
+/// Addresses that mean something on the interface's cable alone.
+fn link_local(endpoint: &EndpointSpec) -> Result<Vec<IpAddr>, EngineError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| EngineError::invalid(format!("invalid link-local IP address: {text}")))
+    };
+    endpoint.link_local.iter().map(parse).collect()
+}
+
+/// What an endpoint's driver options say of the interface.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wishes {
+    /// What it is called in the container.
+    interface: Option<String>,
+    /// Its settings below `/proc/sys/net`.
+    settings: Vec<(String, String)>,
+}
+
+/// Reads an endpoint's driver options; `usual` is the interface's name where they do not say.
+fn wishes(network: &str, endpoint: &EndpointSpec, usual: &str) -> Result<Wishes, EngineError> {
+    let mut wishes = Wishes::default();
+    for (key, value) in &endpoint.driver_options {
+        match key.as_str() {
+            "com.docker.network.endpoint.ifname" => {
+                wishes.interface = Some(crate::networks::interface_name("container", value)?);
+            }
+            "com.docker.network.endpoint.sysctls" => {}
+            _ => {
+                return Err(EngineError::not_implemented(format!(
+                    "the option {key}={value} of the endpoint on {network} is not built"
+                )));
+            }
+        }
+    }
+    let interface = wishes.interface.as_deref().unwrap_or(usual);
+    let sysctls = endpoint.driver_options.get("com.docker.network.endpoint.sysctls").map_or("", String::as_str);
+    for sysctl in sysctls.split(',').filter(|sysctl| !sysctl.is_empty()) {
+        wishes.settings.push(setting(sysctl, interface)?);
+    }
+    Ok(wishes)
+}
+
+/// Reads `net.ipv4.conf.IFNAME.log_martians=1`: settings of the interface alone.
+fn setting(sysctl: &str, interface: &str) -> Result<(String, String), EngineError> {
+    let wrong = || {
+        EngineError::invalid(format!(
+            "invalid endpoint settings:\ninvalid endpoint sysctl {sysctl}: expected net.(ipv4|ipv6|mpls).(conf|neigh).IFNAME.SETTING=VALUE"
+        ))
+    };
+    let (name, value) = sysctl.split_once('=').ok_or_else(wrong)?;
+    let parts: Vec<&str> = name.split('.').collect();
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    match parts.as_slice() {
+        // The docker command line writes what it is given in lower case.
+        ["net", family @ ("ipv4" | "ipv6" | "mpls"), kind @ ("conf" | "neigh"), name, setting]
+            if name.eq_ignore_ascii_case("IFNAME") && plain(setting) =>
+        {
+            Ok((format!("{family}/{kind}/{interface}/{setting}"), value.to_owned()))
+        }
+        _ => Err(wrong()),
     }
 }
 
@@ -235,6 +312,8 @@ pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<Taken, Eng
     if let [only] = wanted.as_slice()
         && only.id == DEFAULT_NETWORK
         && own_ids.is_none()
+        && only.endpoint.driver_options.is_empty()
+        && only.endpoint.link_local.is_empty()
     {
         return take_default(inner, only.endpoint);
     }
@@ -280,14 +359,22 @@ fn plug(
     leading: Leading<'_>,
 ) -> Result<(), EngineError> {
     let is_free = |name: &String| place.endpoints.iter().all(|endpoint| endpoint.interface != *name);
-    let interface =
-        (0..).map(|number| format!("{}{number}", wanted.traits.interface_prefix)).find(is_free).unwrap_or_default();
+    let mut numbered = (0..).map(|number| format!("{}{number}", wanted.traits.interface_prefix));
+    let usual = numbered.find(is_free).unwrap_or_default();
+    let wishes = wishes(wanted.name, wanted.endpoint, &usual)?;
+    let interface = wishes.interface.unwrap_or(usual);
+    if !is_free(&interface) {
+        return Err(EngineError::conflict(format!("the interface {interface} is there already")));
+    }
+    let link_local = link_local(wanted.endpoint)?;
     let request = AttachRequest {
         network: &wanted.id,
         interface: &interface,
         addresses: Pair { ipv4: wanted.endpoint.ipv4, ipv6: wanted.endpoint.ipv6 },
         mac: mac_of(wanted.endpoint)?,
         leads_out: LeadsOut { ipv4: leading.ipv4 == Some(wanted.name), ipv6: leading.ipv6 == Some(wanted.name) },
+        link_local: &link_local,
+        settings: &wishes.settings,
     };
     let endpoint = inner.networks.attach(namespace, &request).map_err(|error| {
         let message = format!("failed to set up container networking: {error}");
@@ -386,4 +473,28 @@ fn leading_endpoints(wanted: &[Wanted<'_>], place: &Place) -> (Option<Endpoint>,
         place.endpoints.iter().find(|endpoint| endpoint.network == *id).cloned()
     };
     (endpoint(leading.ipv4), endpoint(leading.ipv6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_has_its_own_settings_alone() {
+        let of = |key: &str, value: &str| {
+            let driver_options = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            wishes("back", &EndpointSpec { driver_options, ..EndpointSpec::default() }, "eth0")
+        };
+        let sysctls = "com.docker.network.endpoint.sysctls";
+        let found = of(sysctls, "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.hop_limit=9").unwrap();
+        let expected = [("ipv4/conf/eth0/log_martians", "1"), ("ipv6/conf/eth0/hop_limit", "9")];
+        assert_eq!(found.settings, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        for wrong in
+            ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.x=1", "net.ipv4.conf.IFNAME.a/b=1", "net.ipv4.conf.IFNAME.x"]
+        {
+            assert!(of(sysctls, wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(of("com.docker.network.endpoint.ifname", "lan0").unwrap().interface.as_deref(), Some("lan0"));
+        assert!(of("com.docker.network.endpoint.ifname", "a/b").is_err() && of("unheard", "of").is_err());
+    }
 }

@@ -25,6 +25,7 @@ mod handle;
 mod health;
 mod index;
 mod life;
+mod links;
 mod list;
 mod names;
 mod owner;

@@ -10,6 +10,7 @@ use network::{DEFAULT_NETWORK, Place};
 use super::record::ContainerRecord;
 use super::view::dns_names;
 use crate::engine::Inner;
+use crate::model::EndpointSpec;
 
 const DNS: u16 = 53;
 
@@ -40,6 +41,7 @@ fn memberships(inner: &Inner, record: &ContainerRecord, place: &Place) -> Vec<Me
             internal: network.definition.internal,
             addresses: endpoint.addresses().collect(),
             names: dns_names(record, requested),
+            links: links(inner, requested),
         })
     });
     let mut memberships: Vec<Membership> = users.collect();
@@ -51,9 +53,20 @@ fn memberships(inner: &Inner, record: &ContainerRecord, place: &Place) -> Vec<Me
             internal: false,
             addresses: Vec::new(),
             names: Vec::new(),
+            links: Vec::new(),
         });
     }
     memberships
+}
+
+/// The names that a container alone has for others. Who is not there (yet) is not found.
+fn links(inner: &Inner, requested: &EndpointSpec) -> Vec<(String, String)> {
+    let parsed = super::links::parse(&requested.links).unwrap_or_default();
+    let known = parsed.into_iter().filter_map(|link| {
+        let other = inner.index.find(&link.container).ok()?;
+        Some((link.alias, other.id.to_string()))
+    });
+    known.collect()
 }
 
 /// Starts a container's name server in its namespace, if it is on a network with names. Without one it has the host's servers, which

@@ -1,5 +1,6 @@
 //! A start's blocking part, in one piece on one blocking thread: network, layers, files, specification, and the message to a monitor.
 
+use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use network::{Place, Reach};
 use oci::runtime::{LinuxDeviceType, Spec};
 
 use super::attachments;
+use super::links::{self, Linked};
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
 use super::relay::Relays;
@@ -165,18 +167,24 @@ fn send(
         NetworkMode::Container(other) => inner.containers_dir().join(other),
         _ => folder.clone(),
     };
+    let place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
+    let linked = links::look(inner, record, &place)?;
     if files_folder == folder {
-        write_files(inner, record, &folder, &network.endpoints)?;
+        write_files(inner, record, &folder, &network.endpoints, &linked)?;
         write_resolv_conf(record, &folder, reach)?;
     }
     let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
     let shared_memory = super::shared_memory::prepare(inner, record)?;
     let devices = resolve_devices(&record.spec)?;
     let block_devices = resolve_block_devices(&record.spec)?;
+    let mut container = std::borrow::Cow::Borrowed(&record.spec);
+    if !linked.environment.is_empty() {
+        container.to_mut().env.splice(..0, linked.environment);
+    }
     let mut spec = spec::build(&SpecInput {
         id: &record.id,
         engine_name: &inner.options.name,
-        spec: &record.spec,
+        spec: &container,
         hostname: &record.hostname,
         command: record.command.clone(),
         mounts: &mounts,
@@ -327,9 +335,10 @@ fn write_files(
     record: &ContainerRecord,
     folder: &Path,
     endpoints: &[network::Endpoint],
+    linked: &Linked,
 ) -> Result<(), EngineError> {
     write(record, folder, "hostname", &network::hostname_file(&record.hostname))?;
-    write(record, folder, "hosts", &hosts_file(inner, record, endpoints)?)
+    write(record, folder, "hosts", &hosts_file(inner, record, endpoints, linked)?)
 }
 
 /// Writes the resolver's configuration, which a running container sees as well.
@@ -359,7 +368,12 @@ fn write(record: &ContainerRecord, folder: &Path, name: &str, text: &str) -> Res
 }
 
 /// The host's network has the host's names; others have Docker's list.
-fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoints: &[network::Endpoint]) -> Result<String, EngineError> {
+fn hosts_file(
+    inner: &Inner,
+    record: &ContainerRecord,
+    endpoints: &[network::Endpoint],
+    linked: &Linked,
+) -> Result<String, EngineError> {
     let spec = &record.spec;
     let extra = extra_hosts(spec)?;
     let gateway = inner.networks.bridge().gateway;
@@ -367,7 +381,29 @@ fn hosts_file(inner: &Inner, record: &ContainerRecord, endpoints: &[network::End
         return Ok(std::fs::read_to_string("/etc/hosts").unwrap_or_default());
     }
     let addresses: Vec<_> = endpoints.iter().flat_map(network::Endpoint::addresses).collect();
-    Ok(network::hosts_file(&record.hostname, &spec.domainname, &addresses, &extra, Some(gateway.into())))
+    let mut text = network::hosts_file(&record.hostname, &spec.domainname, &addresses, &extra, Some(gateway.into()));
+    for (address, names) in &linked.hosts {
+        let _ = writeln!(text, "{address}\t{names}");
+    }
+    Ok(text)
+}
+
+/// Changes the lines of a running container's `/etc/hosts` that name its own addresses; whatever else is in there is left alone.
+pub(super) fn change_hosts(record: &ContainerRecord, folder: &Path, before: &Place, after: &Place) {
+    if record.spec.network == NetworkMode::Host || matches!(record.spec.network, NetworkMode::Container(_)) {
+        return;
+    }
+    let addresses = |place: &Place| place.endpoints.iter().flat_map(network::Endpoint::addresses).collect::<Vec<_>>();
+    let changed = std::fs::read_to_string(folder.join("hosts"))
+        .map_err(|error| EngineError::system("cannot read the container's hosts file", error))
+        .and_then(|text| {
+            let names = (record.hostname.as_str(), record.spec.domainname.as_str());
+            let text = network::change_hosts(&text, names, &addresses(before), &addresses(after));
+            write(record, folder, "hosts", &text)
+        });
+    if let Err(error) = changed {
+        tracing::warn!("container {}: {error}", record.id);
+    }
 }
 
 /// `--add-host`, parsed.

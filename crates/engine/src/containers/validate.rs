@@ -34,6 +34,7 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
     }
     health(spec)?;
     super::ports::check(spec)?;
+    super::links::check(spec)?;
     super::start::dns(spec)?;
     super::start::extra_hosts(spec)?;
     Ok(warnings)
@@ -42,9 +43,6 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
 /// What Conex cannot do (yet) is refused, never ignored.
 fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
     let refuse = |field: &str| Err(EngineError::not_implemented(format!("{field} is not built")));
-    if !spec.links.is_empty() {
-        return refuse("HostConfig.Links");
-    }
     if !spec.storage_options.is_empty() {
         return refuse("HostConfig.StorageOpt");
     }
@@ -421,7 +419,7 @@ mod tests {
                 },
                 "conflicting options: port publishing and the container type network mode",
             ),
-            (ContainerSpec { links: vec!["a".into()], ..ContainerSpec::default() }, "HostConfig.Links is not built"),
+            (ContainerSpec { links: vec!["a:".into()], ..ContainerSpec::default() }, "bad format for links: a:"),
             (
                 ContainerSpec { auto_remove: true, restart: RestartPolicy::Always, ..ContainerSpec::default() },
                 "can't create 'AutoRemove'",

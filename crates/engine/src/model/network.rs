@@ -35,6 +35,10 @@ pub struct NetworkView {
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is a configuration for others.
+    pub config_only: bool,
+    /// The configuration that it was made from.
+    pub config_from: String,
     /// Running containers on it, by container id.
     pub containers: BTreeMap<String, NetworkMember>,
 }

@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use network::{CreateError, Definition, Driver, Ip, Subnet, SubnetConflict};
 use oci::Digest;
 
-pub(crate) use record::{NetworkRecord, Registry};
+pub(crate) use record::{NetworkRecord, Registry, Template};
+pub(crate) use request::interface as interface_name;
 use request::{Kind, Pool, Pools, Wanted};
 
 use crate::engine::{Engine, Inner, blocking};
@@ -107,18 +108,59 @@ impl Engine {
     /// Creates a network and returns its id.
     pub async fn create_network(&self, request: NetworkRequest) -> Result<String, EngineError> {
         check_name(&request)?;
+        let request = self.with_configuration(request)?;
         let wanted = request::check(&request)?;
         let _one_at_a_time = self.inner.registry.changing.lock().await;
         if self.inner.registry.by_name(&request.name).is_some() {
             return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
         }
         let id = oci::ContainerId::from_random(crate::random_bytes()).to_string();
-        let record = self.with_subnet(id, request, wanted).await?;
-        self.make_network(&record).await?;
+        let record = if request.config_only {
+            let record = configuration(id, request);
+            self.store_network(put(&record)?).await?;
+            record
+        } else {
+            let record = self.with_subnet(id, request, wanted).await?;
+            self.make_network(&record).await?;
+            record
+        };
         let id = record.id.clone();
         self.tell_of_network("create", &record);
         self.inner.registry.insert(Arc::new(record));
         Ok(id)
+    }
+
+    /// The request with what the configuration says that it names.
+    fn with_configuration(&self, mut request: NetworkRequest) -> Result<NetworkRequest, EngineError> {
+        if request.config_from.is_empty() {
+            return Ok(request);
+        }
+        let Found::User(record) = self.find_network(&request.config_from)? else {
+            return Err(EngineError::forbidden(format!("{} is not a configuration network", request.config_from)));
+        };
+        let Some(template) = &record.template else {
+            return Err(EngineError::forbidden(format!("{} is not a configuration network", record.name)));
+        };
+        let says_more = !request.pools.iter().all(|pool| pool.subnet.is_empty())
+            || !request.options.is_empty()
+            || request.enable_ipv6
+            || request.config_only
+            || !matches!(request.ipam_driver.as_str(), "" | "default");
+        if says_more {
+            return Err(EngineError::forbidden(
+                "user specified configurations are not supported if the network depends on a configuration network",
+            ));
+        }
+        request.config_from.clone_from(&record.name);
+        (request.enable_ipv4, request.enable_ipv6) = (template.enable_ipv4, template.enable_ipv6);
+        request.ipam_driver.clone_from(&template.ipam_driver);
+        request.pools.clone_from(&template.pools);
+        request.options.clone_from(&record.options);
+        request.ipam_options.clone_from(&record.ipam_options);
+        for (key, value) in &record.labels {
+            request.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        Ok(request)
     }
 
     /// The record of a network to be made: with the subnet that was asked for, if it is free, or one that is.
@@ -169,6 +211,8 @@ impl Engine {
             subnet6_given,
             host_binding: options.host_binding,
             interface_prefix: options.interface_prefix,
+            template: None,
+            config_from: request.config_from,
         })
     }
 
@@ -188,9 +232,7 @@ impl Engine {
     }
 
     async fn make_network(&self, record: &NetworkRecord) -> Result<(), EngineError> {
-        let text = serde_json::to_string(record)
-            .map_err(|error| EngineError::system("cannot write the network's record", error))?;
-        self.store_network(Change::PutNetwork { id: record.id.clone(), record: text }).await?;
+        self.store_network(put(record)?).await?;
         let (inner, definition) = (Arc::clone(&self.inner), record.definition.clone());
         let made = blocking(move || inner.networks.add(&definition).map_err(cannot_make)).await;
         if made.is_err() {
@@ -216,6 +258,9 @@ impl Engine {
 
     async fn remove_user_network(&self, record: &Arc<NetworkRecord>) -> Result<(), EngineError> {
         let _one_at_a_time = self.inner.registry.changing.lock().await;
+        if self.inner.registry.all().iter().any(|other| record.template.is_some() && other.config_from == record.name) {
+            return Err(EngineError::forbidden(format!("configuration network \"{}\" is in use", record.name)));
+        }
         let (inner, id) = (Arc::clone(&self.inner), record.id.clone());
         if !blocking(move || Ok(inner.networks.remove(&id))).await? {
             let members: Vec<String> = self.members(&record.name).iter().map(active).collect();
@@ -281,6 +326,8 @@ impl Engine {
             ipam_options: BTreeMap::new(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            config_only: false,
+            config_from: String::new(),
             containers: self.members(found.name()),
         };
         match found {
@@ -305,6 +352,11 @@ impl Engine {
                 view.internal = record.definition.internal;
                 view.enable_ipv4 = !record.definition.ipv4.is_empty();
                 view.enable_ipv6 = !record.definition.ipv6.is_empty();
+                if let Some(template) = &record.template {
+                    view.config_only = true;
+                    (view.enable_ipv4, view.enable_ipv6) = (template.enable_ipv4 != Some(false), template.enable_ipv6);
+                }
+                view.config_from.clone_from(&record.config_from);
                 view.attachable = record.attachable;
                 view.ipam.clone_from(&record.pools);
                 view.ipam_options.clone_from(&record.ipam_options);
@@ -332,6 +384,40 @@ impl Engine {
             members.insert(handle.id.to_string(), member);
         }
         members
+    }
+}
+
+fn put(record: &NetworkRecord) -> Result<Change, EngineError> {
+    let text = serde_json::to_string(record)
+        .map_err(|error| EngineError::system("cannot write the network's record", error))?;
+    Ok(Change::PutNetwork { id: record.id.clone(), record: text })
+}
+
+/// The record of a configuration, of which nothing is made.
+fn configuration(id: String, request: NetworkRequest) -> NetworkRecord {
+    let template = Template {
+        enable_ipv4: request.enable_ipv4,
+        enable_ipv6: request.enable_ipv6,
+        ipam_driver: request.ipam_driver,
+        pools: request.pools.clone(),
+    };
+    NetworkRecord {
+        version: record::RECORD_VERSION,
+        definition: Definition::nothing(&id),
+        id,
+        name: request.name,
+        created: Timestamp::now(),
+        attachable: request.attachable,
+        labels: request.labels,
+        options: request.options,
+        ipam_options: request.ipam_options,
+        pools: request.pools,
+        subnet_given: false,
+        subnet6_given: false,
+        host_binding: None,
+        interface_prefix: None,
+        template: Some(template),
+        config_from: String::new(),
     }
 }
 

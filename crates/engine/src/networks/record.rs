@@ -35,6 +35,22 @@ pub(crate) struct NetworkRecord {
     pub(crate) host_binding: Option<IpAddr>,
     /// What interfaces in containers are called, before their number.
     pub(crate) interface_prefix: Option<String>,
+    /// What a configuration is for networks that are made from it: nothing else is made of this one.
+    #[serde(default)]
+    pub(crate) template: Option<Template>,
+    /// The configuration that it was made from.
+    #[serde(default)]
+    pub(crate) config_from: String,
+}
+
+/// A configuration: what networks that are made from it are asked to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Template {
+    pub(crate) enable_ipv4: Option<bool>,
+    pub(crate) enable_ipv6: bool,
+    pub(crate) ipam_driver: String,
+    /// As they were given.
+    pub(crate) pools: Vec<IpamPool>,
 }
 
 /// Reads a record of this or an earlier version.

@@ -74,9 +74,6 @@ const INTERFACE_NAME_MAX: usize = 15;
 
 /// Checks a request for a network.
 pub(super) fn check(request: &NetworkRequest) -> Result<Wanted, EngineError> {
-    if request.config_only || !request.config_from.is_empty() {
-        return Err(EngineError::not_implemented("a network configuration (ConfigOnly, ConfigFrom) is not built"));
-    }
     if !matches!(request.ipam_driver.as_str(), "" | "default") {
         return Err(EngineError::invalid(format!("could not find IPAM driver: {}", request.ipam_driver)));
     }
@@ -256,7 +253,8 @@ fn mtu(value: &str) -> Result<u32, EngineError> {
     value.parse().ok().filter(|mtu| (SMALLEST..=LARGEST).contains(mtu)).ok_or_else(wrong)
 }
 
-fn interface(whose: &str, name: &str) -> Result<String, EngineError> {
+/// An interface's name, if it can be one.
+pub(crate) fn interface(whose: &str, name: &str) -> Result<String, EngineError> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"/:".contains(&byte);
     if name.is_empty() || name.len() > INTERFACE_NAME_MAX || !name.bytes().all(plain) || matches!(name, "." | "..") {
         return Err(EngineError::invalid(format!("invalid {whose} interface name \"{name}\"")));

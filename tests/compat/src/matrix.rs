@@ -1,0 +1,310 @@
+//! Who reaches what: a neighbour on the LAN, the host, and containers of the same network, of another one and of an internal one; by
+//! IPv4 and IPv6; before and after somebody flushes the rules, and while no daemon runs. Printed as a table.
+//!
+//! | attack | where |
+//! |---|---|
+//! | a published port past the host's firewall | `the_matrix_of_who_reaches_what`: documented, as with Docker; at 127.0.0.1 never |
+//! | 127.0.0.1 publishing from the LAN (CVE-2025-54388, CVE-2020-8558), after a flush too | `lan -> loopback` rows, `spoofed packets go nowhere` |
+//! | an unpublished port by direct routing | `lan -> own address` rows |
+//! | a translation of what is not for this host (CVE-2025-67499) | `spoofed_packets_go_nowhere` |
+//! | router advertisements of containers (CVE-2020-13401) | `no_host_listens_to_containers_routers` |
+//! | link-local IPv6 on an IPv4 network (CVE-2024-32473) | `no_host_listens_to_containers_routers` |
+//! | names told outside by internal networks (CVE-2024-29018) | `names::other_names_are_asked_outside_and_from_internal_networks_nowhere` |
+//! | the engine's API from containers (CVE-2025-9074) | `attacks::a_shared_network_shows_no_socket_of_ours` |
+//! | ports of the resolver flooded with nonsense | `dns` property tests and its fuzz target |
+
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::Engine;
+
+/// Serves `hello` at two ports, of which at most the first is published.
+const SERVERS: &str = "mkdir -p /www && echo hello > /www/index.html && httpd -p 81 -h /www && httpd -f -p 80 -h /www";
+
+/// A machine on a cable to the host: 198.51.100.2 and 2001:db8::2, the host having 1.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn of(engine: &Engine) -> Self {
+        let child = Command::new("unshare").args(["-n", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
+        let own = || std::fs::read_link("/proc/thread-self/ns/net").ok();
+        let end = Instant::now() + Duration::from_secs(10);
+        while std::fs::read_link(format!("/proc/{}/ns/net", child.id())).ok() == own() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let host = |words: &str| drop(engine.host().program("ip").args(words.split(' ')).ok());
+        host(&format!("link add lan0 type veth peer name eth0 netns {}", child.id()));
+        for words in
+            ["address add 198.51.100.1/24 dev lan0", "address add 2001:db8::1/64 dev lan0 nodad", "link set lan0 up"]
+        {
+            host(words);
+        }
+        let neighbour = Self(child);
+        for words in
+            ["address add 198.51.100.2/24 dev eth0", "address add 2001:db8::2/64 dev eth0 nodad", "link set eth0 up"]
+        {
+            neighbour.ip(words);
+        }
+        neighbour
+    }
+
+    fn ip(&self, words: &str) {
+        assert!(self.run("ip", &words.split(' ').collect::<Vec<_>>()), "ip {words}");
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> bool {
+        inside(self.0.id(), program, words).stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A program of this machine in the network namespace of a process.
+fn inside(pid: u32, program: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["-n", "-t", &pid.to_string(), program]).args(words);
+    command
+}
+
+/// Whether a server answers who calls from the network namespace of a process, or from the host's.
+fn answers(from: Option<u32>, address: &str, port: u16) -> bool {
+    let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let url = format!("http://{address}:{port}/");
+    let words = ["-s", "-g", "-m", "1", "--noproxy", "*", &url];
+    let mut command = match from {
+        Some(pid) => inside(pid, "curl", &words),
+        None => {
+            let mut command = Command::new("curl");
+            command.args(words);
+            command
+        }
+    };
+    command.stderr(Stdio::null()).output().unwrap().stdout == b"hello\n"
+}
+
+fn run(engine: &Engine, name: &str, options: &[&str]) -> u32 {
+    engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sh", "-c", SERVERS]).ok();
+    engine.docker(["inspect", "-f", "{{.State.Pid}}", name]).ok().parse().unwrap()
+}
+
+/// A container's addresses on a network, empty where it has none.
+fn addresses(engine: &Engine, container: &str, network: &str) -> [String; 2] {
+    let field = |field: &str| {
+        let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.{field}}}}}{{{{end}}}}");
+        engine.docker(["inspect", "-f", &template, container]).ok()
+    };
+    [field("IPAddress"), field("GlobalIPv6Address")]
+}
+
+/// One row: from whom, to what, and whether it is to be reached.
+struct Row {
+    from: &'static str,
+    pid: Option<u32>,
+    to: String,
+    address: String,
+    port: u16,
+    reached: bool,
+    /// Whether the daemon has a part in it: then nobody reaches it without one.
+    relayed: bool,
+}
+
+/// Looks at all rows at once, and returns what differs from what is wanted.
+fn look(phase: &str, rows: &[Row], daemon: bool) -> Vec<String> {
+    let wanted = |row: &Row| row.reached && (daemon || !row.relayed);
+    let look = |row: &Row| {
+        // A server may still be on its way up; what is to be closed has only to be seen once.
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let found = answers(row.pid, &row.address, row.port);
+            if found == wanted(row) || !wanted(row) || Instant::now() > end {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let found: Vec<bool> = std::thread::scope(|scope| {
+        let lookers: Vec<_> = rows.iter().map(|row| scope.spawn(move || look(row))).collect();
+        lookers.into_iter().map(|looker| looker.join().unwrap()).collect()
+    });
+    println!("{phase}:");
+    let mut wrong = Vec::new();
+    for (row, found) in rows.iter().zip(found) {
+        let line =
+            format!("  {:<9} -> {:<38} {:<24} {}", row.from, row.to, format!("{} {}", row.address, row.port), found);
+        println!("{line}");
+        if found != wanted(row) {
+            wrong.push(format!("{phase}: {line}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn the_matrix_of_who_reaches_what() {
+    let mut engine = Engine::with_busybox();
+    let lan = Neighbour::of(&engine);
+    let dual = |name: &str, number: &str, more: &[&str]| {
+        let (four, six) = (format!("10.77.{number}.0/24"), format!("fd77:{number}::/64"));
+        let create = ["network", "create", "--ipv6", "--subnet", &four, "--subnet", &six];
+        engine.docker(create).args(more).args([name]).ok();
+        lan.ip(&format!("route add {four} via 198.51.100.1"));
+        lan.ip(&format!("-6 route add {six} via 2001:db8::1"));
+    };
+    let mode = |mode: &str| [4, 6].map(|family| format!("com.docker.network.bridge.gateway_mode_ipv{family}={mode}"));
+    dual("front", "1", &[]);
+    dual("back", "2", &[]);
+    dual("inside", "3", &["--internal"]);
+    let [four, six] = mode("routed");
+    dual("routed", "4", &["-o", &four, "-o", &six]);
+    let [four, six] = mode("nat-unprotected");
+    dual("naked", "5", &["-o", &four, "-o", &six]);
+    dual("trusting", "6", &["-o", "com.docker.network.bridge.trusted_host_interfaces=lan0"]);
+    let web =
+        run(&engine, "web", &["--network", "front", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "[::1]:8082:80"]);
+    let peer = run(&engine, "peer", &["--network", "front"]);
+    let stranger = run(&engine, "stranger", &["--network", "back"]);
+    let hidden = run(&engine, "hidden", &["--network", "inside"]);
+    run(&engine, "open", &["--network", "routed", "-p", "80"]);
+    run(&engine, "bare", &["--network", "naked"]);
+    run(&engine, "friend", &["--network", "trusting", "-p", "8090:80"]);
+    let mut rows = Vec::new();
+    let places = [
+        ("host", None),
+        ("lan", Some(lan.0.id())),
+        ("web", Some(web)),
+        ("peer", Some(peer)),
+        ("stranger", Some(stranger)),
+        ("hidden", Some(hidden)),
+    ];
+    for (from, pid) in places {
+        let mut row = |to: &str, address: &str, port: u16, reached: bool| {
+            let relayed = address == "::1";
+            rows.push(Row { from, pid, to: to.to_owned(), address: address.to_owned(), port, reached, relayed });
+        };
+        let (is_host, is_lan, is_hidden) = (from == "host", from == "lan", from == "hidden");
+        let own_network = is_host || ["web", "peer"].contains(&from);
+        for address in ["198.51.100.1", "2001:db8::1"] {
+            row("published everywhere", address, 8080, !is_hidden);
+            row("published at loopback", address, if address.contains(':') { 8082 } else { 8081 }, false);
+        }
+        if is_host {
+            for (address, port) in [("127.0.0.1", 8080), ("127.0.0.1", 8081), ("::1", 8080), ("::1", 8082)] {
+                row("published, by loopback", address, port, true);
+            }
+        }
+        for address in addresses(&engine, "web", "front") {
+            row("own address, published port", &address, 80, own_network);
+            row("own address, other port", &address, 81, own_network);
+        }
+        for address in addresses(&engine, "hidden", "inside") {
+            row("internal network", &address, 80, is_host || is_hidden);
+        }
+        for address in addresses(&engine, "open", "routed") {
+            row("routed network, published port", &address, 80, !is_hidden);
+            row("routed network, other port", &address, 81, is_host);
+        }
+        for address in addresses(&engine, "bare", "naked") {
+            row("unprotected network, any port", &address, 81, !is_hidden);
+        }
+        for address in addresses(&engine, "friend", "trusting") {
+            row("trusting network, published port", &address, 80, is_host || is_lan || !is_hidden);
+            row("trusting network, other port", &address, 81, is_host);
+        }
+    }
+    let mut wrong = look("at first", &rows, true);
+    engine.host().program("nft").args(["flush", "ruleset"]).ok();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !engine.host().program("nft").args(["list", "ruleset"]).ok().contains("10.77.6.0/24") {
+        assert!(Instant::now() < end, "the rules did not come back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    wrong.extend(look("after a flush of all rules", &rows, true));
+    engine.kill();
+    wrong.extend(look("while no daemon runs", &rows, false));
+    // What Docker's users know: the host's own rules for what is for the host say nothing of published ports.
+    let closed = "add table inet mine; add chain inet mine input { type filter hook input priority 0; policy drop; }";
+    engine.host().program("nft").args([closed]).ok();
+    assert!(answers(Some(lan.0.id()), "198.51.100.1", 8080));
+    engine.host().program("nft").args(["delete", "table", "inet", "mine"]).ok();
+    engine.launch();
+    wrong.extend(look("after the daemon's return", &rows, true));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    drop(lan);
+    engine.finish();
+}
+
+#[test]
+fn spoofed_packets_go_nowhere() {
+    let engine = Engine::with_busybox();
+    let lan = Neighbour::of(&engine);
+    run(&engine, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let from_lan = Some(lan.0.id());
+    assert!(answers_soon(from_lan, "198.51.100.1", 8080), "the way is open as such");
+    // What is for somebody else passes through, if at all.
+    lan.ip("route add 203.0.113.50 via 198.51.100.1");
+    assert!(!answers(from_lan, "203.0.113.50", 8080));
+    // The neighbour's own loopback is down: it sends what is for 127.0.0.1 to the host.
+    assert!(lan.run("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet"]));
+    lan.ip("route add 127.0.0.1 via 198.51.100.1");
+    for port in [8080, 8081] {
+        assert!(!answers(from_lan, "127.0.0.1", port), "{port}");
+    }
+    // A container that speaks under another's address is not heard, on a bridge or a route.
+    engine.docker(["network", "create", "-d", "routed", "--subnet", "10.78.0.0/24", "far"]).ok();
+    for (network, gateway) in [("bridge", "172.17.0.1"), ("far", "10.78.0.1")] {
+        let options = ["--network", network, "--cap-add", "NET_ADMIN"];
+        let sly = run(&engine, &format!("sly-{network}"), &options);
+        let socket = UdpSocket::bind((gateway, 9999)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert!(inside(sly, "ip", &["address", "add", "203.0.113.9/32", "dev", "eth0"]).status().unwrap().success());
+        let send = |source: &str, text: &str| {
+            let script = format!(
+                "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('{source}', 0)); s.sendto(b'{text}', ('{gateway}', 9999))"
+            );
+            assert!(inside(sly, "python3", &["-c", &script]).status().unwrap().success());
+        };
+        send("203.0.113.9", "spoofed");
+        send("0.0.0.0", "honest");
+        let mut bytes = [0; 20];
+        let (length, from) = socket.recv_from(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"honest", "{from}");
+    }
+    drop(lan);
+    engine.finish();
+}
+
+fn answers_soon(from: Option<u32>, address: &str, port: u16) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = answers(from, address, port);
+        if found || Instant::now() > end {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn no_host_listens_to_containers_routers() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--ipv6", "six"]).ok();
+    run(&engine, "one", &["--network", "six"]);
+    run(&engine, "four", &[]);
+    let links = engine.host().program("ip").args(["-o", "link", "show", "type", "bridge"]).ok();
+    let bridges: Vec<&str> = links.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(bridges.len(), 2, "{links}");
+    for bridge in bridges {
+        let setting = engine.host().program("cat").args([format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra")]).ok();
+        assert_eq!(setting, "0", "{bridge}");
+    }
+    assert_eq!(engine.docker(["exec", "one", "cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra"]).ok(), "0");
+    assert!(!engine.docker(["exec", "four", "ip", "-6", "address", "show", "eth0"]).ok().contains("inet6"));
+    engine.finish();
+}
