@@ -67,6 +67,8 @@ impl FromStr for StorageBudget {
         let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refused)?;
         let bytes = match number.parse::<u64>() {
             Ok(whole) => whole.checked_mul(*factor),
+            // A whole number that does not fit is no fraction either.
+            Err(_) if !number.contains('.') => None,
             Err(_) => number.parse::<f64>().ok().map(|number| (number * *factor as f64) as u64),
         };
         bytes.filter(|bytes| *bytes > 0).map(Self::Bytes).ok_or_else(refused)
