@@ -153,7 +153,6 @@ fn file_systems_and_kernel_settings() {
 fn options_that_are_not_there_yet_are_refused_by_name() {
     let engine = Engine::with_busybox();
     let cases: &[(&[&str], &str)] = &[
-        (&["--link", "other"], "link"),
         (&["--gpus", "all"], "gpu"),
         (&["--log-driver", "splunk"], "splunk"),
         (&["--storage-opt", "size=1g"], "torage"),

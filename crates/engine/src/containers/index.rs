@@ -44,6 +44,17 @@ impl Index {
         }
     }
 
+    /// Whose name this is, or whose id begins so: also of a container that is not findable yet.
+    pub(crate) fn id_of(&self, reference: &str) -> Option<ContainerId> {
+        let entries = self.read();
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let named = entries.by_name.get(name).cloned();
+        named.or_else(|| {
+            let mut found = entries.by_name.values().filter(|id| id.as_str().starts_with(reference));
+            found.next().filter(|_| found.next().is_none()).cloned()
+        })
+    }
+
     /// Every container, in the order of ids.
     pub(crate) fn all(&self) -> Vec<Arc<Handle>> {
         self.read().by_id.values().cloned().collect()

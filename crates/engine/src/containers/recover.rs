@@ -44,6 +44,10 @@ impl Engine {
             }
         }
         self.restore_execs(&contents.execs);
+        // All names first: what a container tells the name server may be about a later one.
+        for (record, _) in &records {
+            self.inner.index.reserve_name(&record.name, &record.id)?;
+        }
         let mut restarts = Vec::new();
         for (record, life) in records {
             let due = life.life.starts_with_daemon(record.spec.restart);
@@ -69,7 +73,6 @@ impl Engine {
     }
 
     async fn restore_container(&self, record: ContainerRecord, stored: LifeRecord) -> Result<Arc<Handle>, EngineError> {
-        self.inner.index.reserve_name(&record.name, &record.id)?;
         let mut life = stored.life;
         let found = self.find_monitor(&record).await;
         let missed = match &found {

@@ -63,8 +63,8 @@ fn memberships(inner: &Inner, record: &ContainerRecord, place: &Place) -> Vec<Me
 fn links(inner: &Inner, requested: &EndpointSpec) -> Vec<(String, String)> {
     let parsed = super::links::parse(&requested.links).unwrap_or_default();
     let known = parsed.into_iter().filter_map(|link| {
-        let other = inner.index.find(&link.container).ok()?;
-        Some((link.alias, other.id.to_string()))
+        let other = inner.index.id_of(&link.container)?;
+        Some((link.alias, other.to_string()))
     });
     known.collect()
 }
