@@ -39,8 +39,9 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{
-    CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval,
-    ImageSummary, ImageView, ImportRequest, PullRequest, PushRequest, SearchRequest,
+    CheckVerdict, CheckedKind, Distribution, FlowLimit, FlowReports, HistoryView, ImageCheck, ImageProgress,
+    ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest, PullFlow, PullRequest, PushRequest,
+    SearchRequest,
 };
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
