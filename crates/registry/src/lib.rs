@@ -17,6 +17,7 @@
 mod auth;
 mod blob;
 mod body;
+mod carry;
 mod challenge;
 mod client;
 mod connect;
@@ -25,6 +26,7 @@ mod error;
 mod exchange;
 mod link;
 mod manifest;
+mod parts;
 mod proxy;
 mod repository;
 mod retry;
@@ -40,6 +42,7 @@ pub use endpoint::{Endpoint, Insecure, InsecureError, Mirror, MirrorError, Place
 pub use error::{Asked, ConnectError, Error, Reason, Refusal};
 pub use exchange::Patience;
 pub use manifest::{Document, DocumentError, Fetched, MANIFEST_BYTES_MAX};
+pub use parts::Split;
 pub use proxy::Proxies;
 pub use repository::{Known, Name, Repository};
 pub use retry::Retry;

@@ -60,6 +60,7 @@ impl Session {
             Role::Registry => credentials,
             Role::Mirror => Credentials::of_url(&endpoint.base),
         };
+        let endpoint = endpoint.resolved(client.places()).await;
         let session = Session::new(client, endpoint.base.clone(), endpoint.trust, credentials.clone());
         match session.ping().await {
             Ok(()) => Ok(session),

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
 }
 
 /// The body of an answer to one request.
-fn get(address: &str, path: &str) -> Result<impl Read> {
+fn get(address: &str, path: &str) -> Result<impl Read + use<>> {
     let mut stream = TcpStream::connect(address)?;
     let accept = media_type::OCI_MANIFEST;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;

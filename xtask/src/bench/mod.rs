@@ -20,6 +20,8 @@ mod load;
 mod measure;
 mod memory;
 pub(crate) mod peers;
+mod pull;
+mod registry;
 mod report;
 mod runtime;
 mod start;
@@ -89,16 +91,17 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory, load, runtime or cost") };
+    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory, load, pull, runtime or cost") };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
         "start" => start::run,
         "exec" => exec::run,
         "memory" => memory::run,
         "load" => load::run,
+        "pull" => pull::run,
         "runtime" => runtime::run,
         "cost" => cost::run,
-        other => bail!("bench takes start, exec, memory, load, runtime or cost, not {other:?}"),
+        other => bail!("bench takes start, exec, memory, load, pull, runtime or cost, not {other:?}"),
     };
     let engines =
         if matches!(kind.as_str(), "runtime" | "cost") { world::Engines::Left } else { world::Engines::Started };
