@@ -13,6 +13,7 @@
 //! monitor process, which this crate starts and talks to.
 
 mod builds;
+mod caller;
 mod containers;
 mod engine;
 mod events;
@@ -37,6 +38,7 @@ mod verification;
 mod volumes;
 
 pub use builds::BuildStream;
+pub use caller::{Caller, as_caller};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
 pub use events::EventStream;
@@ -46,6 +48,7 @@ pub use logs::LogStream;
 pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
 pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;
+pub use spec::{MASKED_PATHS, READONLY_PATHS};
 pub use verification::{CheckStream, ImageRepair};
 
 /// Random bytes for ids and names.

@@ -12,6 +12,7 @@ mod compose;
 mod copy;
 mod exec;
 mod fake_server;
+mod health;
 mod hostile_registries;
 mod images;
 mod lifecycle;

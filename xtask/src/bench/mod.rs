@@ -14,7 +14,7 @@
 
 mod cost;
 mod exec;
-mod image;
+pub(crate) mod image;
 pub(crate) mod inside;
 mod load;
 mod measure;
@@ -23,7 +23,7 @@ pub(crate) mod peers;
 mod report;
 mod runtime;
 mod start;
-mod world;
+pub(crate) mod world;
 
 use std::path::PathBuf;
 

@@ -16,6 +16,7 @@ mod stats;
 mod system;
 mod verify;
 mod volume;
+mod why;
 
 use std::io::{self, Write};
 
@@ -96,6 +97,7 @@ const TOP: &[&Entry] = &[
     &container::UPDATE,
     &system::VERSION,
     &container::WAIT,
+    &why::WHY,
     &shell::COMPLETION,
     &shell::MAN,
 ];
@@ -136,6 +138,7 @@ const GROUPS: &[Group] = &[
             ("unpause", &[], &container::UNPAUSE),
             ("update", &[], &container::UPDATE),
             ("wait", &[], &container::WAIT),
+            ("why", &[], &why::WHY),
         ],
     ),
     (

@@ -23,10 +23,12 @@ use super::start::{self, HeldAttach};
 use super::{attachments, health, remove, resolver, view};
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    ContainerName, EndpointSpec, EngineError, EventKind, Health, NetworkMode, RestartPolicy, Signal, UpdateRequest,
+    ContainerName, EndRequest, EndpointSpec, EngineError, EventKind, Health, HealthNote, NetworkMode, RestartPolicy,
+    Signal, UpdateRequest,
 };
 use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
+use crate::volumes::HeldVolumes;
 
 /// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
@@ -37,6 +39,8 @@ const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 /// Clients that may wait for a start; the frame that launches can carry 64 descriptors.
 const HELD_ATTACHES: usize = 32;
 
+/// Requests for an end that are remembered of one run.
+const MAX_ASKED: usize = 16;
 /// How long a start or a removal waits for a copy in or out of the container.
 const FILES_LIMIT: Duration = Duration::from_secs(60);
 /// Docker's exit code for failures that are not the program's.
@@ -54,11 +58,14 @@ pub(crate) enum Command {
     /// Marks it as being stopped; the signals come as [`Command::Kill`].
     Stop {
         keep: Keep,
+        asked: EndRequest,
         answer: Answer<()>,
     },
     Kill {
         signal: Signal,
         by: KilledBy,
+        /// Who wants it, where that is not known yet.
+        asked: Option<EndRequest>,
         reference: String,
         answer: Answer<()>,
     },
@@ -131,6 +138,8 @@ pub(super) struct Actor {
     pub(super) life: Life,
     pub(super) place: Place,
     relays: Relays,
+    /// Volumes with options that are mounted because it runs.
+    volumes: HeldVolumes,
     /// Its own name server, on networks with names.
     names: Option<Serving>,
     pub(super) health: Option<Health>,
@@ -141,7 +150,7 @@ pub(super) struct Actor {
     held: Vec<HeldAttach>,
     restart: Option<Pin<Box<Sleep>>>,
     keep: Keep,
-    probe: Option<health::Probe>,
+    probe: Option<health::Watch>,
 }
 
 /// A container that runs already when its actor starts.
@@ -175,6 +184,7 @@ impl Actor {
             life,
             place,
             relays: Relays::default(),
+            volumes: HeldVolumes::default(),
             names: None,
             health: None,
             connection: None,
@@ -198,12 +208,26 @@ impl Actor {
         }
         self.connection = Some(recovered.connection);
         self.incoming = Some(recovered.incoming);
+        self.hold_volumes().await;
         match Relays::open(&self.place.ports) {
             Ok(relays) => self.relays = relays,
             Err(error) => tracing::warn!("container {}: cannot publish ports again: {error}", self.handle.id),
         }
         self.watch_health();
         self.publish();
+    }
+
+    /// Says that what is mounted on its volumes is needed, after a restart of the daemon.
+    async fn hold_volumes(&mut self) {
+        let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
+        let held = blocking(move || {
+            let names = record.mounts.iter().filter_map(|mount| mount.volume());
+            HeldVolumes::hold(&inner, record.id.to_string(), names)
+        });
+        match held.await {
+            Ok(held) => self.volumes = held,
+            Err(error) => tracing::warn!("container {}: {error}", self.handle.id),
+        }
     }
 
     /// Before the loop: lets a happening happen that the daemon missed, and removes a `--rm` container that has ended. Returns
@@ -253,14 +277,16 @@ impl Actor {
                 let _ = answer.send(result);
                 if self.life.phase == Phase::Removing { self.removed_by_start().await } else { Next::Continue }
             }
-            Command::Stop { keep, answer } => {
+            Command::Stop { keep, asked, answer } => {
                 self.keep = keep;
+                self.note(Some(asked));
                 let result =
                     self.happen(Happening::StopAsked).await.map_err(|refusal| self.refusal(refusal, "stop", ""));
                 let _ = answer.send(result.map(|_| ()));
                 Next::Continue
             }
-            Command::Kill { signal, by, reference, answer } => {
+            Command::Kill { signal, by, asked, reference, answer } => {
+                self.note(asked);
                 let _ = answer.send(self.kill(signal, by, &reference).await);
                 Next::Continue
             }
@@ -307,14 +333,19 @@ impl Actor {
         }
     }
 
+    /// Remembers who asks for the end; it is written down with what comes of it.
+    fn note(&mut self, asked: Option<EndRequest>) {
+        if self.life.pid().is_some() && self.life.asked.len() < MAX_ASKED {
+            self.life.asked.extend(asked);
+        }
+    }
+
     /// What the monitor says.
     async fn incoming(&mut self, incoming: Incoming) -> Next {
         match incoming {
             Incoming::Event(MonitorEvent::Exited(exit)) => {
-                let at = crate::moment::from_monitor(exit.at);
                 self.cleaning = true;
-                let exited = Happening::Exited { exit_code: exit.code, oom_killed: exit.oom_killed, at };
-                return self.ended(exited).await;
+                return self.ended(super::recover::exited(&exit)).await;
             }
             Incoming::Event(MonitorEvent::CleanedUp) => self.cleaning = false,
             Incoming::Event(MonitorEvent::ExecExited { id, exit }) => {
@@ -417,11 +448,15 @@ impl Actor {
         let attaches = std::mem::take(&mut self.held);
         let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
         (self.place, self.relays, self.names) = (started.place, started.relays, started.serving);
+        self.volumes = started.volumes;
+        let staged = started.staged;
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
         // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
         let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
+        // By now the container has mounts of its own.
+        drop(staged);
         recorded.map_err(other)?;
         match answer {
             Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
@@ -753,6 +788,7 @@ impl Actor {
             self.tell_volumes("unmount");
         }
         self.give_back_place();
+        self.volumes = HeldVolumes::default();
         super::shared_memory::release(&self.engine.inner, &self.record);
         self.engine.end_execs_of(&self.handle.id);
     }
@@ -854,6 +890,7 @@ impl Actor {
         }
         let changed = self.health.as_ref().is_none_or(|before| before.status != health.status);
         let status = health.status;
+        self.life.health = Some(HealthNote::of(&health));
         self.health = Some(health);
         self.publish();
         if changed {

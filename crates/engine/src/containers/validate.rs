@@ -1,6 +1,5 @@
 //! What Docker's daemon checks of a request before it makes anything, in its words; and what is not built, by name.
 
-use super::plan::refuse_driver;
 use crate::host::Host;
 use crate::model::{
     ContainerSpec, EngineError, IpcMode, NetworkMode, Resources, RestartPolicy, SecurityMeaning, UtsMode,
@@ -53,7 +52,7 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
             "could not select device driver \"{request}\": HostConfig.DeviceRequests is not built"
         )));
     }
-    refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")
+    Ok(())
 }
 
 fn modes(spec: &ContainerSpec) -> Result<(), EngineError> {
@@ -153,6 +152,7 @@ fn working_dir(spec: &ContainerSpec) -> Result<(), EngineError> {
 
 fn health(spec: &ContainerSpec) -> Result<(), EngineError> {
     const MILLISECOND_NS: i64 = 1_000_000;
+    super::probe::Probe::of(spec)?;
     let Some(check) = &spec.healthcheck else { return Ok(()) };
     let times = [
         ("Interval", check.interval_ns),
@@ -169,7 +169,7 @@ fn health(spec: &ContainerSpec) -> Result<(), EngineError> {
         return Err(EngineError::invalid("Retries in Healthcheck cannot be negative"));
     }
     match check.test.first().map(String::as_str) {
-        None | Some("" | "NONE" | "CMD" | "CMD-SHELL") => Ok(()),
+        None | Some("" | "NONE" | "CMD" | "CMD-SHELL" | "TCP" | "HTTP") => Ok(()),
         Some(kind) => Err(EngineError::invalid(format!("Unknown healthcheck type '{kind}' (expected 'CMD')"))),
     }
 }

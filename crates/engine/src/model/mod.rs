@@ -6,6 +6,7 @@ mod attach;
 mod build;
 mod container;
 mod device;
+mod end;
 mod error;
 mod event;
 mod filter;
@@ -23,15 +24,15 @@ mod system;
 mod view;
 mod volume;
 
-pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec};
+pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec, StreamFraming};
 pub use build::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest};
 pub use container::{
     CommitPause, CommitRequest, ContainerSpec, CopyIn, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck,
     PathStat, RemoveOptions, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
 pub use device::{Device, DeviceRule};
-pub(crate) use error::chain;
-pub use error::{EngineError, ErrorKind};
+pub use end::{EndCause, EndMemory, EndRequest, EndVerb, HealthNote, RunEnd, Why};
+pub use error::{EngineError, ErrorKind, chain};
 pub use event::{Event, EventKind};
 pub(crate) use filter::name_matches;
 pub use filter::{

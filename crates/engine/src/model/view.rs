@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use oci::{ContainerId, Digest};
 
-use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation};
+use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation, RunEnd};
 
 /// Everything about one container at one moment.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct ContainerView {
     pub state: ContainerState,
     /// How often the restart policy started it again.
     pub restart_count: u32,
+    /// How its last run ended.
+    pub end: Option<RunEnd>,
     /// Its mounts beyond the defaults.
     pub mounts: Vec<MountPoint>,
     /// Its networks.
@@ -166,11 +168,11 @@ pub struct HealthProbe {
 /// One entry of inspect's `Mounts`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: MountPointKind,
     /// The volume's name.
     pub name: Option<String>,
-    /// The host's path; empty for tmpfs.
+    /// The host's path, or the image's name; empty for tmpfs.
     pub source: String,
     /// The container's path.
     pub target: String,
@@ -195,6 +197,8 @@ pub enum MountPointKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// An image's files.
+    Image,
 }
 
 impl MountPointKind {
@@ -204,6 +208,7 @@ impl MountPointKind {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
+            Self::Image => "image",
         }
     }
 }
