@@ -26,6 +26,8 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "bzip2", package: "bzip2" },
     Needed { program: "python3", package: "python3" },
     Needed { program: "strace", package: "strace" },
+    Needed { program: "git", package: "git" },
+    Needed { program: "ssh-agent", package: "openssh-client" },
     Needed { program: "skopeo", package: "skopeo" },
     Needed { program: "docker-registry", package: "docker-registry" },
     Needed { program: "htpasswd", package: "apache2-utils" },
@@ -63,30 +65,37 @@ pub(crate) fn for_tests() -> Result<()> {
     Ok(())
 }
 
-/// The Debian release that has Compose.
-const COMPOSE_SUITE: &str = "trixie";
+/// The Debian release that has Docker's plugins.
+const PLUGINS_SUITE: &str = "trixie";
 
-/// Unpacks Docker Compose to `target/compose`, unless it is there. Its package is of a later Debian release than this machine's may be, so
-/// apt is given lists and folders of its own and nothing is installed.
-pub(crate) fn compose() -> Result<()> {
-    let folder = workspace().join("target/compose");
-    let program = folder.join("docker-compose");
+/// Plugins of Docker's command line that tests use: the package, and where its program is found after [`plugins`].
+const PLUGINS: &[(&str, &str)] = &[("docker-compose", "compose"), ("docker-buildx", "buildx")];
+
+/// Unpacks Docker Compose to `target/compose` and buildx to `target/buildx`, unless they are there. Their packages are of a later Debian
+/// release than this machine's may be, so apt is given lists and folders of its own and nothing is installed.
+pub(crate) fn plugins() -> Result<()> {
+    PLUGINS.iter().try_for_each(|(package, folder)| plugin(package, &workspace().join("target").join(folder)))
+}
+
+fn plugin(name: &str, folder: &Path) -> Result<()> {
+    let program = folder.join(name);
     if program.exists() {
         return Ok(());
     }
-    say(&format!("unpacking Docker Compose to {}", folder.display()));
+    say(&format!("unpacking {name} to {}", folder.display()));
     for part in ["lists/partial", "cache/archives/partial", "root"] {
         std::fs::create_dir_all(folder.join(part))?;
     }
-    std::fs::write(folder.join("sources.list"), format!("deb {} {COMPOSE_SUITE} main\n", mirror()?))?;
-    apt(&folder, &["update", "-qq"])?;
-    apt(&folder, &["download", "-qq", "docker-compose"])?;
-    let package = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+    std::fs::write(folder.join("sources.list"), format!("deb {} {PLUGINS_SUITE} main\n", mirror()?))?;
+    apt(folder, &["update", "-qq"])?;
+    apt(folder, &["download", "-qq", name])?;
+    let package = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
     let package = package.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let package = package.context("apt-get downloaded no package")?;
     run(Command::new("dpkg").arg("-x").arg(&package).arg(folder.join("root")))?;
     // Last: until it is there all is done again.
-    Ok(std::fs::rename(folder.join("root/usr/libexec/docker/cli-plugins/docker-compose"), program)?)
+    let unpacked = folder.join("root/usr/libexec/docker/cli-plugins").join(name);
+    Ok(std::fs::rename(unpacked, program)?)
 }
 
 /// apt-get that sees only what is in `folder`.

@@ -163,7 +163,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let volumes = Volumes::open(&options.root, &contents.volumes);
     let registry = Registry::open(&contents.networks);
     let networks = open_networks(&options, &contents, &registry, remap.as_ref())?;
-    let builds = Builds::open(&options.root, snapshotter.as_ref())?;
+    let builds = Builds::open(&options.root, &options.run, snapshotter.as_ref())?;
     let inner = Inner {
         id: engine_id(&options.root)?,
         opened: jiff::Timestamp::now(),

@@ -36,7 +36,7 @@ mod userns;
 mod verification;
 mod volumes;
 
-pub use builds::BuildStream;
+pub use builds::{BuildControl, BuildOutline, BuildResult, BuildStream, BuiltFiles};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
 pub use events::EventStream;

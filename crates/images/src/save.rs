@@ -80,10 +80,23 @@ impl ImageStore {
     /// Writes the images that `names` mean as one tar. A name without a tag means all tags of its repository.
     pub fn save(&self, names: &[String], output: &mut dyn Write) -> Result<(), SaveError> {
         let _lease = self.lease();
-        let images = select(&self.catalogue(), names)?;
+        self.write_archive(&select(&self.catalogue(), names)?, output)
+    }
+
+    /// The same for an image that is not in the store as long as its layers are; the caller holds a lease.
+    pub fn save_unnamed(
+        &self,
+        image: Arc<Image>,
+        tags: Vec<Reference>,
+        output: &mut dyn Write,
+    ) -> Result<(), SaveError> {
+        self.write_archive(&[Saved { image, tags }], output)
+    }
+
+    fn write_archive(&self, images: &[Saved], output: &mut dyn Write) -> Result<(), SaveError> {
         let mut archive = ArchiveWriter { tar: Writer::new(output), written: HashSet::new() };
-        archive.describe(&images)?;
-        for saved in &images {
+        archive.describe(images)?;
+        for saved in images {
             for (layer, size_bytes) in saved.image.layers.iter().zip(&saved.image.layer_sizes) {
                 archive.layer(self, layer, *size_bytes)?;
             }

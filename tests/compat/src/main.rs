@@ -7,6 +7,7 @@
 
 mod attacks;
 mod build;
+mod buildx;
 mod cli;
 mod compose;
 mod copy;

@@ -132,7 +132,7 @@ fn credentials_of(request: &Request) -> Credentials {
     AuthConfig::from_header(header).map(credentials).unwrap_or_default()
 }
 
-fn credentials(auth: AuthConfig) -> Credentials {
+pub(super) fn credentials(auth: AuthConfig) -> Credentials {
     let AuthConfig { username, password, auth, identitytoken, registrytoken, .. } = auth;
     if !registrytoken.is_empty() {
         return Credentials::RegistryToken(registrytoken);

@@ -46,6 +46,11 @@ impl Registries {
         Registries { client, fetching: Mutex::default() }
     }
 
+    /// For files that no registry has.
+    pub(crate) fn web(&self) -> &Client {
+        &self.client
+    }
+
     /// The lock that whoever fetches a layer holds.
     fn fetching(&self, layer: &DiffId) -> Arc<tokio::sync::Mutex<()>> {
         let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
