@@ -1,25 +1,10 @@
 //! Indexes, attestations, platforms, and what in registries is no image.
 
-use harness::{Engine, EngineOptions, Host};
+use harness::Engine;
 use oci::Digest;
 use serde_json::{Value, json};
 
-use crate::registry_server::{OCI_INDEX, OCI_MANIFEST, RegistryServer, Settings, put_blob, put_manifest};
-
-fn engine_and_registry() -> (Engine, RegistryServer) {
-    let host = Host::new();
-    let registry = RegistryServer::start(&host, Settings::default());
-    let engine = Engine::start_in(host, EngineOptions::default());
-    engine.import_busybox();
-    (engine, registry)
-}
-
-/// The API's answer.
-fn get(engine: &Engine, path: &str) -> Value {
-    let socket = engine.socket();
-    let url = format!("http://x{path}");
-    engine.host().program("curl").args(["-s", "--unix-socket", socket.to_str().unwrap(), &url]).run().json()
-}
+use crate::registry_server::{OCI_INDEX, OCI_MANIFEST, RegistryServer, engine_and_registry, put_blob, put_manifest};
 
 /// A manifest in a registry.
 fn remote(engine: &Engine, registry: &RegistryServer, repository: &str, name: &str) -> Vec<u8> {
@@ -68,17 +53,17 @@ fn attestations_are_kept_shown_and_pushed_again() {
     let name = registry.name("app:multi");
     assert!(docker(&["pull", &name]).contains(&format!("Digest: {index}")));
 
-    let shown = get(&engine, &format!("/v1.48/images/{name}/json?manifests=1"));
+    let shown = engine.get(&format!("/v1.48/images/{name}/json?manifests=1")).run().json();
     assert_eq!(shown["Descriptor"]["digest"], json!(index), "{shown}");
     let manifests = shown["Manifests"].as_array().unwrap();
     let seen: Vec<_> = manifests.iter().map(|m| (m["ID"].clone(), m["Kind"].clone(), m["Available"].clone())).collect();
     assert_eq!(seen, [(json!(image), json!("image"), json!(true)), (json!(said), json!("attestation"), json!(true))]);
     assert_eq!(manifests[1]["AttestationData"]["For"], json!(image));
     assert!(manifests[0]["ImageData"]["Size"]["Unpacked"].as_u64().unwrap() > 1_000_000, "{shown}");
-    assert!(get(&engine, &format!("/v1.47/images/{name}/json?manifests=1")).get("Manifests").is_none());
-    let listed = get(&engine, "/v1.47/images/json?manifests=1");
+    assert!(engine.get(&format!("/v1.47/images/{name}/json?manifests=1")).run().json().get("Manifests").is_none());
+    let listed = engine.get("/v1.47/images/json?manifests=1").run().json();
     assert_eq!(listed[0]["Manifests"].as_array().map(Vec::len), Some(2), "{listed}");
-    assert!(get(&engine, "/v1.46/images/json?manifests=1")[0].get("Manifests").is_none());
+    assert!(engine.get("/v1.46/images/json?manifests=1").run().json()[0].get("Manifests").is_none());
     let statement = &shown["Provenance"]["Attestations"][0]["Statements"][0];
     assert_eq!(statement["PredicateType"], json!("https://slsa.dev/provenance/v0.2"), "{shown}");
 

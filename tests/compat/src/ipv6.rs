@@ -1,41 +1,8 @@
 //! IPv6: both families, one of them, and published ports.
 
-use std::time::{Duration, Instant};
-
 use harness::{Engine, EngineOptions};
 
-/// Answers `hello` to whoever calls port 80 of the container, for as long as it runs.
-const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
-
-fn run(engine: &Engine, name: &str, options: &[&str]) {
-    engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sh", "-c", SERVER]).ok();
-}
-
-/// A field of a container's endpoint, as inspect shows it.
-fn endpoint(engine: &Engine, container: &str, network: &str, field: &str) -> String {
-    let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.{field}}}}}{{{{end}}}}");
-    engine.docker(["inspect", "-f", &template, container]).ok()
-}
-
-fn six(engine: &Engine, container: &str, network: &str) -> String {
-    endpoint(engine, container, network, "GlobalIPv6Address")
-}
-
-fn reaches(engine: &Engine, container: &str, address: &str) -> bool {
-    engine.docker(["exec", container, "ping", "-c", "1", "-W", "1", address]).run().code == 0
-}
-
-/// What a call of the host is answered; asked again while nothing listens in the container yet.
-fn call(engine: &Engine, address: &str, port: &str) -> String {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = engine.host().program("busybox").args(["nc", "-w", "5", address, port]).run().text();
-        if !answer.is_empty() || Instant::now() > end {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::peers::{address6, call, endpoint, reaches, serve};
 
 #[test]
 fn a_network_of_both_families() {
@@ -46,11 +13,14 @@ fn a_network_of_both_families() {
     assert_eq!((&inspected[0]["EnableIPv4"], &inspected[0]["EnableIPv6"]), (&true.into(), &true.into()));
     let pool = &inspected[0]["IPAM"]["Config"][1];
     assert_eq!((&pool["Subnet"], &pool["Gateway"]), (&"fd77::/64".into(), &"fd77::fe".into()));
-    run(&engine, "one", &["--network", "back", "--network-alias", "first"]);
+    serve(&engine, "one", &["--network", "back", "--network-alias", "first"]);
     // Good at once: nobody waits for the kernel to find out that no neighbour has it.
     assert!(!engine.docker(["exec", "one", "ip", "-6", "address"]).ok().contains("tentative"));
-    run(&engine, "two", &["--network", "back", "--ip6", "fd77::9"]);
-    assert_eq!((six(&engine, "one", "back").as_str(), six(&engine, "two", "back").as_str()), ("fd77::2", "fd77::9"));
+    serve(&engine, "two", &["--network", "back", "--ip6", "fd77::9"]);
+    assert_eq!(
+        (address6(&engine, "one", "back").as_str(), address6(&engine, "two", "back").as_str()),
+        ("fd77::2", "fd77::9")
+    );
     assert_eq!(endpoint(&engine, "one", "back", "IPv6Gateway"), "fd77::fe");
     assert_eq!(endpoint(&engine, "one", "back", "GlobalIPv6PrefixLen"), "64");
     assert!(
@@ -72,7 +42,7 @@ fn a_network_of_both_families() {
     assert!(outside.contains("no configured subnet contains IP address fd78::9"), "{outside}");
     engine.kill();
     engine.launch();
-    assert_eq!(six(&engine, "two", "back"), "fd77::9");
+    assert_eq!(address6(&engine, "two", "back"), "fd77::9");
     assert!(reaches(&engine, "one", "fd77::9"));
     engine.finish();
 }
@@ -89,13 +59,13 @@ fn by_one_word() {
     };
     let (a, b) = (subnet(&engine, "a"), subnet(&engine, "b"));
     assert!(a.starts_with("fd") && a.ends_with("::/64") && a != b, "{a} {b}");
-    run(&engine, "one", &["--network", "a"]);
+    serve(&engine, "one", &["--network", "a"]);
     assert!(engine.docker(["exec", "one", "ip", "-6", "route", "show", "default"]).ok().contains("dev eth0"));
     // Networks are as much apart as they are in IPv4, and a container that comes to a second one keeps its first gateway.
-    run(&engine, "two", &["--network", "b"]);
-    assert!(!reaches(&engine, "one", &six(&engine, "two", "b")));
+    serve(&engine, "two", &["--network", "b"]);
+    assert!(!reaches(&engine, "one", &address6(&engine, "two", "b")));
     engine.docker(["network", "connect", "b", "one"]).ok();
-    assert!(reaches(&engine, "one", &six(&engine, "two", "b")));
+    assert!(reaches(&engine, "one", &address6(&engine, "two", "b")));
     engine.docker(["network", "disconnect", "a", "one"]).ok();
     let route = engine.docker(["exec", "one", "ip", "-6", "route", "show", "default"]).ok();
     assert!(route.contains("dev eth1"), "{route}");
@@ -122,11 +92,11 @@ fn a_network_without_ipv4() {
     engine.docker(["network", "create", "--ipv4=false", "--ipv6", "six"]).ok();
     let inspected = engine.docker(["network", "inspect", "six"]).run().json();
     assert_eq!((&inspected[0]["EnableIPv4"], &inspected[0]["EnableIPv6"]), (&false.into(), &true.into()));
-    run(&engine, "one", &["--network", "six", "-p", "8080:80"]);
-    run(&engine, "two", &["--network", "six"]);
+    serve(&engine, "one", &["--network", "six", "-p", "8080:80"]);
+    serve(&engine, "two", &["--network", "six"]);
     assert_eq!(endpoint(&engine, "one", "six", "IPAddress"), "");
     assert!(!engine.docker(["exec", "one", "ip", "address", "show", "eth0"]).ok().contains("inet "));
-    assert!(reaches(&engine, "two", &six(&engine, "one", "six")));
+    assert!(reaches(&engine, "two", &address6(&engine, "one", "six")));
     assert_eq!(call(&engine, &endpoint(&engine, "one", "six", "IPv6Gateway"), "8080"), "hello");
     assert_eq!(engine.docker(["port", "one"]).ok(), "80/tcp -> [::]:8080");
     let error = engine.docker(["run", "--network", "six", "-p", "127.0.0.1:8081:80", "busybox", "true"]).fails(125);
@@ -138,7 +108,7 @@ fn a_network_without_ipv4() {
 fn ports_are_published_in_both_families() {
     let mut engine = Engine::with_busybox();
     engine.docker(["network", "create", "--ipv6", "--subnet", "fd77::/64", "back"]).ok();
-    run(&engine, "web", &["--network", "back", "-p", "8080:80", "-p", "[::1]:8081:80", "-p", "[fd77::1]:8082:80"]);
+    serve(&engine, "web", &["--network", "back", "-p", "8080:80", "-p", "[::1]:8081:80", "-p", "[fd77::1]:8082:80"]);
     let everywhere =
         [("127.0.0.1", "8080"), ("fd77::1", "8080"), ("::1", "8080"), ("::1", "8081"), ("fd77::1", "8082")];
     for (address, port) in everywhere {
@@ -164,14 +134,14 @@ fn the_default_bridge_has_it_when_told() {
     let options = |words: &[&str]| EngineOptions { arguments: words.iter().map(|word| (*word).to_owned()).collect() };
     let mut engine = Engine::start_with(options(&["--ipv6", "--fixed-cidr-v6", "fd99::/64"]));
     engine.import_busybox();
-    run(&engine, "one", &["-p", "8080:80"]);
-    assert!(six(&engine, "one", "bridge").starts_with("fd99::"));
+    serve(&engine, "one", &["-p", "8080:80"]);
+    assert!(address6(&engine, "one", "bridge").starts_with("fd99::"));
     assert_eq!(engine.docker(["network", "inspect", "-f", "{{.EnableIPv6}}", "bridge"]).ok(), "true");
     assert_eq!(call(&engine, "fd99::1", "8080"), "hello");
-    let before = six(&engine, "one", "bridge");
+    let before = address6(&engine, "one", "bridge");
     engine.kill();
     engine.launch();
-    assert_eq!(six(&engine, "one", "bridge"), before);
+    assert_eq!(address6(&engine, "one", "bridge"), before);
     assert_eq!(call(&engine, "fd99::1", "8080"), "hello");
     engine.finish();
 }

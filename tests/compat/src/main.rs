@@ -24,6 +24,7 @@ mod links;
 mod matrix;
 mod names;
 mod network;
+mod peers;
 mod ports;
 mod registries;
 mod registry_server;

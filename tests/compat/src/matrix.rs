@@ -14,63 +14,23 @@
 //! | ports of the resolver flooded with nonsense | `dns` property tests and its fuzz target |
 
 use std::net::UdpSocket;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::Engine;
+
+use crate::peers::{Neighbour, address, address6, inside};
 
 /// Serves `hello` at two ports, of which at most the first is published.
 const SERVERS: &str = "mkdir -p /www && echo hello > /www/index.html && httpd -p 81 -h /www && httpd -f -p 80 -h /www";
 
 /// A machine on a cable to the host: 198.51.100.2 and 2001:db8::2, the host having 1.
-struct Neighbour(Child);
-
-impl Neighbour {
-    fn of(engine: &Engine) -> Self {
-        let child = Command::new("unshare").args(["-n", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
-        let own = || std::fs::read_link("/proc/thread-self/ns/net").ok();
-        let end = Instant::now() + Duration::from_secs(10);
-        while std::fs::read_link(format!("/proc/{}/ns/net", child.id())).ok() == own() {
-            assert!(Instant::now() < end);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let host = |words: &str| drop(engine.host().program("ip").args(words.split(' ')).ok());
-        host(&format!("link add lan0 type veth peer name eth0 netns {}", child.id()));
-        for words in
-            ["address add 198.51.100.1/24 dev lan0", "address add 2001:db8::1/64 dev lan0 nodad", "link set lan0 up"]
-        {
-            host(words);
-        }
-        let neighbour = Self(child);
-        for words in
-            ["address add 198.51.100.2/24 dev eth0", "address add 2001:db8::2/64 dev eth0 nodad", "link set eth0 up"]
-        {
-            neighbour.ip(words);
-        }
-        neighbour
+fn neighbour(engine: &Engine) -> Neighbour {
+    let neighbour = Neighbour::on_cable(engine, &["198.51.100.2/24", "2001:db8::2/64"]);
+    for words in ["address add 198.51.100.1/24 dev lan0", "address add 2001:db8::1/64 dev lan0 nodad"] {
+        engine.host().program("ip").args(words.split(' ')).ok();
     }
-
-    fn ip(&self, words: &str) {
-        assert!(self.run("ip", &words.split(' ').collect::<Vec<_>>()), "ip {words}");
-    }
-
-    fn run(&self, program: &str, words: &[&str]) -> bool {
-        inside(self.0.id(), program, words).stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A program of this machine in the network namespace of a process.
-fn inside(pid: u32, program: &str, words: &[&str]) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args(["-n", "-t", &pid.to_string(), program]).args(words);
-    command
+    neighbour
 }
 
 /// Whether a server answers who calls from the network namespace of a process, or from the host's.
@@ -96,11 +56,7 @@ fn run(engine: &Engine, name: &str, options: &[&str]) -> u32 {
 
 /// A container's addresses on a network, empty where it has none.
 fn addresses(engine: &Engine, container: &str, network: &str) -> [String; 2] {
-    let field = |field: &str| {
-        let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.{field}}}}}{{{{end}}}}");
-        engine.docker(["inspect", "-f", &template, container]).ok()
-    };
-    [field("IPAddress"), field("GlobalIPv6Address")]
+    [address(engine, container, network), address6(engine, container, network)]
 }
 
 /// One row: from whom, to what, and whether it is to be reached.
@@ -150,7 +106,7 @@ fn look(phase: &str, rows: &[Row], daemon: bool) -> Vec<String> {
 #[test]
 fn the_matrix_of_who_reaches_what() {
     let mut engine = Engine::with_busybox();
-    let lan = Neighbour::of(&engine);
+    let lan = neighbour(&engine);
     let dual = |name: &str, number: &str, more: &[&str]| {
         let (four, six) = (format!("10.77.{number}.0/24"), format!("fd77:{number}::/64"));
         let create = ["network", "create", "--ipv6", "--subnet", &four, "--subnet", &six];
@@ -178,7 +134,7 @@ fn the_matrix_of_who_reaches_what() {
     let mut rows = Vec::new();
     let places = [
         ("host", None),
-        ("lan", Some(lan.0.id())),
+        ("lan", Some(lan.pid())),
         ("web", Some(web)),
         ("peer", Some(peer)),
         ("stranger", Some(stranger)),
@@ -232,7 +188,7 @@ fn the_matrix_of_who_reaches_what() {
     // What Docker's users know: the host's own rules for what is for the host say nothing of published ports.
     let closed = "add table inet mine; add chain inet mine input { type filter hook input priority 0; policy drop; }";
     engine.host().program("nft").args([closed]).ok();
-    assert!(answers(Some(lan.0.id()), "198.51.100.1", 8080));
+    assert!(answers(Some(lan.pid()), "198.51.100.1", 8080));
     engine.host().program("nft").args(["delete", "table", "inet", "mine"]).ok();
     engine.launch();
     wrong.extend(look("after the daemon's return", &rows, true));
@@ -244,9 +200,9 @@ fn the_matrix_of_who_reaches_what() {
 #[test]
 fn spoofed_packets_go_nowhere() {
     let engine = Engine::with_busybox();
-    let lan = Neighbour::of(&engine);
+    let lan = neighbour(&engine);
     run(&engine, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
-    let from_lan = Some(lan.0.id());
+    let from_lan = Some(lan.pid());
     assert!(answers_soon(from_lan, "198.51.100.1", 8080), "the way is open as such");
     // What is for somebody else passes through, if at all.
     lan.ip("route add 203.0.113.50 via 198.51.100.1");

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use harness::Engine;
 
+use crate::peers::address;
+
 fn run(engine: &Engine, name: &str, options: &[&str]) {
     engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sleep", "1000"]).ok();
 }
@@ -20,11 +22,6 @@ fn look_up(engine: &Engine, container: &str, name: &str) -> Vec<String> {
         answer.lines().filter_map(|line| line.strip_prefix("Address: ")).map(str::to_owned).collect();
     found.sort();
     found
-}
-
-fn address(engine: &Engine, container: &str, network: &str) -> String {
-    let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.IPAddress}}}}{{{{end}}}}");
-    engine.docker(["inspect", "-f", &template, container]).ok()
 }
 
 /// A name server on the test's host that knows one name, and counts what it is asked.

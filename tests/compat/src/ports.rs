@@ -1,32 +1,13 @@
 //! Published ports.
 
-use std::time::{Duration, Instant};
-
 use harness::Engine;
 
-/// Answers `hello` to whoever calls port 80 of the container, for as long as it runs.
-const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
-
-fn run(engine: &Engine, name: &str, options: &[&str]) -> String {
-    engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sh", "-c", SERVER]).ok()
-}
-
-/// What a call of the host is answered; asked again while nothing listens in the container yet.
-fn call(engine: &Engine, address: &str, port: &str) -> String {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = engine.host().program("busybox").args(["nc", "-w", "5", address, port]).run().text();
-        if !answer.is_empty() || Instant::now() > end {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::peers::{call, serve};
 
 #[test]
 fn a_published_port_answers_everywhere_and_is_shown() {
     let engine = Engine::with_busybox();
-    run(&engine, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80/tcp", "-p", "5353:53/udp", "--expose", "9000"]);
+    serve(&engine, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80/tcp", "-p", "5353:53/udp", "--expose", "9000"]);
     for (address, port) in [("127.0.0.1", "8080"), ("127.0.0.1", "8081"), ("::1", "8080")] {
         assert_eq!(call(&engine, address, port), "hello", "{address}:{port}");
     }
@@ -55,7 +36,7 @@ fn a_published_port_answers_everywhere_and_is_shown() {
 #[test]
 fn who_comes_second_is_told_why() {
     let engine = Engine::with_busybox();
-    run(&engine, "first", &["-p", "8080:80"]);
+    serve(&engine, "first", &["-p", "8080:80"]);
     let error = engine.docker(["run", "-p", "8080:80", "--name", "second", "busybox", "true"]).fails(125);
     assert!(error.contains("driver failed programming external connectivity on endpoint second ("), "{error}");
     assert!(error.contains("Bind for 0.0.0.0:8080 failed: port is already allocated"), "{error}");
@@ -78,8 +59,8 @@ fn who_comes_second_is_told_why() {
 #[test]
 fn ports_without_a_number_are_found() {
     let engine = Engine::with_busybox();
-    run(&engine, "any", &["-P", "--expose", "80", "--expose", "7000-7001", "-p", "8090-8091:90"]);
-    run(&engine, "more", &["-p", "8090-8091:80", "-p", "80"]);
+    serve(&engine, "any", &["-P", "--expose", "80", "--expose", "7000-7001", "-p", "8090-8091:90"]);
+    serve(&engine, "more", &["-p", "8090-8091:80", "-p", "80"]);
     let port = engine.docker(["port", "any", "80/tcp"]).ok();
     let number: u16 = port.lines().next().and_then(|line| line.rsplit_once(':')?.1.parse().ok()).expect("a port");
     assert!(number >= 32768, "{port}");
@@ -93,7 +74,7 @@ fn ports_without_a_number_are_found() {
 #[test]
 fn published_ports_outlive_the_daemon() {
     let mut engine = Engine::with_busybox();
-    run(&engine, "web", &["-p", "8080:80"]);
+    serve(&engine, "web", &["-p", "8080:80"]);
     engine.kill();
     assert_eq!(call(&engine, "127.0.0.1", "8080"), "hello", "while no daemon runs");
     engine.launch();
@@ -113,7 +94,7 @@ fn host_and_none_networks_have_no_ports_of_their_own() {
     let warned = engine.docker(["create", "--network", "host", "-p", "8080:80", "busybox", "true"]).run();
     assert!(warned.error_text().contains("Published ports are discarded when using host network mode"));
     engine.docker(["run", "--rm", "--network", "none", "-p", "8080:80", "busybox", "true"]).ok();
-    run(&engine, "web", &["-p", "8080:80"]);
+    serve(&engine, "web", &["-p", "8080:80"]);
     let error = engine.docker(["run", "--network", "container:web", "-p", "8081:81", "busybox", "true"]).fails(125);
     assert!(error.contains("port publishing and the container type network mode"), "{error}");
     engine.finish();

@@ -8,16 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use harness::{Engine, EngineOptions, Host, busybox_tar};
 
 use crate::fake_server::{Reply, serve};
-use crate::registry_server::{Certificates, RegistryServer, Settings};
-
-/// An engine with `busybox`, and a registry in the clear beside it.
-fn engine_and_registry() -> (Engine, RegistryServer) {
-    let host = Host::new();
-    let registry = RegistryServer::start(&host, Settings::default());
-    let engine = Engine::start_in(host, EngineOptions::default());
-    engine.import_busybox();
-    (engine, registry)
-}
+use crate::registry_server::{Certificates, RegistryServer, Settings, engine_and_registry};
 
 /// What another client says about an image in a registry.
 fn skopeo_digest(engine: &Engine, name: &str) -> String {
@@ -223,11 +214,7 @@ fn questions_to_a_registry() {
     let name = registry.name("test/busybox:1");
     docker(&["tag", "busybox", &name]);
     let digest = digest_in(&docker(&["push", &name]).text());
-    let api = |path: &str| {
-        let socket = engine.socket();
-        let curl = ["-s", "--unix-socket", socket.to_str().unwrap(), &format!("http://x{path}")];
-        engine.host().program("curl").args(curl).run().expect_code(0).json()
-    };
+    let api = |path: &str| engine.get(path).run().expect_code(0).json();
     let described = api(&format!("/distribution/{name}/json"));
     assert_eq!(described["Descriptor"]["digest"], digest, "{described}");
     assert_eq!(described["Platforms"][0]["os"], "linux", "{described}");

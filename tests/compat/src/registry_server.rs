@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::Host;
+use harness::{Engine, EngineOptions, Host};
 use oci::Digest;
 use serde_json::{Value, json};
 
@@ -29,6 +29,15 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     /// Lines below `auth:` of its configuration.
     pub(crate) auth: Option<String>,
+}
+
+/// An engine with `busybox`, and a registry in the clear beside it.
+pub(crate) fn engine_and_registry() -> (Engine, RegistryServer) {
+    let host = Host::new();
+    let registry = RegistryServer::start(&host, Settings::default());
+    let engine = Engine::start_in(host, EngineOptions::default());
+    engine.import_busybox();
+    (engine, registry)
 }
 
 impl RegistryServer {

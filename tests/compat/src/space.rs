@@ -32,13 +32,6 @@ fn import(engine: &Engine, name: &str, bytes: usize) {
     engine.docker(["import", "--change", "CMD [\"x\"]", "-", name]).input(tar).ok();
 }
 
-/// The API's answer as text.
-fn get(engine: &Engine, path: &str) -> String {
-    let socket = engine.socket();
-    let url = format!("http://x{path}");
-    engine.host().program("curl").args(["-s", "--unix-socket", socket.to_str().unwrap(), &url]).ok()
-}
-
 fn images(engine: &Engine) -> Vec<String> {
     let listed = engine.docker(["images", "--format", "{{.Repository}}"]).ok();
     let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
@@ -82,8 +75,8 @@ fn shared_and_unique_sizes_are_right() {
     let ours = engine.conex(["system", "df", "-v"]).ok();
     let columns = line(&ours, "child");
     assert_eq!(columns[columns.len() - 3..], [base[1].as_str(), "3MB", "1"], "{ours}");
-    let listed = get(&engine, "/v1.45/images/json?shared-size=1");
-    let unasked = get(&engine, "/v1.45/images/json");
+    let listed = engine.get("/v1.45/images/json?shared-size=1").ok();
+    let unasked = engine.get("/v1.45/images/json").ok();
     let shared = |json: &str| -> Vec<i64> {
         let images: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
         let mut all: Vec<i64> = images.iter().map(|image| image["SharedSize"].as_i64().unwrap()).collect();
@@ -92,7 +85,7 @@ fn shared_and_unique_sizes_are_right() {
     };
     assert!(shared(&listed)[0] == 0 && shared(&listed)[1] == shared(&listed)[2], "{listed}");
     assert_eq!(shared(&unasked), [-1, -1, -1], "{unasked}");
-    let only = get(&engine, "/v1.45/system/df?type=volume");
+    let only = engine.get("/v1.45/system/df?type=volume").ok();
     assert!(only.contains("\"Images\":null") && only.contains("\"LayersSize\":0"), "{only}");
 
     let tree = engine.conex(["image", "ls", "--tree"]).ok();

@@ -2,6 +2,8 @@
 
 use harness::{Engine, Output};
 
+use crate::peers::{address, reaches};
+
 fn quiet(output: Output) -> String {
     output.error_text()
 }
@@ -9,16 +11,6 @@ fn quiet(output: Output) -> String {
 fn run<'a>(engine: &Engine, name: &'a str, options: &[&str]) -> &'a str {
     engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sleep", "1000"]).ok();
     name
-}
-
-fn address(engine: &Engine, container: &str, network: &str) -> String {
-    let template = format!("{{{{with index .NetworkSettings.Networks \"{network}\"}}}}{{{{.IPAddress}}}}{{{{end}}}}");
-    engine.docker(["inspect", "-f", &template, container]).ok()
-}
-
-/// Whether a container reaches an address.
-fn reaches(engine: &Engine, container: &str, address: &str) -> bool {
-    engine.docker(["exec", container, "ping", "-c", "1", "-W", "1", address]).run().code == 0
 }
 
 #[test]

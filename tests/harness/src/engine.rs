@@ -73,6 +73,11 @@ impl Engine {
         self.run_folder().join("conex.sock")
     }
 
+    /// Asks the API for a path, without any client's ideas of it.
+    pub fn get(&self, path: &str) -> Program {
+        self.host.program("curl").args(["-s", "--unix-socket"]).arg(self.socket()).arg(format!("http://x{path}"))
+    }
+
     /// The engine's `--root`.
     pub fn root_folder(&self) -> PathBuf {
         self.host.scratch().join("root")
