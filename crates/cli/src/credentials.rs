@@ -44,12 +44,17 @@ pub(crate) enum Stored {
     Helper,
 }
 
+/// `$DOCKER_CONFIG`, or the folder in the home folder: where the docker command line keeps what it knows.
+pub(crate) fn config_folder() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").unwrap_or_else(|| "/".into()).join(".docker");
+    variable("DOCKER_CONFIG").unwrap_or_else(home)
+}
+
 impl ConfigFile {
     /// Reads `$DOCKER_CONFIG/config.json`, or the one in the home folder. A file that is not there is an empty one.
     pub(crate) fn load() -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || variable("HOME").unwrap_or_else(|| "/".into()).join(".docker");
-        let path = variable("DOCKER_CONFIG").unwrap_or_else(home).join("config.json");
+        let path = config_folder().join("config.json");
         let failed = |error: String| Failure::usage(format!("cannot read {}: {error}", path.display()));
         let document = match std::fs::read(&path) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => Map::new(),

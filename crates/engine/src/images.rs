@@ -37,6 +37,16 @@ const PIECE_QUEUE: usize = 8;
 impl Engine {
     /// Images, newest first.
     pub fn images(&self, query: &ImageQuery) -> Result<Vec<ImageSummary>, EngineError> {
+        let usage = query.shared_size.then(|| self.inner.images.usage());
+        self.images_with(query, usage.as_ref())
+    }
+
+    /// The same where it is known what images take.
+    pub(crate) fn images_with(
+        &self,
+        query: &ImageQuery,
+        usage: Option<&images::Usage>,
+    ) -> Result<Vec<ImageSummary>, EngineError> {
         let filters = ListFilters {
             dangling: query.dangling,
             labels: query.label.iter().map(label).collect(),
@@ -48,10 +58,9 @@ impl Engine {
         let intermediate = if query.all { Intermediate::Shown } else { Intermediate::Hidden };
         let listed = self.inner.images.list(&filters, intermediate).map_err(|error| failed(error.kind(), &error))?;
         let (uses, record) = (self.image_uses(), self.inner.images.use_record());
-        let usage = query.shared_size.then(|| self.inner.images.usage());
         let summaries = listed.into_iter().map(|listed| {
             let mut summary = summary(&listed.image, &uses, &record);
-            let of_image = usage.as_ref().and_then(|usage| usage.images.get(&listed.image.id));
+            let of_image = usage.and_then(|usage| usage.images.get(&listed.image.id));
             summary.shared_bytes = of_image.map(|usage| usage.shared_bytes);
             if query.manifests {
                 summary.manifests = self.manifests_of(&listed.image);
@@ -77,6 +86,11 @@ impl Engine {
             last_tagged: image.last_tagged,
             driver: self.inner.host.storage_driver.into(),
         })
+    }
+
+    /// The id of the image that a name, digest or id means.
+    pub fn image_id(&self, reference: &str) -> Result<oci::Digest, EngineError> {
+        Ok(*self.resolve_image(reference)?.id.digest())
     }
 
     /// The image of this name, in the store's own form.
@@ -125,18 +139,14 @@ impl Engine {
         let removals =
             blocking(move || inner.images.remove(&name, &request).map_err(|error| failed(error.kind(), &error)))
                 .await?;
-        Ok(self.tell_removals(removals, None))
+        Ok(self.tell_removals(&removals, None))
     }
 
     /// What [`Engine::prune_images`] would remove now.
     pub fn plan_prune_images(&self, filters: &PruneFilters) -> ImagePruneReport {
         let planned = self.inner.images.plan_prune(&prune_filters(filters));
-        let removed = planned.removals.into_iter().map(|removal| match removal {
-            Removal::Untagged { reference, .. } => ImageRemoval::Untagged(reference.familiar()),
-            Removal::Deleted { image } => ImageRemoval::Deleted(image.to_string()),
-            Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
-        });
-        ImagePruneReport { removed: removed.collect(), reclaimed_bytes: planned.reclaimed_bytes, cached: Vec::new() }
+        let removed = planned.removals.iter().map(removal_line).collect();
+        ImagePruneReport { removed, reclaimed_bytes: planned.reclaimed_bytes, cached: Vec::new() }
     }
 
     /// Removes unused images.
@@ -147,7 +157,7 @@ impl Engine {
             inner.images.prune(&wanted).map_err(|error| EngineError::system("cannot prune images", error))
         })
         .await?;
-        let removed = self.tell_removals(pruned.removals, Some("prune"));
+        let removed = self.tell_removals(&pruned.removals, Some("prune"));
         let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]);
         self.tell(EventKind::Image, "prune", "", attributes);
         Ok(ImagePruneReport { removed, reclaimed_bytes: pruned.reclaimed_bytes, cached: Vec::new() })
@@ -286,21 +296,22 @@ impl Engine {
     }
 
     /// Tells of what is gone; `reason` says why, where nobody asked for exactly this.
-    pub(crate) fn tell_removals(&self, removals: Vec<Removal>, reason: Option<&str>) -> Vec<ImageRemoval> {
+    pub(crate) fn tell_removals(&self, removals: &[Removal], reason: Option<&str>) -> Vec<ImageRemoval> {
         let reason: Vec<(&str, &str)> = reason.map(|reason| ("reason", reason)).into_iter().collect();
-        let tell = |removal| match removal {
-            Removal::Untagged { reference, image } => {
-                self.tell_image_with("untag", &image.to_string(), &image.to_string(), &reason);
-                ImageRemoval::Untagged(reference.familiar())
-            }
-            Removal::Deleted { image } => {
-                self.inner.image_gone(&image);
-                self.tell_image_with("delete", &image.to_string(), &image.to_string(), &reason);
-                ImageRemoval::Deleted(image.to_string())
-            }
-            Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
+        let tell = |action: &str, image: &images::ImageId| {
+            self.tell_image_with(action, &image.to_string(), &image.to_string(), &reason);
         };
-        removals.into_iter().map(tell).collect()
+        for removal in removals {
+            match removal {
+                Removal::Untagged { image, .. } => tell("untag", image),
+                Removal::Deleted { image } => {
+                    self.inner.image_gone(image);
+                    tell("delete", image);
+                }
+                Removal::DeletedLayer { .. } => {}
+            }
+        }
+        removals.iter().map(removal_line).collect()
     }
 
     pub(crate) fn tell_image(&self, action: &str, id: &str, name: &str) {
@@ -338,9 +349,7 @@ impl Engine {
         }
         uses
     }
-}
 
-impl Engine {
     /// Says whether an image is for one of the platforms; any will do where none is given.
     pub fn check_image_platforms(&self, reference: &str, platforms: &[String]) -> Result<(), EngineError> {
         match platforms {
@@ -408,6 +417,15 @@ fn summary(image: &Image, uses: &BTreeMap<oci::Digest, usize>, record: &images::
     }
 }
 
+/// One line of what a removal did, as the user is told.
+fn removal_line(removal: &Removal) -> ImageRemoval {
+    match removal {
+        Removal::Untagged { reference, .. } => ImageRemoval::Untagged(reference.familiar()),
+        Removal::Deleted { image } => ImageRemoval::Deleted(image.to_string()),
+        Removal::DeletedLayer { chain, .. } => ImageRemoval::Deleted(chain.to_string()),
+    }
+}
+
 fn prune_filters(filters: &PruneFilters) -> images::PruneFilters {
     images::PruneFilters {
         dangling: if filters.dangling == Some(false) { Dangling::AllUnused } else { Dangling::Only },
@@ -418,7 +436,8 @@ fn prune_filters(filters: &PruneFilters) -> images::PruneFilters {
     }
 }
 
-fn label(filter: &LabelFilter) -> images::LabelFilter {
+/// The same filter, as the store has it.
+pub(crate) fn label(filter: &LabelFilter) -> images::LabelFilter {
     images::LabelFilter { key: filter.key.clone(), value: filter.value.clone() }
 }
 

@@ -18,40 +18,21 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Option<Policy>, EngineError> {
     path.map(|path| Policy::load(path).map_err(|error| EngineError::invalid(chain(&error)))).transpose()
 }
 
-/// The registry's name and digests in a source, as the policy sees them.
-struct Judged {
-    transport: Transport,
-    reference: Option<Reference>,
-    digests: Vec<Digest>,
-}
-
-impl Judged {
-    fn of(source: &Source) -> Judged {
-        let other = |transport| Judged { transport, reference: None, digests: Vec::new() };
-        match source {
-            Source::Registry { reference, digest, manifest, .. } => Judged {
-                transport: Transport::Registry,
-                reference: Reference::parse(reference).ok(),
-                digests: vec![*digest, *manifest],
-            },
-            Source::Archive => other(Transport::Archive),
-            Source::Import => other(Transport::Import),
-            Source::Build => other(Transport::Build),
-        }
-    }
-
-    fn by(&self, policy: &Policy, signatures: &[images::Signature]) -> Result<Admitted, Refused> {
-        let signed = signatures
-            .iter()
-            .map(|signature| Signed { payload: signature.payload.as_bytes(), signature: &signature.signature });
-        let origin = Origin { transport: self.transport, reference: self.reference.as_ref(), digests: &self.digests };
-        policy.judge(&origin, &signed.collect::<Vec<_>>())
-    }
-}
-
 /// Judges one way of coming.
 pub(crate) fn judge(policy: &Policy, source: &Source, signatures: &[images::Signature]) -> Result<Admitted, Refused> {
-    Judged::of(source).by(policy, signatures)
+    let (transport, reference, digests) = match source {
+        Source::Registry { reference, digest, manifest, .. } => {
+            (Transport::Registry, Reference::parse(reference).ok(), vec![*digest, *manifest])
+        }
+        Source::Archive => (Transport::Archive, None, Vec::new()),
+        Source::Import => (Transport::Import, None, Vec::new()),
+        Source::Build => (Transport::Build, None, Vec::new()),
+    };
+    let origin = Origin { transport, reference: reference.as_ref(), digests: &digests };
+    let signed = signatures
+        .iter()
+        .map(|signature| Signed { payload: signature.payload.as_bytes(), signature: &signature.signature });
+    policy.judge(&origin, &signed.collect::<Vec<_>>())
 }
 
 /// Judges an image: one way of coming that is admitted is enough. What came before that was noted counts as loaded from an archive.

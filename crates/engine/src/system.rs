@@ -80,9 +80,9 @@ impl Engine {
 
     /// What uses the disk.
     pub async fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
-        let images = self.images(&ImageQuery { all: true, shared_size: true, ..ImageQuery::default() })?;
         let inner = Arc::clone(&self.inner);
         let layers = blocking(move || Ok(inner.images.usage())).await?;
+        let images = self.images_with(&ImageQuery { all: true, ..ImageQuery::default() }, Some(&layers))?;
         let mut containers = Vec::new();
         for view in self.containers(&ContainerQuery { all: true, ..ContainerQuery::default() })? {
             // One that is removed meanwhile is not counted.

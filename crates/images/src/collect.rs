@@ -76,8 +76,7 @@ pub(crate) fn remove_all<'a>(
     used_before: Timestamp,
     uses: &UseRecord,
 ) -> Removing<'a> {
-    let mut removing = Removing::new(catalogue, containers);
-    removing.kept = catalogue.images().filter(|image| uses.is_pinned(image)).map(|image| image.id).collect();
+    let mut removing = Removing::sparing(catalogue, containers, uses);
     for image in images.iter().filter_map(|id| catalogue.get(id)) {
         if may_go(image, containers, uses, used_before) {
             remove_unused(&mut removing, image, Dangling::AllUnused);
@@ -165,8 +164,7 @@ impl Planning<'_> {
         let may_go = |image: &&Arc<Image>| may_go(image, containers, uses, self.request.used_before);
         let mut candidates: Vec<&Arc<Image>> = catalogue.images().filter(may_go).collect();
         candidates.sort_by_key(|image| (uses.last_use(image), image.id));
-        let mut removing = Removing::new(catalogue, containers);
-        removing.kept = catalogue.images().filter(|image| uses.is_pinned(image)).map(|image| image.id).collect();
+        let mut removing = Removing::sparing(catalogue, containers, uses);
         // What others were built upon can go only after them.
         let mut left = candidates.len() + 1;
         while !self.is_enough() && candidates.len() < left {

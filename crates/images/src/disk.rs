@@ -73,6 +73,13 @@ pub(crate) struct References {
     pub(crate) names: BTreeMap<String, NamedImage>,
 }
 
+impl ImageRecord {
+    /// The blobs that it speaks of beside the configuration.
+    pub(crate) fn blobs(&self) -> Vec<Digest> {
+        self.index.as_deref().map(PulledIndex::blobs).unwrap_or_default()
+    }
+}
+
 impl Versioned for References {
     const VERSION: u32 = 1;
 }

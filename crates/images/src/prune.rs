@@ -49,8 +49,7 @@ pub(crate) fn prune<'a>(
     filters: &PruneFilters,
     uses: &UseRecord,
 ) -> Removing<'a> {
-    let mut removing = Removing::new(catalogue, containers);
-    removing.kept = catalogue.images().filter(|image| uses.is_pinned(image)).map(|image| image.id).collect();
+    let mut removing = Removing::sparing(catalogue, containers, uses);
     let passes = |image: &&Arc<Image>| filters.pass(image, uses);
     let mut candidates: Vec<&Arc<Image>> =
         catalogue.images().filter(|image| !catalogue.has_children(&image.id)).filter(passes).collect();

@@ -202,7 +202,7 @@ pub(crate) struct Removing<'a> {
     children: HashMap<ImageId, usize>,
     chains: HashMap<Digest, usize>,
     /// Images that stay whatever was built upon them.
-    pub(crate) kept: BTreeSet<ImageId>,
+    kept: BTreeSet<ImageId>,
     /// Names that are gone.
     pub(crate) untagged: BTreeSet<Reference>,
     /// Images that are gone.
@@ -228,6 +228,12 @@ impl<'a> Removing<'a> {
         }
         let (kept, untagged, deleted, removals) = (BTreeSet::new(), BTreeSet::new(), Vec::new(), Vec::new());
         Removing { catalogue, containers, references, children, chains, kept, untagged, deleted, removals }
+    }
+
+    /// The same for a removal that nobody asked for image by image: what is pinned stays.
+    pub(crate) fn sparing(catalogue: &'a Catalogue, containers: &'a [ContainerUse], uses: &UseRecord) -> Removing<'a> {
+        let kept = catalogue.images().filter(|image| uses.is_pinned(image)).map(|image| image.id).collect();
+        Removing { kept, ..Removing::new(catalogue, containers) }
     }
 
     /// The sizes of the layers that nothing needs any more: neither an image that stays, nor a container, nor one of `others`.

@@ -178,8 +178,7 @@ impl ImageStore {
     /// Reads an image's files again; why they are not what was stored.
     pub(crate) fn stored_config(&self, id: &ImageId) -> Result<(), String> {
         let stored = self.disk.read_image(id)?;
-        let blobs = stored.record.index.as_deref().map(PulledIndex::blobs).unwrap_or_default();
-        blobs.iter().try_for_each(|blob| self.disk.read_blob(blob).map(drop))
+        stored.record.blobs().iter().try_for_each(|blob| self.disk.read_blob(blob).map(drop))
     }
 
     /// Keeps all layers that are here from being deleted, until it is dropped.
@@ -258,12 +257,16 @@ impl ImageStore {
         names: NewNames<'_>,
     ) -> Result<Arc<Image>, StoreError> {
         let mut state = self.lock();
-        for blob in blobs {
-            self.disk.write_blob(blob)?;
-        }
+        // Those that no record would name would lie there until the next start.
+        let write_blobs = |record: &ImageRecord| {
+            let named = record.blobs();
+            let wanted = blobs.iter().filter(|blob| named.contains(&Digest::of(blob)));
+            wanted.into_iter().try_for_each(|blob| self.disk.write_blob(blob))
+        };
         // An image that is here keeps its record: when it came does not change because it comes again.
         match state.images.get(&id) {
             None => {
+                write_blobs(&stored.record)?;
                 let written = self.disk.write_image(&id, &stored);
                 // A write that failed late may have left its record, which must not outlive the layers: it goes, or the image stays.
                 if written.is_ok() || self.disk.remove_image(&id).is_err() {
@@ -274,6 +277,7 @@ impl ImageStore {
             }
             Some((known, _)) => {
                 if let Some(record) = merged(&known.record, stored.record) {
+                    write_blobs(&record)?;
                     self.disk.write_record(&id, &record)?;
                     let config_bytes = known.config_bytes.clone();
                     state.images.insert(id, (StoredImage { record, config_bytes }, config));
@@ -501,8 +505,7 @@ impl State {
     /// Every blob that a record speaks of.
     fn blobs(&self) -> HashSet<Digest> {
         let configs = self.images.keys().chain(self.damaged.keys()).map(|id| *id.digest());
-        let indexes = self.images.values().filter_map(|(stored, _)| stored.record.index.as_deref());
-        configs.chain(indexes.flat_map(PulledIndex::blobs)).collect()
+        configs.chain(self.images.values().flat_map(|(stored, _)| stored.record.blobs())).collect()
     }
 
     fn catalogue(&self) -> Catalogue {

@@ -9,7 +9,7 @@ use docker_api::container::{
 use engine::Engine;
 use engine::model::{
     ChangeKind, CommitPause, CommitRequest, ContainerName, ContainerQuery, ContainerView, EngineError, ErrorKind,
-    InspectQuery, RemoveOptions, Signal, StopOptions,
+    RemoveOptions, Signal, StopOptions,
 };
 use http::StatusCode;
 use jiff::Timestamp;
@@ -53,10 +53,7 @@ impl ImageNames<'_> {
     fn of(&mut self, view: &Arc<ContainerView>) -> String {
         let given = &view.spec.image;
         let engine = self.engine;
-        let means = self
-            .known
-            .entry(given.clone())
-            .or_insert_with(|| engine.image(given, &InspectQuery::default()).ok().map(|image| image.summary.id));
+        let means = self.known.entry(given.clone()).or_insert_with(|| engine.image_id(given).ok());
         match means {
             Some(id) if *id == view.image_id => given.clone(),
             _ => view.image_id.to_string(),

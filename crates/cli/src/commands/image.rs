@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 
-use api_client::{ImageListOptions, ImagePruneOptions, ImportOptions, Upload};
+use api_client::{Client, ImageListOptions, ImagePruneOptions, ImportOptions, Upload};
 use clap::ArgMatches;
-use docker_api::image::{DeleteItem, Summary};
+use docker_api::image::{DeleteItem, Pins, Summary};
 
 use super::container::{filters, reclaimed};
 use super::{After, Entry, complain, confirmed, exactly, operands, print};
@@ -152,7 +152,7 @@ const HISTORY_LISTING: Listing = Listing {
 fn history(context: &Context, matches: &ArgMatches) -> Outcome {
     let [name] = exactly(matches)?;
     let (human, full) = (on(matches, "human"), on(matches, "no-trunc"));
-    let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+    let platform = super::registry::platform(matches)?;
     let history = context.client()?.image_history(&name, &platform)?;
     let rows: Vec<Row> = history
         .iter()
@@ -293,13 +293,7 @@ pub(super) const PIN: Entry = Entry {
     operands: "IMAGE [IMAGE...]",
     after: After::Options,
     flags: &[],
-    run: |context, matches| {
-        let client = context.client()?;
-        super::each(&operands(matches, 1)?, |name| {
-            let pinned = client.image_pin(name)?;
-            Ok(format!("{name}: pinned by {}", pinned.pins.join(", ")))
-        })
-    },
+    run: |context, matches| pins(context, matches, Client::image_pin, "pinned by", ""),
 };
 
 pub(super) const UNPIN: Entry = Entry {
@@ -308,18 +302,23 @@ pub(super) const UNPIN: Entry = Entry {
     operands: "IMAGE [IMAGE...]",
     after: After::Options,
     flags: &[],
-    run: |context, matches| {
-        let client = context.client()?;
-        super::each(&operands(matches, 1)?, |name| {
-            let left = client.image_unpin(name)?.pins;
-            Ok(if left.is_empty() {
-                format!("{name}: unpinned")
-            } else {
-                format!("{name}: still pinned by {}", left.join(", "))
-            })
-        })
-    },
+    run: |context, matches| pins(context, matches, Client::image_unpin, "still pinned by", "unpinned"),
 };
+
+/// Changes pins, and says of each image what pins it then; `nothing` where nothing does.
+fn pins(
+    context: &Context,
+    matches: &ArgMatches,
+    change: fn(&Client, &str) -> Result<Pins, api_client::Error>,
+    by: &str,
+    nothing: &str,
+) -> Outcome {
+    let client = context.client()?;
+    super::each(&operands(matches, 1)?, |name| {
+        let left = change(client, name)?.pins;
+        Ok(if left.is_empty() { format!("{name}: {nothing}") } else { format!("{name}: {by} {}", left.join(", ")) })
+    })
+}
 
 const LOAD_FLAGS: &[Flag] = &[
     short('i', "input", One, "Read a file instead of standard input"),
@@ -336,7 +335,7 @@ pub(super) const LOAD: Entry = Entry {
     run: |context, matches| {
         let upload = upload(one(matches, "input").unwrap_or("-"), "requested load from stdin, but stdin is empty")?;
         let quiet = on(matches, "quiet") || !io::stderr().is_terminal();
-        let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+        let platform = super::registry::platform(matches)?;
         progress::show(context.client()?.image_load(upload, quiet, &platform)?, Mode::Results)?;
         Ok(0)
     },
@@ -397,7 +396,7 @@ pub(super) const SAVE: Entry = Entry {
     run: |context, matches| {
         let names = operands(matches, 1)?;
         refuse_terminal(one(matches, "output"))?;
-        let platform = super::registry::platform_document(one(matches, "platform").unwrap_or_default())?;
+        let platform = super::registry::platform(matches)?;
         let body = context.client()?.image_save(&names, &platform)?;
         copy_out(body, one(matches, "output"))?;
         Ok(0)

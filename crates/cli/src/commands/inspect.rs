@@ -66,10 +66,8 @@ pub(super) const IMAGE: Entry = Entry {
 };
 
 fn images(context: &Context, matches: &ArgMatches) -> Outcome {
-    let options = ImageInspectOptions {
-        platform: super::registry::platform_document(one(matches, "platform").unwrap_or_default())?,
-        manifests: on(matches, "manifests"),
-    };
+    let options =
+        ImageInspectOptions { platform: super::registry::platform(matches)?, manifests: on(matches, "manifests") };
     let client = context.client()?;
     let inspect = |name: &str| match client.image_inspect_as(name, &options) {
         Ok(image) => Ok(Some(Json::of(&image)?)),

@@ -87,7 +87,7 @@ fn push(context: &Context, matches: &ArgMatches) -> Outcome {
     let quiet = on(matches, "quiet");
     let wanted = wanted(matches, &name, quiet)?;
     let auth = ConfigFile::load()?.of_image(&name)?;
-    let platform = platform_document(one(matches, "platform").unwrap_or_default())?;
+    let platform = platform(matches)?;
     let lines =
         context.client()?.image_push(&wanted.familiar_name(), wanted.tag().unwrap_or_default(), &platform, &auth)?;
     progress::show(lines, if quiet { Mode::Silent } else { Mode::Results })?;
@@ -97,8 +97,9 @@ fn push(context: &Context, matches: &ArgMatches) -> Outcome {
     Ok(0)
 }
 
-/// `os/arch/variant` as the JSON that the API wants here; nothing stays nothing.
-pub(super) fn platform_document(text: &str) -> Result<String, Failure> {
+/// `--platform` as the JSON that the API wants; nothing stays nothing.
+pub(super) fn platform(matches: &ArgMatches) -> Result<String, Failure> {
+    let text = one(matches, "platform").unwrap_or_default();
     let parts: Vec<&str> = text.split('/').collect();
     let document = match parts[..] {
         [""] => return Ok(String::new()),

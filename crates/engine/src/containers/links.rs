@@ -1,7 +1,7 @@
 //! Links between containers on the default bridge: names in `/etc/hosts` and variables in the environment, as they were before networks
 //! had names. On a user's network a link is a further name that one container alone has for another.
 
-use network::{DEFAULT_NETWORK, Place};
+use network::{DEFAULT_NETWORK, Endpoint};
 
 use super::record::ContainerRecord;
 use crate::engine::Inner;
@@ -61,9 +61,9 @@ pub(super) struct Linked {
 }
 
 /// Finds them. They must run: what they have is told as it is now.
-pub(super) fn look(inner: &Inner, record: &ContainerRecord, place: &Place) -> Result<Linked, EngineError> {
+pub(super) fn look(inner: &Inner, record: &ContainerRecord, endpoints: &[Endpoint]) -> Result<Linked, EngineError> {
     let mut linked = Linked::default();
-    if place.endpoints.iter().all(|endpoint| endpoint.network != DEFAULT_NETWORK) {
+    if endpoints.iter().all(|endpoint| endpoint.network != DEFAULT_NETWORK) {
         return Ok(linked);
     }
     for link in parse(&record.spec.links)? {

@@ -30,11 +30,9 @@ impl Relays {
         let mut relays = Self::default();
         let few = published.len() <= RELAY_LIMIT;
         for port in published {
-            let address = match relayed(port) {
-                Some(address) if address == port.address || few => address,
-                _ => continue,
-            };
-            if port.transport != Transport::Tcp && address != port.address {
+            let Some(address) = relayed(port) else { continue };
+            let is_one_of_many = address != port.address;
+            if is_one_of_many && !(few && port.transport == Transport::Tcp) {
                 continue;
             }
             if port.transport != Transport::Tcp {

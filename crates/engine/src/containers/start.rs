@@ -167,8 +167,7 @@ fn send(
         NetworkMode::Container(other) => inner.containers_dir().join(other),
         _ => folder.clone(),
     };
-    let place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
-    let linked = links::look(inner, record, &place)?;
+    let linked = links::look(inner, record, &network.endpoints)?;
     if files_folder == folder {
         write_files(inner, record, &folder, &network.endpoints, &linked)?;
         write_resolv_conf(record, &folder, reach)?;

@@ -24,7 +24,7 @@ impl Users {
             index: Arc::clone(&inner.index),
             cache: Arc::clone(&inner.builds.cache),
             last_uses: Arc::clone(&inner.last_uses),
-            pin_labels: labels.map(|l| LabelFilter { key: l.key.clone(), value: l.value.clone() }).collect(),
+            pin_labels: labels.map(crate::images::label).collect(),
         }
     }
 }

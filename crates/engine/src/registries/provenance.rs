@@ -26,26 +26,20 @@ pub(super) async fn attested_by(repository: &Repository, index: Option<&Fetched>
     let Some(fetched) = index else { return Attested::default() };
     let Ok(Document::Index(parsed)) = fetched.document() else { return Attested::default() };
     let Ok(document) = String::from_utf8(fetched.bytes.clone()) else { return Attested::default() };
-    let mut attested = Attested {
-        index: Some(PulledIndex { media_type: media_type(fetched, &parsed), document, attestations: Vec::new() }),
-        blobs: Vec::new(),
-    };
+    let mut index = PulledIndex { media_type: media_type(fetched, &parsed), document, attestations: Vec::new() };
+    let mut blobs = Vec::new();
     let mut left_bytes = STATEMENTS_BYTES_MAX;
-    let about = parsed.manifests.iter().filter(|entry| attested_is(entry, manifest)).take(ATTESTATIONS_MAX);
+    let about = parsed.manifests.iter().filter(|entry| attested(entry) == Some(*manifest)).take(ATTESTATIONS_MAX);
     for entry in about {
         match fetch(repository, &entry.digest, &mut left_bytes).await {
-            Ok((manifest, blobs)) => {
-                attested.index.iter_mut().for_each(|index| index.attestations.push(manifest.clone()));
-                attested.blobs.extend(blobs);
+            Ok((manifest, more)) => {
+                index.attestations.push(manifest);
+                blobs.extend(more);
             }
             Err(error) => tracing::warn!("attestation {} is not kept: {}", entry.digest, crate::model::chain(&error)),
         }
     }
-    attested
-}
-
-fn attested_is(entry: &oci::image::Descriptor, manifest: &Digest) -> bool {
-    attested(entry).is_some_and(|about| about == *manifest)
+    Attested { index: Some(index), blobs }
 }
 
 fn media_type(fetched: &Fetched, index: &Index) -> String {

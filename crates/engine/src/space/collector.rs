@@ -116,7 +116,7 @@ impl Engine {
             tracing::info!("{reason}: image {image} goes");
         }
         Ok(ImagePruneReport {
-            removed: self.tell_removals(collected.removals, Some(reason)),
+            removed: self.tell_removals(&collected.removals, Some(reason)),
             reclaimed_bytes: plan.freed_bytes,
             cached,
         })

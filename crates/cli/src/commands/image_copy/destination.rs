@@ -63,9 +63,7 @@ impl Destination {
 
 /// The address in a context of the docker command line: `<config>/contexts/meta/<sha256 of the name>/meta.json`.
 fn host_of_context(name: &str) -> Result<Host, Failure> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let config = variable("DOCKER_CONFIG").map(PathBuf::from);
-    let config = config.unwrap_or_else(|| PathBuf::from(variable("HOME").unwrap_or_default()).join(".docker"));
+    let config = crate::credentials::config_folder();
     let id = oci::Digest::of(name.as_bytes()).hex();
     let file = config.join("contexts/meta").join(&id).join("meta.json");
     let text = std::fs::read_to_string(&file)

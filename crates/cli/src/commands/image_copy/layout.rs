@@ -83,17 +83,14 @@ impl Layout {
     /// Whether a blob is here and is what its name says.
     fn has(&self, digest: &Digest) -> Result<bool, LayoutError> {
         let path = self.blobs.join(digest.hex());
-        let mut file = match File::open(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             result => result.map_err(PathError::with(durable::Operation::Read, &path))?,
         };
-        let (mut hash, mut piece) = (Digester::new(), vec![0; PIECE_BYTES]);
-        loop {
-            match file.read(&mut piece).map_err(PathError::with(durable::Operation::Read, &path))? {
-                0 => return Ok(hash.finish() == *digest),
-                length => hash.update(&piece[..length]),
-            }
-        }
+        let mut hash = Digester::new();
+        io::copy(&mut io::BufReader::with_capacity(PIECE_BYTES, file), &mut hash)
+            .map_err(PathError::with(durable::Operation::Read, &path))?;
+        Ok(hash.finish() == *digest)
     }
 
     /// Takes the blobs of an archive that are not here, then its images into the index, under `name` or their own.
