@@ -282,6 +282,53 @@ pub struct DiskUsage {
     pub summaries: DiskUsageSummaries,
 }
 
+impl DiskUsage {
+    /// The sums of what is listed; how much of the layers could go is known elsewhere.
+    pub fn sums(&self, reclaimable_layers: i64) -> DiskUsageSummaries {
+        let length = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let image_usage = self.images.as_ref().map(|images| KindUsage {
+            active_count: length(images.iter().filter(|image| image.containers > 0).count()),
+            total_count: length(images.len()),
+            reclaimable: reclaimable_layers,
+            total_size: self.layers_size,
+            items: Vec::new(),
+        });
+        let is_active =
+            |container: &&container::Summary| ["running", "paused", "restarting"].contains(&container.state.as_str());
+        let container_usage = self.containers.as_ref().map(|containers| KindUsage {
+            active_count: length(containers.iter().filter(is_active).count()),
+            total_count: length(containers.len()),
+            reclaimable: containers.iter().filter(|container| !is_active(container)).map(|c| c.size_rw).sum(),
+            total_size: containers.iter().map(|container| container.size_rw).sum(),
+            items: Vec::new(),
+        });
+        let volume_usage = self.volumes.as_ref().map(|volumes| {
+            let data = || volumes.iter().filter_map(|volume| volume.usage_data.as_ref());
+            KindUsage {
+                active_count: length(data().filter(|usage| usage.ref_count > 0).count()),
+                total_count: length(volumes.len()),
+                reclaimable: data().filter(|usage| usage.ref_count == 0).map(|usage| usage.size.max(0)).sum(),
+                total_size: data().map(|usage| usage.size.max(0)).sum(),
+                items: Vec::new(),
+            }
+        });
+        let build_cache_usage = self.build_cache.as_ref().map(|steps| {
+            let is = |step: &Value, key: &str| step.get(key).and_then(Value::as_bool).unwrap_or_default();
+            let size = |step: &Value| step.get("Size").and_then(Value::as_i64).unwrap_or_default();
+            // What an image shares is counted there.
+            let own = || steps.iter().filter(|step| !is(step, "Shared"));
+            KindUsage {
+                active_count: length(steps.iter().filter(|step| is(step, "InUse")).count()),
+                total_count: length(steps.len()),
+                reclaimable: own().filter(|step| !is(step, "InUse")).map(size).sum(),
+                total_size: own().map(size).sum(),
+                items: Vec::new(),
+            }
+        });
+        DiskUsageSummaries { image_usage, container_usage, volume_usage, build_cache_usage, storage_budget: None }
+    }
+}
+
 /// What 1.52 says in place of the lists, and what Conex adds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::attribute::Attribute;
 use crate::request::{CREATE, DUMP, EXCLUSIVE, Request};
 use crate::socket::{Errno, Reply, RequestError, Socket};
@@ -170,7 +172,8 @@ pub enum Share {
 }
 
 /// What macvlan links of one parent do with each other's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MacvlanMode {
     /// Nothing: they do not hear each other.
     Private,
@@ -183,7 +186,8 @@ pub enum MacvlanMode {
 }
 
 /// At which layer ipvlan links look at packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum IpvlanMode {
     /// As a switch does.
     L2,
@@ -194,7 +198,8 @@ pub enum IpvlanMode {
 }
 
 /// What ipvlan links of one parent do with each other's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum IpvlanFlag {
     /// They are handed over.
     Bridge,

@@ -8,7 +8,7 @@ use netlink::link::{self, Change, Link, NewBridge, NewVeth, Power, Target};
 use netlink::{RequestError, Socket};
 
 use crate::address::{Ip, Mac, Subnet};
-use crate::definition::{Definition, GatewayMode};
+use crate::definition::{Border, Definition, GatewayMode};
 use crate::endpoint::Endpoint;
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::names::Names;
@@ -154,18 +154,10 @@ fn find_ours(socket: &mut Socket, names: &Names, interface: &str) -> Result<Opti
 
 /// The addresses of a user's bridge itself.
 fn gateways_of(definition: &Definition, link: u32) -> Vec<LinkAddress> {
-    let mut addresses = Vec::new();
-    if definition.border4.mode != GatewayMode::Isolated && !definition.inhibit_ipv4 {
-        addresses.extend(definition.ipv4.iter().filter_map(|pool| of_bridge(pool.gateway?, pool.subnet, link)));
-    }
-    if definition.border6.mode != GatewayMode::Isolated {
-        addresses.extend(definition.ipv6.iter().filter_map(|pool| of_bridge(pool.gateway?, pool.subnet, link)));
-    }
-    addresses
-}
-
-fn of_bridge<A: Ip>(gateway: A, subnet: Subnet<A>, link: u32) -> Option<LinkAddress> {
-    Some(LinkAddress { link, address: gateway.into(), prefix: subnet.prefix() })
+    let is_reached = |border: Border| border.mode != GatewayMode::Isolated;
+    let ipv4 = definition.ipv4.iter().filter(|_| is_reached(definition.border4) && !definition.inhibit_ipv4);
+    let ipv6 = definition.ipv6.iter().filter(|_| is_reached(definition.border6));
+    ipv4.filter_map(|pool| pool.gateway_at(link)).chain(ipv6.filter_map(|pool| pool.gateway_at(link))).collect()
 }
 
 fn mac_of(definition: &Definition) -> Mac {

@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use netlink::link;
+use netlink::address::LinkAddress;
+use netlink::link::{IpvlanFlag, IpvlanMode, MacvlanMode, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Ip, Subnet};
@@ -56,37 +57,6 @@ pub enum Driver {
     Ipvlan(IpvlanMode, IpvlanFlag),
 }
 
-/// What containers that share a cable by hardware address do with each other's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the kernel's words")]
-pub enum MacvlanMode {
-    Private,
-    Vepa,
-    Bridge,
-    Passthru,
-}
-
-/// At which layer packets of containers that share a cable by IP address are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the kernel's words")]
-pub enum IpvlanMode {
-    L2,
-    L3,
-    L3S,
-}
-
-/// What containers that share a cable by IP address do with each other's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the kernel's words")]
-pub enum IpvlanFlag {
-    Bridge,
-    Private,
-    Vepa,
-}
-
 impl Driver {
     /// Docker's word for it, and ours for what Docker does not have.
     pub fn as_str(self) -> &'static str {
@@ -109,29 +79,12 @@ impl Driver {
     }
 
     /// How a cable is shared.
-    pub(crate) fn share(self) -> Option<link::Share> {
-        Some(match self {
-            Self::Bridge | Self::Routed { .. } => return None,
-            Self::Macvlan(mode) => link::Share::Macvlan(match mode {
-                MacvlanMode::Private => link::MacvlanMode::Private,
-                MacvlanMode::Vepa => link::MacvlanMode::Vepa,
-                MacvlanMode::Bridge => link::MacvlanMode::Bridge,
-                MacvlanMode::Passthru => link::MacvlanMode::Passthru,
-            }),
-            Self::Ipvlan(mode, flag) => {
-                let mode = match mode {
-                    IpvlanMode::L2 => link::IpvlanMode::L2,
-                    IpvlanMode::L3 => link::IpvlanMode::L3,
-                    IpvlanMode::L3S => link::IpvlanMode::L3S,
-                };
-                let flag = match flag {
-                    IpvlanFlag::Bridge => link::IpvlanFlag::Bridge,
-                    IpvlanFlag::Private => link::IpvlanFlag::Private,
-                    IpvlanFlag::Vepa => link::IpvlanFlag::Vepa,
-                };
-                link::Share::Ipvlan(mode, flag)
-            }
-        })
+    pub(crate) fn share(self) -> Option<Share> {
+        match self {
+            Self::Bridge | Self::Routed { .. } => None,
+            Self::Macvlan(mode) => Some(Share::Macvlan(mode)),
+            Self::Ipvlan(mode, flag) => Some(Share::Ipvlan(mode, flag)),
+        }
     }
 }
 
@@ -193,6 +146,11 @@ impl<A: Ip> Pool<A> {
     /// All of a subnet, with its first address as the bridge's.
     pub fn whole(subnet: Subnet<A>) -> Self {
         Self { subnet, gateway: Some(subnet.gateway()), range: None, reserved: Vec::new() }
+    }
+
+    /// The gateway as an address of this link, where there is one.
+    pub(crate) fn gateway_at(&self, link: u32) -> Option<LinkAddress> {
+        Some(LinkAddress { link, address: self.gateway?.into(), prefix: self.subnet.prefix() })
     }
 }
 

@@ -668,8 +668,6 @@ impl FirewallState {
             for set in family.port_sets(stale.iter().map(|(place, target)| (place, target)), &trusting) {
                 transaction.remove_elements(Version::Inet, &table, &set.name, &set.elements);
             }
-        }
-        for family in &FAMILIES {
             for set in family.port_sets(new.iter().map(|(place, target)| (place, target)), &trusting) {
                 transaction.add_elements(Version::Inet, &table, &set.name, &set.elements);
             }

@@ -46,7 +46,7 @@ mod watch;
 
 pub use address::{Ip, Mac, MacError, Subnet, SubnetError};
 pub use allocator::{AddressError, Pair};
-pub use definition::{Border, Definition, Driver, GatewayMode, IpvlanFlag, IpvlanMode, MacvlanMode, Pool};
+pub use definition::{Border, Definition, Driver, GatewayMode, Pool};
 pub use endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, change_hosts, host_servers, hostname_file, hosts_file,
@@ -56,6 +56,7 @@ pub use firewall::FirewallError;
 pub use maker::{LeadsOut, MakeError};
 pub use mode::Mode;
 pub use names::Names;
+pub use netlink::link::{IpvlanFlag, IpvlanMode, MacvlanMode};
 pub use networks::{
     AttachError, AttachRequest, Attachment, Bridge, CloseError, CreateError, Networks, OpenError, Options,
     PublishError, Remaining, StatisticsError, Subnet6, SubnetConflict, TakeError, Targets, Warning, namespace_of,

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::address::{Ip, Mac, Subnet};
 use crate::allocator::{AddressError, Pair, Space};
 use crate::bridge;
-use crate::definition::{Border, Definition, Driver, GatewayMode, Pool};
+use crate::definition::{Definition, Driver, GatewayMode, Pool};
 use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::firewall::{Firewall, FirewallError, Plan};
@@ -101,18 +101,12 @@ impl Bridge {
 
     fn definition(&self) -> Definition {
         Definition {
-            id: DEFAULT_NETWORK.to_owned(),
-            driver: Driver::Bridge,
             interface: self.interface.clone(),
             ipv4: vec![Pool::whole(self.subnet)],
             ipv6: self.subnet6.map(Pool::whole).into_iter().collect(),
             mtu: Some(self.mtu),
-            internal: false,
             talk: true,
-            border4: Border::NAT,
-            border6: Border::NAT,
-            inhibit_ipv4: false,
-            trusted: Vec::new(),
+            ..Definition::nothing(DEFAULT_NETWORK)
         }
     }
 }

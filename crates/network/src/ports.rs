@@ -228,27 +228,25 @@ impl HostPorts {
     ) -> Result<Vec<Published>, PortError> {
         let (transport, container_port) = (request.transport, request.container_port);
         let taken = self.taken.get(&(transport, port)).map(Vec::as_slice).unwrap_or_default();
+        let mut published = Vec::new();
         for &address in &request.addresses {
-            leads_to(address, target).ok_or(PortError::NoTarget { address })?;
+            let target = leads_to(address, target).ok_or(PortError::NoTarget { address })?;
             if taken.iter().any(|other| meet(*other, address)) {
                 return Err(PortError::Allocated { address, port });
             }
+            published.push(Published { transport, address, port, target, container_port });
         }
-        for &address in &request.addresses {
+        for &Published { address, target, .. } in &published {
             probe(transport, SocketAddr::new(address, port)).map_err(|source| PortError::Bind {
                 address,
                 port,
-                target: leads_to(address, target).unwrap_or(address),
+                target,
                 container_port,
                 transport,
                 source,
             })?;
         }
-        let published = |&address: &IpAddr| {
-            let target = leads_to(address, target)?;
-            Some(Published { transport, address, port, target, container_port })
-        };
-        Ok(request.addresses.iter().filter_map(published).collect())
+        Ok(published)
     }
 }
 

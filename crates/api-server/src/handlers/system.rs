@@ -126,7 +126,7 @@ pub(crate) async fn disk_usage(engine: &Engine, request: &Request) -> ApiResult<
     let budget = usage.budget.as_ref().filter(|_| wanted.images).map(system::storage_budget);
     let form = Form::of(request);
     if form != Form::Lists {
-        lists.summaries = system::sums(&lists, reclaimable);
+        lists.summaries = lists.sums(reclaimable);
     }
     lists.summaries.storage_budget = budget;
     match form {

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use docker_api::ApiVersion;
-use docker_api::container::Summary as Container;
 use docker_api::system::{
     Commit, Component, DiskUsage, DiskUsageSummaries, Firewall, IndexConfig, Info, KindUsage, Platform, Plugins,
     RegistryConfig, Runtime, StorageBudget, Swarm, Version,
 };
 use engine::model::{StorageState, SystemInfo};
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::identity::{DOCKER_VERSION, server_version};
 
@@ -141,50 +139,6 @@ fn runtimes(info: &SystemInfo) -> BTreeMap<String, Runtime> {
     info.runtimes.iter().map(show).collect()
 }
 
-/// The sums of what is listed.
-pub(crate) fn sums(lists: &DiskUsage, reclaimable_layers: i64) -> DiskUsageSummaries {
-    let length = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    let image_usage = lists.images.as_ref().map(|images| KindUsage {
-        active_count: length(images.iter().filter(|image| image.containers > 0).count()),
-        total_count: length(images.len()),
-        reclaimable: reclaimable_layers,
-        total_size: lists.layers_size,
-        items: Vec::new(),
-    });
-    let is_active = |container: &&Container| ["running", "paused", "restarting"].contains(&container.state.as_str());
-    let container_usage = lists.containers.as_ref().map(|containers| KindUsage {
-        active_count: length(containers.iter().filter(is_active).count()),
-        total_count: length(containers.len()),
-        reclaimable: containers.iter().filter(|container| !is_active(container)).map(|c| c.size_rw).sum(),
-        total_size: containers.iter().map(|container| container.size_rw).sum(),
-        items: Vec::new(),
-    });
-    let volume_usage = lists.volumes.as_ref().map(|volumes| {
-        let data = || volumes.iter().filter_map(|volume| volume.usage_data.as_ref());
-        KindUsage {
-            active_count: length(data().filter(|usage| usage.ref_count > 0).count()),
-            total_count: length(volumes.len()),
-            reclaimable: data().filter(|usage| usage.ref_count == 0).map(|usage| usage.size.max(0)).sum(),
-            total_size: data().map(|usage| usage.size.max(0)).sum(),
-            items: Vec::new(),
-        }
-    });
-    let build_cache_usage = lists.build_cache.as_ref().map(|steps| {
-        let is = |step: &Value, key: &str| step.get(key).and_then(Value::as_bool).unwrap_or_default();
-        let size = |step: &Value| step.get("Size").and_then(Value::as_i64).unwrap_or_default();
-        // What an image shares is counted there.
-        let own = || steps.iter().filter(|step| !is(step, "Shared"));
-        KindUsage {
-            active_count: length(steps.iter().filter(|step| is(step, "InUse")).count()),
-            total_count: length(steps.len()),
-            reclaimable: own().filter(|step| !is(step, "InUse")).map(size).sum(),
-            total_size: own().map(size).sum(),
-            items: Vec::new(),
-        }
-    });
-    DiskUsageSummaries { image_usage, container_usage, volume_usage, build_cache_usage, storage_budget: None }
-}
-
 /// The sums, with what is listed as their items.
 pub(crate) fn with_items(lists: DiskUsage) -> DiskUsageSummaries {
     fn give<T>(usage: &mut Option<KindUsage<T>>, items: Option<Vec<T>>) {
@@ -228,7 +182,7 @@ mod tests {
             build_cache: Some(vec![json!({"Size": 7, "Shared": false}), json!({"Size": 9, "Shared": true})]),
             ..DiskUsage::default()
         };
-        lists.summaries = sums(&lists, 4);
+        lists.summaries = lists.sums(4);
         let images = lists.summaries.image_usage.clone().unwrap();
         assert_eq!((images.active_count, images.total_count), (1, 2));
         assert_eq!((images.reclaimable, images.total_size, images.items.len()), (4, 15, 0));

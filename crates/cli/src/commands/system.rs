@@ -3,7 +3,7 @@
 use api_client::EventsOptions;
 use clap::ArgMatches;
 use docker_api::event::Event;
-use docker_api::system::{DiskUsage, Info, StorageBudget, Version};
+use docker_api::system::{DiskUsage, Info, KindUsage, StorageBudget, Version};
 use serde_json::Value;
 
 use super::container::filters;
@@ -216,7 +216,15 @@ fn df(context: &Context, matches: &ArgMatches) -> Outcome {
         print(&verbose_usage(&usage))?;
         return Ok(0);
     }
-    let rows = [images_row(&usage), containers_row(&usage), volumes_row(&usage), cache_row(&usage)];
+    let images = usage.images.iter().flatten().filter(|image| image.containers > 0);
+    let used: i64 = images.map(|image| image.size - image.shared_size.max(0)).sum();
+    let sums = usage.sums(usage.layers_size - used);
+    let rows = [
+        df_row("Images", sums.image_usage),
+        df_row("Containers", sums.container_usage),
+        df_row("Local Volumes", sums.volume_usage),
+        df_row("Build Cache", sums.build_cache_usage),
+    ];
     let style = context.style(matches);
     print(&DF_LISTING.render(style, &rows)?)?;
     if let (Style::Table, Some(budget)) = (style, &usage.summaries.storage_budget) {
@@ -240,49 +248,16 @@ fn budget_text(budget: &StorageBudget) -> String {
     format!("\nStorage budget: {} of {limit} used{excess}\n", size(budget.used))
 }
 
-fn cache_row(usage: &DiskUsage) -> Row {
-    let steps = usage.build_cache.as_deref().unwrap_or_default();
-    let is = |step: &&Value, key: &str| step.get(key).and_then(Value::as_bool).unwrap_or_default();
-    let size = |step: &Value| step.get("Size").and_then(Value::as_i64).unwrap_or_default();
-    // What an image shares is counted there.
-    let own = || steps.iter().filter(|step| !is(step, "Shared"));
-    let free = own().filter(|step| !is(step, "InUse")).map(size).sum();
-    let active = steps.iter().filter(|step| is(step, "InUse")).count();
-    df_row("Build Cache", steps.len(), active, own().map(size).sum(), free)
-}
-
-fn df_row(kind: &str, count: usize, active: usize, size: i64, free: i64) -> Row {
-    let (size, free) = (size.max(0) as u64, free.max(0) as u64);
+fn df_row<T: Default>(kind: &str, usage: Option<KindUsage<T>>) -> Row {
+    let usage = usage.unwrap_or_default();
+    let (size, free) = (usage.total_size.max(0) as u64, usage.reclaimable.max(0) as u64);
     let share = (free * 100).checked_div(size).map_or_else(String::new, |percent| format!(" ({percent}%)"));
     Row::default()
         .with("Type", kind)
-        .with("TotalCount", count.to_string())
-        .with("Active", active.to_string())
+        .with("TotalCount", usage.total_count.to_string())
+        .with("Active", usage.active_count.to_string())
         .with("Size", units::size(size))
         .with("Reclaimable", format!("{}{share}", units::size(free)))
-}
-
-fn images_row(usage: &DiskUsage) -> Row {
-    let images = usage.images.as_deref().unwrap_or_default();
-    let used: i64 = images.iter().filter(|image| image.containers > 0).map(|i| i.size - i.shared_size.max(0)).sum();
-    let active = images.iter().filter(|image| image.containers > 0).count();
-    df_row("Images", images.len(), active, usage.layers_size, usage.layers_size - used)
-}
-
-fn containers_row(usage: &DiskUsage) -> Row {
-    let containers = usage.containers.as_deref().unwrap_or_default();
-    let active = |state: &str| ["running", "paused", "restarting"].contains(&state);
-    let total: i64 = containers.iter().map(|container| container.size_rw).sum();
-    let free: i64 = containers.iter().filter(|container| !active(&container.state)).map(|c| c.size_rw).sum();
-    df_row("Containers", containers.len(), containers.iter().filter(|c| active(&c.state)).count(), total, free)
-}
-
-fn volumes_row(usage: &DiskUsage) -> Row {
-    let volumes = usage.volumes.as_deref().unwrap_or_default();
-    let data: Vec<_> = volumes.iter().filter_map(|volume| volume.usage_data.as_ref()).collect();
-    let total: i64 = data.iter().map(|usage| usage.size.max(0)).sum();
-    let free: i64 = data.iter().filter(|usage| usage.ref_count == 0).map(|usage| usage.size.max(0)).sum();
-    df_row("Local Volumes", volumes.len(), data.iter().filter(|usage| usage.ref_count > 0).count(), total, free)
 }
 
 fn verbose_usage(usage: &DiskUsage) -> String {
