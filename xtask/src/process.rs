@@ -1,5 +1,6 @@
 //! Running other programs and saying what is done.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,4 +37,20 @@ pub(crate) fn found(program: &str) -> bool {
 pub(crate) fn say(text: &str) {
     // Nobody to tell where standard error is closed.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+/// Copies a program into a root, and the libraries that it is linked with to where it looks for them.
+pub(crate) fn copy_with_libraries(root: &Path, from: &Path, to: &str) -> Result<()> {
+    fs::copy(from, root.join(to)).with_context(|| format!("cannot copy {}", from.display()))?;
+    let output = Command::new("ldd").arg(from).output()?;
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let library = line.split_whitespace().find(|word| word.starts_with('/'));
+        let Some(library) = library.map(Path::new) else { continue };
+        let place = root.join(library.strip_prefix("/")?);
+        if !place.exists() {
+            fs::create_dir_all(place.parent().context("a library is in a folder")?)?;
+            fs::copy(library, place)?;
+        }
+    }
+    Ok(())
 }

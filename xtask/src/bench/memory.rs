@@ -113,7 +113,8 @@ fn largest_private(pids: &[u32]) -> Result<f64> {
     all.into_iter().max_by(f64::total_cmp).context("no such process")
 }
 
-fn resident(pid: u32) -> Result<f64> {
+/// What a process has in memory, in MiB.
+pub(crate) fn resident(pid: u32) -> Result<f64> {
     sum_of_fields(&format!("/proc/{pid}/status"), &["VmRSS:"])
 }
 

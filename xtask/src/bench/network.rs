@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 use super::Options;
 use super::image::{SMALL, write_archive, write_root};
 use super::measure::run_one;
+use super::memory::resident;
 use super::report::{Bound, Report};
 use super::world::World;
-use crate::process::{run as run_command, say};
+use crate::process::{copy_with_libraries, run as run_command, say};
 
 const IMAGE: &str = "bench:iperf";
 const SECONDS: &str = "3";
@@ -121,12 +122,12 @@ fn rate(json: &str) -> Result<f64> {
 
 /// 50,000 ports for one container: seconds, and what the daemon's memory grows by.
 fn many_ports(conex: &Side, daemon: u32, report: &mut Report) -> Result<()> {
-    let before = resident_mib(daemon)?;
+    let before = resident(daemon)?;
     let ports = format!("10000-{}:10000-{}", 10_000 + MANY_PORTS - 1, 10_000 + MANY_PORTS - 1);
     let begin = Instant::now();
     conex.run(&["run", "-d", "--name", "ports", "-p", &ports, SMALL, "/bin/sleep", "100000"])?;
     report.figure("conex, 50,000 published ports, start to answer", begin.elapsed().as_secs_f64(), "s");
-    report.figure("conex daemon, more memory with 50,000 ports", resident_mib(daemon)? - before, "MiB");
+    report.figure("conex daemon, more memory with 50,000 ports", resident(daemon)? - before, "MiB");
     let begin = Instant::now();
     conex.run(&["rm", "-f", "ports"])?;
     report.figure("conex, 50,000 published ports given back", begin.elapsed().as_secs_f64(), "s");
@@ -186,12 +187,6 @@ fn promises(report: &mut Report) {
     report.promise("pairs of 1,000 containers that reach each other", Bound::AtLeast, 1.0, reached);
 }
 
-fn resident_mib(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process without memory")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-}
-
 /// iperf3 of this machine with the libraries that it is linked with.
 fn write_image(root: &Path, archive: &Path) -> Result<()> {
     write_root(root)?;
@@ -199,13 +194,7 @@ fn write_image(root: &Path, archive: &Path) -> Result<()> {
     if !program.exists() {
         bail!("iperf3 is not installed: apt-get install iperf3");
     }
-    fs::copy(program, root.join("bin/iperf3"))?;
-    let listed = Command::new("ldd").arg(program).output()?;
-    for word in String::from_utf8(listed.stdout)?.split_whitespace().filter(|word| word.starts_with('/')) {
-        let place = root.join(word.trim_start_matches('/'));
-        fs::create_dir_all(place.parent().context("a library in a folder")?)?;
-        fs::copy(word, place)?;
-    }
+    copy_with_libraries(root, program, "bin/iperf3")?;
     write_archive(root, IMAGE, archive).map(drop)
 }
 

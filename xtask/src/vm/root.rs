@@ -5,11 +5,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::kernel::{self, Kernel};
 use super::{EXIT_MARK, MACHINES, Machine, SUITES, Stage};
-use crate::process::run;
+use crate::process::{copy_with_libraries, run};
 
 /// Programs of this machine that the tests call.
 const PROGRAMS: &[&str] = &[
@@ -168,19 +168,9 @@ fn at_path(name: &str) -> Option<PathBuf> {
 
 /// Copies a program and the libraries it is linked with, at the paths where it looks for them.
 fn copy_program(root: &Path, from: &Path, to: &str) -> Result<()> {
-    fs::copy(from, root.join(to)).with_context(|| format!("cannot copy {}", from.display()))?;
+    copy_with_libraries(root, from, to)?;
     // Debugging information is most of a program's size, and the machine inside unpacks slowly. Not every file is for strip.
     let _as_it_is = Command::new("strip").arg("--strip-all").arg(root.join(to)).stderr(Stdio::null()).status();
-    let output = Command::new("ldd").arg(from).output()?;
-    for line in String::from_utf8(output.stdout)?.lines() {
-        let library = line.split_whitespace().find(|word| word.starts_with('/'));
-        let Some(library) = library.map(Path::new) else { continue };
-        let place = root.join(library.strip_prefix("/")?);
-        if !place.exists() {
-            fs::create_dir_all(place.parent().context("a library is in a folder")?)?;
-            fs::copy(library, place)?;
-        }
-    }
     Ok(())
 }
 
