@@ -139,6 +139,7 @@ fn devices_stay_denied_over_a_reload() {
     }
     start(&container);
     let script = "head -c 1 /disk 2>&1 | grep -o 'not permitted'; head -c 1 /log > /dev/null && echo log; echo > /dev/null && echo null";
+    eventually("the nodes are made", || container.command_then(&["exec"], &["test", "-c", "/log"]).run().code == 0);
     let look = || container.command_then(&["exec"], &["sh", "-c", script]).run().text();
     assert_eq!(look(), "not permitted\nlog\nnull");
     runtime.host.program("systemctl").arg("daemon-reload").ok();
