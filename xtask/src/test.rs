@@ -18,21 +18,16 @@ pub(crate) fn run_all(filters: &[String]) -> Result<()> {
         return run(&mut nextest);
     }
     nextest.arg("--no-fail-fast");
-    lint_beside_the_machines(&programs)?;
+    lint::run_all()?;
+    boot_machines(&programs)?;
     run(&mut nextest)
 }
 
-/// The virtual machines keep two processors busy: the lints do not mind, and tests that wait for something would.
-fn lint_beside_the_machines(programs: &std::path::Path) -> Result<()> {
+/// The virtual machines keep two processors busy, so that nothing else runs beside them.
+fn boot_machines(programs: &std::path::Path) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         say("the tests in virtual machines are left out: they boot a kernel for x86-64");
-        return lint::run_all();
+        return Ok(());
     }
-    let machines = vm::prepare(programs, &[])?;
-    std::thread::scope(|scope| {
-        let booted = scope.spawn(|| machines.boot_all(vm::Console::Kept));
-        let linted = lint::run_all();
-        booted.join().expect("it does not panic")?;
-        linted
-    })
+    vm::prepare(programs, &[])?.boot_all(vm::Console::Kept)
 }

@@ -87,6 +87,8 @@ fn a_signal_does_not_thaw_a_paused_cgroup() {
     let shell = scratch.spawn("sleep 100");
     scratch.cgroup.freeze().unwrap();
     scratch.cgroup.signal_all(15).unwrap();
+    // cgroup v2 wakes a process for its signal and freezes it again, all in the kernel.
+    eventually("it has settled", || scratch.cgroup.freezer_state().unwrap() != FreezerState::Freezing);
     assert_eq!(scratch.cgroup.freezer_state().unwrap(), FreezerState::Frozen);
     scratch.cgroup.thaw().unwrap();
     assert_eq!(shell.killed_by(), Some(15));
