@@ -227,7 +227,19 @@ impl Maker {
         }
         announce_changes(plug.interface);
         inside.execute(&mut plug.settle(index))?;
+        if let Way::Bridge(_) = plug.way {
+            self.announce_again(inside, index, &host_interface, plug.mac)?;
+        }
         Ok(plug.endpoint(host_interface))
+    }
+
+    /// Announces the address once more: when the interface did so, coming up, its port of the bridge may not have been open yet. The
+    /// kernel opens it behind our back, but brings a link's state up to date for who asks for it.
+    fn announce_again(&self, inside: &mut Socket, index: u32, host_interface: &str, mac: Mac) -> Result<(), MakeError> {
+        self.host_socket().link_by_name(host_interface)?;
+        // An interface speaks up when it is given a hardware address, be it the one that it has.
+        let same = Change { mac: Some(mac.octets()), ..Change::default() };
+        Ok(inside.execute(&mut [link::change(Target::Index(index), &same)])?)
     }
 
     /// Has a namespace's packets of a family for elsewhere leave by another endpoint than before.
