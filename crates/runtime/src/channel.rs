@@ -1,5 +1,6 @@
 //! The socket between a container's creator and its init: whole messages, a tag first, sometimes a descriptor along.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use linux::{Errno, scm};
@@ -150,6 +151,53 @@ fn decode(tag: u8, rest: &[u8], mut fds: Vec<OwnedFd>) -> Option<Message> {
     }
 }
 
+/// Whether a child goes on in a process that it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Successor {
+    /// It does, and tells of it by [`Message::InitIs`].
+    Expected,
+    /// It does not, or has told of it.
+    None,
+}
+
+/// What a creator hears from its child, in an order that makes sense.
+///
+/// A child and its successor speak on one channel, and the successor may be faster than the word of who it is. What it says then waits,
+/// because it is about that process.
+#[derive(Debug)]
+pub(crate) struct Inbox<'a> {
+    channel: &'a Channel,
+    successor: Successor,
+    early: VecDeque<Message>,
+}
+
+impl<'a> Inbox<'a> {
+    pub(crate) fn new(channel: &'a Channel, successor: Successor) -> Self {
+        Self { channel, successor, early: VecDeque::new() }
+    }
+
+    /// Waits for a message; `None` when nobody is there any more.
+    pub(crate) fn receive(&mut self) -> Result<Option<Message>> {
+        while self.successor == Successor::Expected {
+            match self.channel.receive()? {
+                // The child itself waits for the answer to this one.
+                Some(Message::MapIds) => return Ok(Some(Message::MapIds)),
+                Some(message @ Message::InitIs(..)) => {
+                    self.successor = Successor::None;
+                    return Ok(Some(message));
+                }
+                Some(message) => self.early.push_back(message),
+                // There is no successor: what was said is the child's own.
+                None => self.successor = Successor::None,
+            }
+        }
+        match self.early.pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.channel.receive(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +214,32 @@ mod tests {
         assert!(matches!(there.receive().unwrap(), Some(Message::InitIs(7, _))));
         drop(here);
         assert!(there.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_successor_is_heard_after_the_word_of_it() {
+        let (here, there) = Channel::pair().unwrap();
+        for early in [Message::MapIds, Message::SeccompListener(3), Message::JoinCgroup] {
+            there.send(&early).unwrap();
+        }
+        there.send(&Message::InitIs(7, std::fs::File::open("/dev/null").unwrap().into())).unwrap();
+        there.send(&Message::Ready).unwrap();
+        let mut inbox = Inbox::new(&here, Successor::Expected);
+        let mut next = || inbox.receive().unwrap();
+        assert!(matches!(next(), Some(Message::MapIds)) && matches!(next(), Some(Message::InitIs(7, _))));
+        assert!(matches!(next(), Some(Message::SeccompListener(3))) && matches!(next(), Some(Message::JoinCgroup)));
+        assert!(matches!(next(), Some(Message::Ready)));
+        drop(there);
+        assert!(next().is_none());
+    }
+
+    #[test]
+    fn a_child_that_fails_before_it_has_a_successor_is_heard() {
+        let (here, there) = Channel::pair().unwrap();
+        there.send(&Message::Failed(Error::new(Stage::Exec, "no"))).unwrap();
+        drop(there);
+        let mut inbox = Inbox::new(&here, Successor::Expected);
+        assert!(matches!(inbox.receive().unwrap(), Some(Message::Failed(_))));
+        assert!(inbox.receive().unwrap().is_none());
     }
 }

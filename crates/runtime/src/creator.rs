@@ -13,7 +13,7 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::cgroup_mount::{CgroupView, Shown, V1View};
-use crate::channel::{Channel, Message};
+use crate::channel::{Channel, Inbox, Message, Successor};
 use crate::container::{Membership, Running, cgroup_error, cgroup_path, detect_host, initial_state, reap};
 use crate::devices::DevicePlan;
 use crate::error::{Context, Error, Result, Stage};
@@ -178,6 +178,7 @@ fn create_prepared(
         state: state.clone(),
     };
     let (here, there) = Channel::pair()?;
+    let successor = if job.namespaces.needs_intermediate() { Successor::Expected } else { Successor::None };
     let child = spawn(job, there, &here, v2.as_ref())?;
     let mut creator = Creator {
         spec,
@@ -187,9 +188,9 @@ fn create_prepared(
         cgroup,
         child,
         channel: &here,
+        inbox: Inbox::new(&here, successor),
         console: None,
         rootfs_mount: pristine,
-        intermediate: None,
         waits,
         access: request.cgroup_access,
         warnings: Vec::new(),
@@ -293,10 +294,9 @@ struct Creator<'a> {
     cgroup: PreparedCgroup,
     child: Child,
     channel: &'a Channel,
+    inbox: Inbox<'a>,
     console: Option<OwnedFd>,
     rootfs_mount: Option<OwnedFd>,
-    /// The process that created init, until it is reaped.
-    intermediate: Option<Child>,
     waits: bool,
     access: CgroupAccess,
     /// What is left out of what is made while init waits.
@@ -307,7 +307,7 @@ impl Creator<'_> {
     /// Answers init until it is ready, or has run its program.
     fn serve(&mut self) -> Result<()> {
         loop {
-            match self.channel.receive()? {
+            match self.inbox.receive()? {
                 None if self.waits => return Err(self.vanished()),
                 None => return self.check_alive(),
                 Some(Message::Failed(error)) => return Err(error),
@@ -332,7 +332,6 @@ impl Creator<'_> {
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Stage::Namespaces, "init has no pid here"))?;
                 let intermediate = std::mem::replace(&mut self.child, Child { pid, pidfd });
                 reap_by_pid(intermediate.pid);
-                self.intermediate = None;
                 Ok(())
             }
             Message::Console(master) => {

@@ -8,7 +8,7 @@ use linux::{Errno, credentials, namespace};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
-use crate::channel::{Channel, Message};
+use crate::channel::{Channel, Inbox, Message, Successor};
 use crate::container::{Running, cgroup_error, reap};
 use crate::creator::{close_in_child, own_capabilities, reap_by_pid};
 use crate::error::{Context, Error, Kind, Result, Stage};
@@ -45,6 +45,14 @@ impl ExecJob<'_> {
     fn kinds(&self) -> u64 {
         self.container.membership.namespaces
     }
+
+    /// Only the children of who joins a pid or time namespace are in it.
+    fn successor(&self) -> Successor {
+        match self.kinds() & (namespace::PID | namespace::TIME) {
+            0 => Successor::None,
+            _ => Successor::Expected,
+        }
+    }
 }
 
 /// Starts a process in a container. Returns when its program runs.
@@ -80,8 +88,9 @@ pub fn exec(container: &Running, request: ExecRequest<'_>) -> Result<Executed> {
         stdio: request.stdio,
         entry,
     };
+    let successor = job.successor();
     let (child, channel) = spawn(job, &v2)?;
-    serve(child, &channel, container, warnings)
+    serve(child, &channel, successor, container, warnings)
 }
 
 /// The v2 cgroup to be born in.
@@ -155,10 +164,17 @@ fn clone_into(job: &ExecJob<'_>, v2: &V2Entry) -> Result<Cloned> {
     }
 }
 
-fn serve(mut child: Child, channel: &Channel, container: &Running, warnings: Vec<String>) -> Result<Executed> {
+fn serve(
+    mut child: Child,
+    channel: &Channel,
+    successor: Successor,
+    container: &Running,
+    warnings: Vec<String>,
+) -> Result<Executed> {
+    let mut inbox = Inbox::new(channel, successor);
     let mut console = None;
     let failed = loop {
-        match channel.receive() {
+        match inbox.receive() {
             Ok(None) => return Ok(Executed { pid: child.pid, pidfd: child.pidfd, console, warnings }),
             Ok(Some(Message::Console(master))) => console = Some(master),
             Ok(Some(Message::InitIs(pid, pidfd))) => match Pid::from_raw(pid) {
@@ -239,7 +255,7 @@ fn join_container(job: &mut ExecJob<'_>) -> Result<()> {
 /// Goes on in a new process, which is the first that the container can see: whoever may trace in there can look at it from its first
 /// moment (CVE-2016-9962), and so its root is the container's and none of its descriptors is the host's by then. That is worth a process.
 fn go_on_as_member(job: &mut ExecJob<'_>, channel: Channel) -> std::result::Result<Channel, (Error, Channel)> {
-    if job.kinds() & (namespace::PID | namespace::TIME) == 0 {
+    if job.successor() == Successor::None {
         return Ok(channel);
     }
     if matches!(job.stdio, Stdio::Fds(_)) {
