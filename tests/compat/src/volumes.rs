@@ -25,6 +25,29 @@ fn bind_mounts() {
 }
 
 #[test]
+fn what_the_host_mounted_read_only_stays_so() {
+    let engine = Engine::with_busybox();
+    let folder = engine.host().files().join("protected");
+    std::fs::create_dir_all(folder.join("sub")).unwrap();
+    let host = |arguments: &[&str]| engine.host().program("mount").args(arguments).ok();
+    let path = folder.to_str().unwrap();
+    host(&["--bind", path, path]);
+    host(&["-o", "remount,bind,ro", path]);
+    let mounts = [
+        format!("type=bind,source={path},target=/data"),
+        format!("type=bind,source={path}/sub,target=/data"),
+        format!("type=bind,source={path},target=/data,bind-propagation=rslave"),
+        format!("type=bind,source={path},target=/data,bind-recursive=disabled"),
+    ];
+    for mount in &mounts {
+        let write = engine.docker(["run", "--rm", "--mount", mount, "busybox", "touch", "/data/file"]).fails(1);
+        assert!(write.contains("Read-only file system"), "{mount}: {write}");
+    }
+    engine.host().program("umount").arg(path).ok();
+    engine.finish();
+}
+
+#[test]
 fn named_and_anonymous_volumes() {
     let engine = Engine::with_busybox();
     let docker = |arguments: &[&str]| engine.docker(arguments).run().expect_code(0).text();

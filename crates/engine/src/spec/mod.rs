@@ -396,14 +396,15 @@ fn user_mount(mount: &UserMount, input: &SpecInput<'_>) -> Mount {
         }
         UserMountSource::Bind { path, recursion, owners } => {
             let bind_kind = if *recursion == BindRecursion::NonRecursive { "bind" } else { "rbind" };
+            // No word for read-write: `rw` would make writable what the host has mounted read-only.
             let access = match (mount.access, recursion) {
-                (Access::ReadWrite, _) => "rw",
-                (Access::ReadOnly, BindRecursion::Recursive) if input.host.recursive_read_only => "rro",
-                (Access::ReadOnly, BindRecursion::ForceReadOnly) => "rro",
-                (Access::ReadOnly, _) => "ro",
+                (Access::ReadWrite, _) => None,
+                (Access::ReadOnly, BindRecursion::Recursive) if input.host.recursive_read_only => Some("rro"),
+                (Access::ReadOnly, BindRecursion::ForceReadOnly) => Some("rro"),
+                (Access::ReadOnly, _) => Some("ro"),
             };
             let propagation = mount.propagation.map_or("rprivate", Propagation::as_str);
-            let mut options = vec![bind_kind, access, propagation];
+            let mut options: Vec<&str> = [bind_kind].into_iter().chain(access).chain([propagation]).collect();
             if *owners == Owners::Container && input.id_mappings.is_some() {
                 options.push("idmap");
             }

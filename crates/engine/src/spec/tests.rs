@@ -156,6 +156,10 @@ fn user_mounts_replace_defaults() {
     assert_eq!(sources, ["/x"]);
     let hosts = spec.mounts.iter().find(|mount| mount.destination == "/etc/hosts").unwrap();
     assert_eq!((hosts.source.as_str(), hosts.options.join(",")), ("/y", "rbind,rro,rprivate".into()));
+    let writable = UserMount { access: Access::ReadWrite, ..mount("/data", bind("/w")) };
+    let spec = spec_of(&ContainerSpec::default(), &[writable]);
+    let data = spec.mounts.iter().find(|mount| mount.destination == "/data").unwrap();
+    assert_eq!(data.options.join(","), "rbind,rprivate", "no rw, which a read-only source would obey");
     let etc = spec_of(&ContainerSpec::default(), &[mount("/etc", bind("/z"))]);
     let order: Vec<&str> =
         etc.mounts.iter().map(|mount| mount.destination.as_str()).filter(|target| target.starts_with("/etc")).collect();
