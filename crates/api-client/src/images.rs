@@ -212,12 +212,13 @@ impl Client {
         self.document(Request::post("/auth").json(auth)?)
     }
 
-    /// Fetches an image from a registry.
+    /// Fetches an image from a registry. Among the messages are some whose `aux` tells how fast it came.
     pub fn image_pull(&self, repository: &str, tag: &str, platform: &str, auth: &AuthConfig) -> Result<Lines<Message>> {
         let query = QueryBuilder::new()
             .with("fromImage", repository)
             .with_some("tag", tag)
             .with_some("platform", platform)
+            .with("flow", "1")
             .build();
         let request = Request::post(format!("/images/create{query}")).header(REGISTRY_AUTH_HEADER, auth.to_header());
         self.send(request).map(|answer| Lines::new(answer.body))

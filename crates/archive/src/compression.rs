@@ -44,10 +44,8 @@ const MAGIC_BYTES: u64 = 6;
 ///
 /// Nothing is read beyond what the stream needs, no program is run (CVE-2026-41567), and memory is limited for every format.
 pub fn decompress(mut source: Box<dyn Read + Send>) -> io::Result<Decompressed> {
-    let mut first_bytes = Vec::new();
-    source.by_ref().take(MAGIC_BYTES).read_to_end(&mut first_bytes)?;
-    let compression = Compression::detect(&first_bytes);
-    let whole = io::Cursor::new(first_bytes).chain(source);
+    let (compression, first_bytes) = look(&mut source)?;
+    let whole = first_bytes.chain(source);
     let stream: Box<dyn Read + Send> = match compression {
         Compression::None => Box::new(whole),
         _ => Box::new(pipe::produce("decompress", move |output| {
@@ -56,6 +54,19 @@ pub fn decompress(mut source: Box<dyn Read + Send>) -> io::Result<Decompressed> 
         })?),
     };
     Ok(Decompressed { compression, stream })
+}
+
+/// The same on the thread that reads, for who has one to spare: what is read goes straight to where it is wanted.
+pub fn decompress_here<'a>(mut source: Box<dyn BufRead + Send + 'a>) -> io::Result<Box<dyn Read + 'a>> {
+    let (compression, first_bytes) = look(&mut source)?;
+    decoder(compression, first_bytes.chain(source))
+}
+
+/// The first bytes of a stream, and what they say.
+fn look(source: &mut dyn Read) -> io::Result<(Compression, io::Cursor<Vec<u8>>)> {
+    let mut first_bytes = Vec::new();
+    source.take(MAGIC_BYTES).read_to_end(&mut first_bytes)?;
+    Ok((Compression::detect(&first_bytes), io::Cursor::new(first_bytes)))
 }
 
 fn decoder<'a>(compression: Compression, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
@@ -184,11 +195,16 @@ mod tests {
     use super::*;
 
     fn check(compressed: Vec<u8>, compression: Compression, expected: &[u8]) {
+        let mut found = Vec::new();
+        // In pieces that end anywhere, as a network gives them.
+        let pieces = BufReader::with_capacity(3, io::Cursor::new(compressed.clone()));
+        decompress_here(Box::new(pieces)).unwrap().read_to_end(&mut found).unwrap();
+        assert!(found == expected, "{compression:?}");
         let mut stream = decompress(Box::new(io::Cursor::new(compressed))).unwrap();
         assert_eq!(stream.compression(), compression);
-        let mut found = Vec::new();
+        found.clear();
         stream.read_to_end(&mut found).unwrap();
-        assert_eq!(found, expected, "{compression:?}");
+        assert!(found == expected, "{compression:?}");
     }
 
     fn sample() -> Vec<u8> {

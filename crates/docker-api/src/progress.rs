@@ -42,6 +42,23 @@ pub struct Progress {
     pub start: i64,
 }
 
+/// How fast a pull's bytes came, told in `aux` under the name `Flow` to those who ask for it (`flow=1`): not Docker's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Flow {
+    /// The layer's short id; empty for all layers together.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub layer: String,
+    /// Bytes that came.
+    pub fetched: u64,
+    /// Bytes of the layers' tars.
+    pub unpacked: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// What kept it from being faster: `network`, `CPU` or `disk`.
+    pub limit: String,
+}
+
 /// Why an answer ends early.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

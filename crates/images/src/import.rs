@@ -1,6 +1,6 @@
 //! `docker import`: an image of one layer, from a tar of a root file system.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use oci::{DiffId, Reference};
 
 use crate::change::{Change, ChangeError};
 use crate::create::CreateError;
-use crate::layer::LayerError;
+use crate::layer::{LayerError, PIECE_BYTES};
 use crate::load::platform;
 use crate::store::TagError;
 use crate::{ErrorKind, Image, ImageStore, NewImage};
@@ -72,7 +72,8 @@ impl ImageStore {
             return Err(ImportError::OperatingSystem(platform::display(&platform)));
         }
         let _lease = self.lease();
-        let layer = self.add_layer(input, None)?;
+        let input = BufReader::with_capacity(PIECE_BYTES, input);
+        let layer = self.add_layer(Box::new(input), None)?.diff_id;
         linux::allocator::give_back();
         let config = serde_json::to_vec(&image_config(config, &platform, layer, request.message));
         let config = config.map_err(CreateError::Config)?;

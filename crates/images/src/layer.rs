@@ -1,7 +1,8 @@
 //! One layer on its way into the store: decompressed, hashed, indexed and written in one pass.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use oci::DiffId;
 use snapshots::Selection;
@@ -35,25 +36,38 @@ impl LayerError {
     }
 }
 
+/// A layer that has been stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddedLayer {
+    /// Its name.
+    pub diff_id: DiffId,
+    /// The size of its uncompressed tar.
+    pub tar_bytes: u64,
+    /// How long its stream had to wait for the disk.
+    pub waited_for_disk: Duration,
+}
+
 impl ImageStore {
     /// Stores the layer that `input` gives, compressed or not. Hold a [`Lease`](crate::Lease) until an image has it.
-    pub fn add_layer(&self, input: Box<dyn Read + Send>, expected: Option<&DiffId>) -> Result<DiffId, LayerError> {
-        let mut tar = archive::compression::decompress(input).map_err(LayerError::Input)?;
+    ///
+    /// It is decompressed and indexed here, straight into the memory that it is hashed and written from on threads of its own.
+    pub fn add_layer(
+        &self,
+        input: Box<dyn BufRead + Send + '_>,
+        expected: Option<&DiffId>,
+    ) -> Result<AddedLayer, LayerError> {
+        let mut tar = archive::compression::decompress_here(input).map_err(LayerError::Input)?;
         let mut writer = self.snapshotter.stage()?;
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let length = read_full(&mut tar, &mut piece).map_err(LayerError::Input)?;
-            if writer.write_all(&piece[..length]).is_err() || length < piece.len() {
-                // What was wrong with the tar is known better to `finish` than to `write_all`.
-                return Ok(writer.finish(expected)?.diff_id);
-            }
-        }
+        writer.read_from(&mut *tar).map_err(LayerError::Input)?;
+        let waited_for_disk = writer.waited_for_disk();
+        let layer = writer.finish(expected)?;
+        Ok(AddedLayer { diff_id: layer.diff_id, tar_bytes: layer.tar_bytes, waited_for_disk })
     }
 
     /// Stores what is selected of an overlay's upper directory as a layer. Hold a [`Lease`](crate::Lease) until an image has it.
     pub fn add_changes(&self, upper: &Path, selection: Selection) -> Result<DiffId, LayerError> {
-        let tar = self.snapshotter.diff(upper, selection)?;
-        self.add_layer(tar, None)
+        let tar = BufReader::with_capacity(PIECE_BYTES, self.snapshotter.diff(upper, selection)?);
+        Ok(self.add_layer(Box::new(tar), None)?.diff_id)
     }
 
     /// Whether the layer is here.

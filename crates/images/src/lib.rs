@@ -66,7 +66,7 @@ pub use history::{HistoryEntry, HistoryError};
 pub use id::ImageId;
 pub use image::{Image, Intermediate, ListedImage};
 pub use import::{ImportError, ImportRequest};
-pub use layer::LayerError;
+pub use layer::{AddedLayer, LayerError};
 pub use load::platform::{PlatformError, best_platform, is_platform, parse_platform, platform_name};
 pub use load::{AbsentLayers, LayoutError, LoadError, LoadEvent, LoadRequest, Loaded};
 pub use manifests::{ManifestEntry, ManifestKind, attested};

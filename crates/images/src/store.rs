@@ -460,7 +460,7 @@ impl ImageStore {
     /// Deletes doubtful layers that no image and no container needs. It waits for nobody: while there is a lease, or while
     /// nobody knows the containers, the layers stay doubtful until the next call.
     fn delete_doubtful_layers(&self, state: &mut State) -> Result<(), StoreError> {
-        let Some(users) = self.users.get() else { return Ok(()) };
+        let Some(users) = self.users.get().filter(|_| !state.doubtful_layers.is_empty()) else { return Ok(()) };
         let of_images = state.images.values().flat_map(|(_, config)| config.rootfs.diff_ids.iter().copied());
         let mut needed: HashSet<DiffId> = of_images.collect();
         needed.extend(users.containers().into_iter().flat_map(|user| user.layers));

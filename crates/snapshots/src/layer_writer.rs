@@ -1,9 +1,10 @@
 //! A layer on its way into the store.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use archive::Refusal;
 use archive::layer::LayerTree;
@@ -77,16 +78,38 @@ impl LayerWriter {
         Ok(Layer { diff_id, tar_bytes })
     }
 
-    fn parse(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
-        while !bytes.is_empty() {
-            let step = self.decoder.decode(bytes)?;
-            bytes = &bytes[step.consumed..];
-            if let Some(Event::Entry(entry)) = step.event {
-                self.tree.apply(*entry)?;
-            }
+    /// Takes all that `source` gives, which it puts where the disk takes it from. The error is the source's own; where something is
+    /// wrong with the layer the reading ends early, and [`finish`](LayerWriter::finish) says what.
+    pub fn read_from(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        while self.refused.is_none() {
+            let Ok(room) = self.pipeline.room() else { return Ok(()) };
+            let length = match source.read(room) {
+                Ok(0) => return Ok(()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.refused = parse(&mut self.decoder, &mut self.tree, &room[..length]).err();
+            self.pipeline.advance(length);
         }
         Ok(())
     }
+
+    /// How long the stream had to wait because the disk was behind.
+    pub fn waited_for_disk(&self) -> Duration {
+        self.pipeline.waited_for_disk()
+    }
+}
+
+fn parse(decoder: &mut Decoder, tree: &mut LayerTree, mut bytes: &[u8]) -> Result<(), Refusal> {
+    while !bytes.is_empty() {
+        let step = decoder.decode(bytes)?;
+        bytes = &bytes[step.consumed..];
+        if let Some(Event::Entry(entry)) = step.event {
+            tree.apply(*entry)?;
+        }
+    }
+    Ok(())
 }
 
 impl Write for LayerWriter {
@@ -95,7 +118,7 @@ impl Write for LayerWriter {
             return Err(refusal.clone().into());
         }
         let taken = self.pipeline.write(bytes)?;
-        if let Err(refusal) = self.parse(&bytes[..taken]) {
+        if let Err(refusal) = parse(&mut self.decoder, &mut self.tree, &bytes[..taken]) {
             self.refused = Some(refusal.clone());
             return Err(refusal.into());
         }

@@ -15,10 +15,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use oci::Digest;
 use rustix::fs::{FallocateFlags, OFlags};
@@ -52,13 +53,9 @@ impl Buffer {
         Buffer { memory, start, length: 0 }
     }
 
-    /// Takes as much as there is room for.
-    fn fill(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(BUFFER_BYTES - self.length);
-        let at = self.start + self.length;
-        self.memory[at..at + taken].copy_from_slice(&bytes[..taken]);
-        self.length += taken;
-        taken
+    /// What is still empty.
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start + self.length..self.start + BUFFER_BYTES]
     }
 
     fn bytes(&self) -> &[u8] {
@@ -79,6 +76,8 @@ struct Target {
     direct_works: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<io::Error>>,
+    /// Buffers that are hashed and not yet written.
+    unwritten: AtomicUsize,
 }
 
 impl Target {
@@ -131,6 +130,7 @@ pub(crate) struct Pipeline {
     buffer: Buffer,
     bytes: u64,
     allocated: usize,
+    waited_for_disk: Duration,
     /// Absent while all that has come is in the first buffer: then no thread is needed.
     threads: Option<Threads>,
 }
@@ -153,18 +153,38 @@ impl Pipeline {
             direct_works: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
+            unwritten: AtomicUsize::new(0),
         };
-        Ok(Pipeline { target: Arc::new(target), buffer: Buffer::new(), bytes: 0, allocated: 1, threads: None })
+        let (target, buffer) = (Arc::new(target), Buffer::new());
+        Ok(Pipeline { target, buffer, bytes: 0, allocated: 1, waited_for_disk: Duration::ZERO, threads: None })
     }
 
     /// Takes some bytes; says how many.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.room()?;
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.advance(taken);
+        Ok(taken)
+    }
+
+    /// Where the next bytes go, for who can put them there without a copy; never empty. [`advance`](Pipeline::advance) takes them.
+    pub(crate) fn room(&mut self) -> io::Result<&mut [u8]> {
         if self.buffer.is_full() {
             self.pass_on()?;
         }
-        let taken = self.buffer.fill(bytes);
-        self.bytes += taken as u64;
-        Ok(taken)
+        Ok(self.buffer.room())
+    }
+
+    /// Takes so many bytes that have been put into the room.
+    pub(crate) fn advance(&mut self, length: usize) {
+        self.buffer.length = (self.buffer.length + length).min(BUFFER_BYTES);
+        self.bytes += length as u64;
+    }
+
+    /// How long the stream had to wait because the disk was behind.
+    pub(crate) fn waited_for_disk(&self) -> Duration {
+        self.waited_for_disk
     }
 
     /// How many bytes were taken.
@@ -203,7 +223,15 @@ impl Pipeline {
                 self.allocated += 1;
                 Buffer::new()
             }
-            Err(_) => threads.empty.recv().map_err(|_| io::Error::other("the writing threads are gone"))?,
+            Err(_) => {
+                let is_disk_behind = self.target.unwritten.load(Ordering::Relaxed) > BUFFERS / 2;
+                let begun = Instant::now();
+                let buffer = threads.empty.recv().map_err(|_| io::Error::other("the writing threads are gone"))?;
+                if is_disk_behind {
+                    self.waited_for_disk += begun.elapsed();
+                }
+                buffer
+            }
         };
         let full = std::mem::replace(&mut self.buffer, next);
         threads.to_hasher.send(full).map_err(|_| io::Error::other("the hashing thread is gone"))
@@ -258,6 +286,7 @@ fn hash_all(target: &Target, to_hash: &Receiver<Buffer>, hashed: &SyncSender<(u6
         target.reserve(offset);
         sha256.update(buffer.bytes());
         let length = buffer.length as u64;
+        target.unwritten.fetch_add(1, Ordering::Relaxed);
         if hashed.send((offset, buffer)).is_err() {
             break;
         }
@@ -271,6 +300,7 @@ fn write_all(target: &Target, to_write: &Mutex<Receiver<(u64, Buffer)>>, written
         let next = to_write.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((offset, mut buffer)) = next else { return };
         target.write(buffer.bytes(), offset);
+        target.unwritten.fetch_sub(1, Ordering::Relaxed);
         buffer.length = 0;
         // When the stream has ended nobody needs it any more.
         let _ = written.send(buffer);

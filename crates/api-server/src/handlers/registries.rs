@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use docker_api::image::{DistributionInspect, SearchResult};
 use docker_api::{AuthConfig, AuthResponse, REGISTRY_AUTH_HEADER};
-use engine::model::{PullRequest, PushRequest, SearchRequest};
+use engine::model::{FlowReports, PullRequest, PushRequest, SearchRequest};
 use engine::{Credentials, Engine, ProgressStream};
 use http::StatusCode;
 
@@ -25,6 +25,7 @@ pub(crate) async fn pull(engine: &Engine, request: Request) -> ApiResult<Reply> 
         tag: request.query.get("tag").trim().to_owned(),
         platform: request.query.find("platform").filter(|_| request.version.at_least(32)).map(str::to_owned),
         credentials: credentials_of(&request),
+        flows: if request.query.flag("flow") { FlowReports::Told } else { FlowReports::Untold },
     };
     answer(engine.pull_image(wanted)?, request.peer).await
 }

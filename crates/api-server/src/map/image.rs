@@ -9,8 +9,8 @@ use docker_api::image::{
 use docker_api::progress::{Message, Progress};
 use docker_api::{Empty, ZERO_TIME};
 use engine::model::{
-    AttestationStatement, AttestationView, HistoryView, ImageProgress, ImageRemoval, ImageSummary, ImageView,
-    ManifestView,
+    AttestationStatement, AttestationView, FlowLimit, HistoryView, ImageProgress, ImageRemoval, ImageSummary,
+    ImageView, ManifestView, PullFlow,
 };
 use engine::{ManifestKind, Source};
 use serde_json::{Value, json};
@@ -226,11 +226,28 @@ pub(crate) fn progress(progress: ImageProgress, quiet: bool) -> Option<Message> 
             aux: Some(json!({ "Tag": tag, "Digest": digest, "Size": size_bytes })),
             ..Message::default()
         }),
+        ImageProgress::Flow(flow) => Some(Message { aux: Some(self::flow(&flow)), ..Message::default() }),
         ImageProgress::Note(text) => Some(Message::stream(format!("{text}\n"))),
         ImageProgress::LoadedReference(name) => Some(Message::stream(format!("Loaded image: {name}\n"))),
         ImageProgress::LoadedId(id) => Some(Message::stream(format!("Loaded image ID: {id}\n"))),
         ImageProgress::Imported(id) => Some(Message::status(id.to_string())),
     }
+}
+
+fn flow(flow: &PullFlow) -> Value {
+    let limit = match flow.limit {
+        FlowLimit::Network => "network",
+        FlowLimit::Processor => "CPU",
+        FlowLimit::Disk => "disk",
+    };
+    let described = docker_api::progress::Flow {
+        layer: flow.layer.clone().unwrap_or_default(),
+        fetched: flow.fetched_bytes,
+        unpacked: flow.tar_bytes,
+        seconds: flow.elapsed.as_secs_f64(),
+        limit: limit.to_owned(),
+    };
+    json!({ "Flow": described })
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 
 use api_client::Lines;
-use docker_api::progress::{Message, Progress};
+use docker_api::progress::{Flow, Message, Progress, human_size};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize as _;
 
 use crate::commands::print;
 use crate::error::Failure;
@@ -53,6 +54,9 @@ impl Screen {
     }
 
     fn show(&mut self, message: &Message) -> Result<(), Failure> {
+        if let Some(flow) = message.aux.as_ref().and_then(|aux| Flow::deserialize(aux.get("Flow")?).ok()) {
+            return self.flow(&flow);
+        }
         match (&message.progress_detail, message.id.is_empty()) {
             (Some(progress), false) if progress.total > 0 || progress.current > 0 => {
                 self.draw(&message.id, &message.status, *progress);
@@ -90,6 +94,18 @@ impl Screen {
         }
     }
 
+    /// A layer's rate stays where its bar was, that of all layers is a line.
+    fn flow(&mut self, flow: &Flow) -> Result<(), Failure> {
+        if flow.layer.is_empty() {
+            return self.line(&format!("Rate: {}\n", rate(flow)));
+        }
+        if let Some(bar) = self.by_id.get(&flow.layer) {
+            bar.set_style(style("{prefix}: {msg}"));
+            bar.set_message(format!("Pull complete, {}", rate(flow)));
+        }
+        Ok(())
+    }
+
     fn draw(&mut self, id: &str, status: &str, progress: Progress) {
         if !self.visible {
             return;
@@ -107,6 +123,41 @@ impl Screen {
 }
 
 fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes}");
-    ProgressBar::new(0).with_style(style.expect("the template is well-formed").progress_chars("=> "))
+    ProgressBar::new(0)
+        .with_style(style("{prefix}: {msg} [{bar:40}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}"))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is well-formed").progress_chars("=> ")
+}
+
+/// `52.3MB/s (412MB in 7.9s, 1.02GB unpacked), limited by the network`
+fn rate(flow: &Flow) -> String {
+    let size = |bytes: u64| human_size(i64::try_from(bytes).unwrap_or(i64::MAX));
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "four digits are shown")]
+    let per_second = (flow.fetched as f64 / flow.seconds.max(0.001)) as i64;
+    let limit = match flow.limit.as_str() {
+        limit @ ("network" | "disk") => format!("the {limit}"),
+        limit => limit.to_owned(),
+    };
+    format!(
+        "{}/s ({} in {:.1}s, {} unpacked), limited by {limit}",
+        human_size(per_second),
+        size(flow.fetched),
+        flow.seconds,
+        size(flow.unpacked)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_says_what_limits_it() {
+        let flow = Flow { fetched: 412_000_000, unpacked: 1_020_000_000, seconds: 7.9, ..Flow::default() };
+        let text = |limit: &str| rate(&Flow { limit: limit.to_owned(), ..flow.clone() });
+        assert_eq!(text("network"), "52.15MB/s (412MB in 7.9s, 1.02GB unpacked), limited by the network");
+        assert!(text("CPU").ends_with(", limited by CPU"));
+    }
 }

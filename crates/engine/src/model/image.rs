@@ -207,6 +207,44 @@ pub struct PullRequest {
     pub platform: Option<String>,
     /// Who asks.
     pub credentials: registry::Credentials,
+    /// Whether [`ImageProgress::Flow`] is told, which Docker's clients do not expect.
+    pub flows: FlowReports,
+}
+
+/// Whether a pull tells how fast layers come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlowReports {
+    /// It does not.
+    #[default]
+    Untold,
+    /// It does, for each layer and for all together.
+    Told,
+}
+
+/// How fast a layer came, or all together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullFlow {
+    /// The short id of the layer; none for all together.
+    pub layer: Option<String>,
+    /// Bytes that came.
+    pub fetched_bytes: u64,
+    /// What they are uncompressed.
+    pub tar_bytes: u64,
+    /// How long it took.
+    pub elapsed: std::time::Duration,
+    /// What kept it from being faster.
+    pub limit: FlowLimit,
+}
+
+/// What is waited for most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowLimit {
+    /// For bytes to come.
+    Network,
+    /// For them to be hashed and inflated.
+    Processor,
+    /// For them to be written.
+    Disk,
 }
 
 /// What to send to a registry.
@@ -287,6 +325,8 @@ pub enum ImageProgress {
         /// The size of that manifest.
         size_bytes: u64,
     },
+    /// How fast something came.
+    Flow(PullFlow),
     /// A remark, as a line without its end.
     Note(String),
     /// `Loaded image: x:y`

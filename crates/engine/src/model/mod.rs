@@ -39,9 +39,9 @@ pub use filter::{
     VolumeQuery,
 };
 pub use image::{
-    AttestationStatement, AttestationView, CheckVerdict, CheckedKind, Distribution, HistoryView, ImageCheck,
-    ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest, InspectQuery, ManifestView,
-    PolicyView, PullRequest, PushRequest, SearchRequest,
+    AttestationStatement, AttestationView, CheckVerdict, CheckedKind, Distribution, FlowLimit, FlowReports,
+    HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest,
+    InspectQuery, ManifestView, PolicyView, PullFlow, PullRequest, PushRequest, SearchRequest,
 };
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,

@@ -1,22 +1,30 @@
 //! One layer from a registry into the store, in one pass.
+//!
+//! ```text
+//! BlobStream (async) ─┬▶ a thread hashes the blob
+//!                     └▶ a thread inflates and indexes ─▶ the layer's own threads hash the tar and write it
+//! ```
+//!
+//! Both get the same pieces of the network's memory; nothing is copied before it is inflated, and nothing after.
 
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
-use images::{LayerBlob, LayerError};
+use images::{AddedLayer, LayerBlob, LayerError};
 use oci::image::Descriptor;
-use oci::{DiffId, Digester};
-use registry::Repository;
+use oci::{DiffId, Digest, Digester};
+use registry::{BlobStream, Repository};
 use tokio::sync::mpsc;
 
 use super::Told;
 use super::failure::Failure;
+use super::flow::Flow;
 use crate::engine::{Engine, blocking};
 use crate::model::{EngineError, chain};
 
-/// Pieces on their way from the network to the disk.
+/// Pieces on their way from the network to each of the two threads.
 const PIECE_QUEUE: usize = 8;
 /// How often the progress of one layer is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -39,59 +47,109 @@ impl Wanted {
     }
 }
 
-/// Fetches a layer unless it is here, or comes meanwhile.
+/// Held by what works on a thread for a pull. Such work cannot be called off, only waited for: it ends with its stream.
+pub(super) type Working = mpsc::Sender<std::convert::Infallible>;
+
+/// Fetches a layer unless it is here, or comes meanwhile. Gives how its bytes flowed, if they did.
 pub(super) async fn fetch(
     engine: &Engine,
     repository: &Repository,
     wanted: &Wanted,
     told: &Told,
-) -> Result<(), Failure> {
+    working: Working,
+) -> Result<Option<Flow>, Failure> {
     let lock = engine.inner.registries.fetching(&wanted.layer);
     let _fetching = lock.lock().await;
     let id = wanted.id();
     if engine.inner.images.has_layer(&wanted.layer) {
         told.step(&id, "Already exists").await;
-        return Ok(());
+        return Ok(None);
     }
+    let begun = Instant::now();
     let mut stream = repository.blob(&wanted.blob.digest, wanted.blob.size).await?;
-    let (pieces, incoming) = mpsc::channel(PIECE_QUEUE);
-    let input = BlobInput::new(incoming, wanted.blob.size);
-    let hash = Arc::clone(&input.hash);
-    let storing = store(engine, input, wanted);
-    let mut progress = Bar { told, id: &id, current: 0, total: wanted.blob.size, drawn: None };
-    let receiving = async {
-        while let Some(piece) = stream.piece().await? {
-            progress.advance(piece.len());
-            if pieces.send(piece).await.is_err() {
-                // The layer was refused; why, the other end says.
-                break;
-            }
-        }
-        drop(pieces);
-        told.step(&id, "Verifying Checksum").await;
-        told.step(&id, "Download complete").await;
-        told.bar(&id, "Extracting", wanted.blob.size, wanted.blob.size);
-        Ok::<(), Failure>(())
-    };
-    let (received, stored) = tokio::join!(receiving, storing);
+    let (to_store, stored) = mpsc::channel(PIECE_QUEUE);
+    let (to_hash, hashed) = mpsc::channel(PIECE_QUEUE);
+    let receiving = receive(&mut stream, wanted, told, [to_hash, to_store]);
+    let hashing = on_a_thread(working.clone(), move || hash(hashed));
+    let storing = store(engine, BlobInput::new(stored, wanted.blob.size), wanted, working);
+    let (received, hashed, stored) = tokio::join!(receiving, hashing, storing);
     // A stream that failed is why the layer could not be stored.
     received?;
-    stored?;
-    let actual = hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finish();
-    if actual != wanted.blob.digest {
+    let (layer, waited_for_network) = stored?;
+    if hashed? != wanted.blob.digest {
         let words = "filesystem layer verification failed for digest";
         return Err(Failure::Image(format!("{words} {}", wanted.blob.digest)));
     }
     note(engine, wanted).await;
     told.step(&id, "Pull complete").await;
+    Ok(Some(Flow {
+        fetched_bytes: wanted.blob.size,
+        tar_bytes: layer.tar_bytes,
+        elapsed: begun.elapsed(),
+        waited_for_network,
+        waited_for_disk: layer.waited_for_disk,
+    }))
+}
+
+/// Passes the blob on as it comes.
+async fn receive(
+    stream: &mut BlobStream,
+    wanted: &Wanted,
+    told: &Told,
+    targets: [mpsc::Sender<Bytes>; 2],
+) -> Result<(), Failure> {
+    let (id, total) = (wanted.id(), wanted.blob.size);
+    let mut progress = Bar { told, id: &id, current: 0, total, drawn: None };
+    while let Some(piece) = stream.piece().await? {
+        progress.advance(piece.len());
+        let [to_hash, to_store] = &targets;
+        if to_hash.send(piece.clone()).await.is_err() || to_store.send(piece).await.is_err() {
+            // The layer was refused; why, the other end says.
+            break;
+        }
+    }
+    drop(targets);
+    told.step(&id, "Verifying Checksum").await;
+    told.step(&id, "Download complete").await;
+    told.bar(&id, "Extracting", total, total);
     Ok(())
 }
 
-async fn store(engine: &Engine, input: BlobInput, wanted: &Wanted) -> Result<(), Failure> {
+fn hash(mut pieces: mpsc::Receiver<Bytes>) -> Digest {
+    let mut digester = Digester::new();
+    while let Some(piece) = pieces.blocking_recv() {
+        digester.update(&piece);
+    }
+    digester.finish()
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    working: Working,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let ended = tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(working);
+        result
+    });
+    ended.await.map_err(|error| EngineError::system("a task of the engine ended early", error))
+}
+
+/// Stores the layer; gives also how long the network kept it waiting.
+async fn store(
+    engine: &Engine,
+    mut input: BlobInput,
+    wanted: &Wanted,
+    working: Working,
+) -> Result<(AddedLayer, Duration), Failure> {
     let (images, layer) = (Arc::clone(&engine.inner.images), wanted.layer);
-    let stored = tokio::task::spawn_blocking(move || images.add_layer(Box::new(input), Some(&layer))).await;
-    match stored.map_err(|error| EngineError::system("a task of the engine ended early", error))? {
-        Ok(_) => Ok(()),
+    let stored = on_a_thread(working, move || {
+        let stored = images.add_layer(Box::new(&mut input), Some(&layer));
+        (stored, input.waited)
+    });
+    let (stored, waited) = stored.await?;
+    match stored {
+        Ok(layer) => Ok((layer, waited)),
         Err(LayerError::Store(error @ snapshots::Error::WrongDigest { .. })) => {
             Err(Failure::Image(format!("layers from manifest don't match image configuration: {error}")))
         }
@@ -138,52 +196,61 @@ impl Bar<'_> {
     }
 }
 
-/// A blob as a reader on a blocking thread, hashed as it is read.
+/// A blob as a reader on a blocking thread.
 #[derive(Debug)]
 struct BlobInput {
     pieces: mpsc::Receiver<Bytes>,
     piece: Bytes,
     left: u64,
-    hash: Arc<Mutex<Digester>>,
+    waited: Duration,
 }
 
 impl BlobInput {
     fn new(pieces: mpsc::Receiver<Bytes>, size_bytes: u64) -> BlobInput {
-        BlobInput { pieces, piece: Bytes::new(), left: size_bytes, hash: Arc::default() }
+        BlobInput { pieces, piece: Bytes::new(), left: size_bytes, waited: Duration::ZERO }
+    }
+}
+
+impl BufRead for BlobInput {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.piece.is_empty() && self.left > 0 {
+            let begun = Instant::now();
+            // A sender that is gone before everything has come has failed, or was told to stop.
+            let piece = self.pieces.blocking_recv().ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.waited += begun.elapsed();
+            self.left = self.left.saturating_sub(piece.len() as u64);
+            self.piece = piece;
+        }
+        Ok(&self.piece)
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.piece.advance(length);
     }
 }
 
 impl Read for BlobInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && self.left > 0 {
-            // A sender that is gone before everything has come has failed, or was told to stop.
-            let piece = self.pieces.blocking_recv().ok_or(io::ErrorKind::UnexpectedEof)?;
-            self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&piece);
-            self.left = self.left.saturating_sub(piece.len() as u64);
-            self.piece = piece;
-        }
-        let count = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..count]);
+        let available = self.fill_buf()?;
+        let count = buffer.len().min(available.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
         Ok(count)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use oci::Digest;
-
     use super::*;
 
     #[test]
-    fn what_is_read_is_hashed_and_a_missing_end_is_seen() {
+    fn what_comes_is_read_and_a_missing_end_is_seen() {
         let (sender, pieces) = mpsc::channel(4);
         sender.try_send(Bytes::from_static(b"con")).unwrap();
         sender.try_send(Bytes::from_static(b"ex")).unwrap();
-        let mut input = BlobInput::new(pieces, 5);
-        let hash = Arc::clone(&input.hash);
         let mut text = String::new();
-        input.read_to_string(&mut text).unwrap();
-        assert_eq!((text.as_str(), hash.lock().unwrap().clone().finish()), ("conex", Digest::of(b"conex")));
+        BlobInput::new(pieces, 5).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "conex");
 
         let (sender, pieces) = mpsc::channel(4);
         sender.try_send(Bytes::from_static(b"con")).unwrap();

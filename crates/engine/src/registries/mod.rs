@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! pull ─▶ Session ─▶ manifest ─▶ configuration ─▶ layers, some at a time:
-//!           stream of the blob ─▶ (blocking thread) hash ─▶ inflate ─▶ images::add_layer
+//!           stream of the blob ─┬▶ (thread) hash
+//!                               └▶ (thread) images::add_layer: inflate, index ─▶ hash ─▶ write
 //! push ─▶ layers: there already? mounted? else (blocking thread) tar ─▶ deflate ─▶ hash ─▶ Upload; then configuration, manifest
 //! ```
 //!
@@ -11,6 +12,7 @@
 mod ask;
 mod failure;
 mod fetch;
+mod flow;
 mod offer;
 mod provenance;
 mod pull;

@@ -10,12 +10,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::failure::Failure;
-use super::fetch::{self, Wanted};
+use super::fetch::{self, Wanted, Working};
+use super::flow::Total;
 use super::provenance::{self, Attested};
 use super::{Told, named, signatures};
 use crate::engine::{Engine, blocking};
 use crate::images::{PROGRESS_QUEUE, ProgressStream, parse_platform};
-use crate::model::{EngineError, ErrorKind, ImageProgress, PullRequest, chain};
+use crate::model::{EngineError, ErrorKind, FlowReports, ImageProgress, PullFlow, PullRequest, chain};
 use crate::policy;
 
 /// Layers of one image that come at one time, as in Docker.
@@ -33,24 +34,26 @@ impl Engine {
         let reference = named(&request.image, &request.tag)?;
         let platform = parse_platform(request.platform.as_deref())?;
         let (sink, stream) = mpsc::channel(PROGRESS_QUEUE);
-        let told = Told(sink.clone());
-        let credentials = request.credentials;
-        let pull = Pull { engine: self.clone(), platform, credentials, told, touched: Mutex::default() };
+        let (working, worked) = mpsc::channel(1);
+        let pull = Pull {
+            engine: self.clone(),
+            platform,
+            credentials: request.credentials,
+            told: Told(sink.clone()),
+            flows: request.flows,
+            touched: Mutex::default(),
+            working,
+        };
         tokio::spawn(async move {
             let pulled = tokio::select! {
                 pulled = pull.run(&reference) => Some(pulled),
                 () = sink.closed() => None,
             };
+            pull.end(worked).await;
             match pulled {
                 Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    pull.doubt_layers().await;
-                    let _ = sink.send(Err(error)).await;
-                }
-                None => {
-                    tracing::debug!("the client that pulled {reference} is gone");
-                    pull.doubt_layers().await;
-                }
+                Some(Err(error)) => drop(sink.send(Err(error)).await),
+                None => tracing::debug!("the client that pulled {reference} is gone"),
             }
         });
         Ok(stream)
@@ -62,8 +65,10 @@ struct Pull {
     platform: Option<Platform>,
     credentials: Credentials,
     told: Told,
+    flows: FlowReports,
     /// Layers that may have come without becoming part of an image.
     touched: Mutex<Vec<DiffId>>,
+    working: Working,
 }
 
 /// One image, known but for its layers.
@@ -263,16 +268,32 @@ impl Pull {
         let mut tasks = JoinSet::new();
         for wanted in missing {
             let (engine, repository, told) = (self.engine.clone(), repository.clone(), self.told.clone());
-            let places = Arc::clone(&places);
+            let (places, working) = (Arc::clone(&places), self.working.clone());
             tasks.spawn(async move {
                 let _place = places.acquire().await.expect("it is never closed");
-                fetch::fetch(&engine, &repository, &wanted, &told).await
+                let flow = fetch::fetch(&engine, &repository, &wanted, &told, working).await;
+                flow.map(|flow| (wanted, flow))
             });
         }
+        let mut total = Total::begin();
         while let Some(ended) = tasks.join_next().await {
-            ended.map_err(|error| EngineError::system("a task of the engine ended early", error))??;
+            let (wanted, flow) =
+                ended.map_err(|error| EngineError::system("a task of the engine ended early", error))??;
+            if let Some(flow) = flow {
+                self.tell_flow(flow.of_layer(wanted.id())).await;
+                total.add(flow);
+            }
+        }
+        if let Some(flow) = total.end() {
+            self.tell_flow(flow).await;
         }
         Ok(())
+    }
+
+    async fn tell_flow(&self, flow: PullFlow) {
+        if self.flows == FlowReports::Told {
+            self.told.line(ImageProgress::Flow(flow)).await;
+        }
     }
 
     /// Refuses a name that the image policy rejects before anything is asked of anybody.
@@ -348,10 +369,23 @@ impl Pull {
     }
 
     /// Layers of an image that was not made after all go again, unless others need them.
-    async fn doubt_layers(&self) {
-        let images = Arc::clone(&self.engine.inner.images);
-        let layers = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+    async fn end(self, mut worked: mpsc::Receiver<std::convert::Infallible>) {
+        let Pull { engine, touched, working, .. } = self;
+        // A layer that is nearly there would be there afterwards.
+        drop(working);
+        worked.recv().await;
+        // Not only this pull's: it may be the last of several that kept each other's from going.
+        let layers = touched.into_inner().unwrap_or_else(PoisonError::into_inner);
+        engine.doubt_layers(layers).await;
+    }
+}
+
+impl Engine {
+    /// Deletes those of these layers, and of all that were doubted before, that nobody needs.
+    pub(super) async fn doubt_layers(&self, layers: Vec<DiffId>) {
+        let images = Arc::clone(&self.inner.images);
         let doubted = blocking(move || {
+            linux::allocator::give_back();
             let doubted = images.doubt_layers(layers.into_iter());
             doubted.map_err(|error| EngineError::system("cannot clean up after a pull", error))
         });

@@ -4,12 +4,12 @@
 //! writes the layer; while it finishes (hashing, syncing), the next layer is already read for a second worker.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use archive::compression::{Compression, decompress};
+use archive::compression::{Compression, decompress, decompress_here};
 use archive::tar::{Entry, EntryKind, Limits, Reader};
 use oci::{DiffId, Digester};
 use snapshots::{LayerWriter, Snapshotter};
@@ -283,6 +283,16 @@ impl Read for Incoming {
     }
 }
 
+impl BufRead for Incoming {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.fill()
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.position += length;
+    }
+}
+
 fn write_layer(name: &str, mut writer: LayerWriter, mut incoming: Incoming, form: Form) -> Result<DiffId, LoadError> {
     let written = match form {
         Form::Plain => write_plain(&mut writer, &mut incoming),
@@ -317,15 +327,8 @@ fn write_plain(writer: &mut LayerWriter, incoming: &mut Incoming) -> Result<(), 
 }
 
 fn write_decompressed(writer: &mut LayerWriter, incoming: Incoming) -> Result<(), Interrupted> {
-    let mut tar = decompress(Box::new(incoming)).map_err(Interrupted::Input)?;
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let length = read_full(&mut tar, &mut piece).map_err(Interrupted::Input)?;
-        writer.write_all(&piece[..length]).map_err(|_| Interrupted::Refused)?;
-        if length < piece.len() {
-            return Ok(());
-        }
-    }
+    let mut tar = decompress_here(Box::new(incoming)).map_err(Interrupted::Input)?;
+    writer.read_from(&mut *tar).map_err(Interrupted::Input)
 }
 
 /// Tells how a layer goes on, not more often than anybody can see.
