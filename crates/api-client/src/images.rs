@@ -1,10 +1,14 @@
 //! Images.
 
+use std::collections::BTreeMap;
+
 use docker_api::image::{
     Check, DeleteItem, HistoryItem, Inspect, Layers, Pins, PruneReport, SearchResult, SendRequest, Summary,
 };
 use docker_api::progress::Message;
-use docker_api::{AuthConfig, AuthResponse, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, encode_path_segment};
+use docker_api::{
+    AuthConfig, AuthResponse, Filters, QueryBuilder, REGISTRY_AUTH_HEADER, REGISTRY_CONFIG_HEADER, encode_path_segment,
+};
 
 use crate::body::Body;
 use crate::client::{Client, Request, Upload};
@@ -131,9 +135,11 @@ impl Client {
     }
 
     /// Looks at every image and layer again, and repairs what can be made from what is whole.
-    pub fn image_verify(&self, repair: bool) -> Result<Lines<Check>> {
+    pub fn image_verify(&self, repair: bool, auths: &BTreeMap<String, AuthConfig>) -> Result<Lines<Check>> {
         let query = QueryBuilder::new().with_flag("repair", repair).build();
-        self.send(Request::post(format!("/images/verify{query}"))).map(|answer| Lines::new(answer.body))
+        let request = Request::post(format!("/images/verify{query}"));
+        let request = request.header(REGISTRY_CONFIG_HEADER, AuthConfig::all_to_header(auths));
+        self.send(request).map(|answer| Lines::new(answer.body))
     }
 
     /// Reads images from a tar, which may be compressed.

@@ -1,5 +1,6 @@
 //! Docker's `config.json`: who the user is to which registry, in the file itself or with a helper program.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -89,6 +90,24 @@ impl ConfigFile {
                 .or_else(|| auths.iter().find(|(key, _)| host_of(key) == host_of(server)).map(|(_, value)| value))
         });
         Ok(entry.map(|entry| auth_of(entry, server)).unwrap_or_default())
+    }
+
+    /// What is known for all registries, by their keys.
+    pub(crate) fn everybody(&self) -> Result<BTreeMap<String, AuthConfig>, Failure> {
+        let keys =
+            |name: &str| self.document.get(name).and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned();
+        let mut servers: BTreeSet<String> = keys("auths").chain(keys("credHelpers")).collect();
+        if let Some(helper) = self.document.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty()) {
+            servers.extend(helper_list(helper)?);
+        }
+        let mut all = BTreeMap::new();
+        for server in servers {
+            let known = self.credentials(&server)?;
+            if !known.is_anonymous() {
+                all.insert(server, known);
+            }
+        }
+        Ok(all)
     }
 
     /// Keeps credentials.
@@ -252,6 +271,8 @@ mod tests {
         assert_eq!(file.of_image("reg.example/a/b:1").unwrap().identitytoken, "t");
         assert_eq!(file.of_image("alpine").unwrap().username, "hub");
         assert!(file.of_image("other.example/a").unwrap().is_anonymous());
+        let everybody: Vec<String> = file.everybody().unwrap().into_keys().collect();
+        assert_eq!(everybody, ["127.0.0.1:5000", DOCKER_HUB, "https://reg.example/v2/"]);
     }
 
     #[test]

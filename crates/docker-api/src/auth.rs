@@ -1,12 +1,17 @@
 //! Registry credentials, as the `X-Registry-Auth` header and `POST /auth` carry them.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The header's name.
 pub const REGISTRY_AUTH_HEADER: &str = "X-Registry-Auth";
+/// The name of the header with the credentials of several registries, by their names.
+pub const REGISTRY_CONFIG_HEADER: &str = "X-Registry-Config";
 
 /// Clients write both alphabets, with and without padding.
 const LENIENT: GeneralPurposeConfig =
@@ -52,13 +57,18 @@ impl std::fmt::Debug for AuthConfig {
 impl AuthConfig {
     /// Reads the header's value; an empty one and JSON's `null` are anonymous.
     pub fn from_header(value: &str) -> Result<Self, AuthHeaderError> {
-        let value = value.trim();
-        if value.is_empty() {
-            return Ok(Self::default());
-        }
-        let alphabet = if value.contains(['+', '/']) { alphabet::STANDARD } else { alphabet::URL_SAFE };
-        let json = GeneralPurpose::new(&alphabet, LENIENT).decode(value)?;
-        Ok(crate::json::from_slice::<Option<Self>>(&json)?.unwrap_or_default())
+        from_header(value)
+    }
+
+    /// Reads the header with several registries' credentials; an empty one has none.
+    pub fn all_from_header(value: &str) -> Result<BTreeMap<String, Self>, AuthHeaderError> {
+        from_header(value)
+    }
+
+    /// The header with several registries' credentials.
+    pub fn all_to_header(all: &BTreeMap<String, Self>) -> String {
+        let json = serde_json::to_vec(all).expect("strings always serialise");
+        base64::engine::general_purpose::URL_SAFE.encode(json)
     }
 
     /// The header's value as Docker's CLI writes it.
@@ -72,6 +82,16 @@ impl AuthConfig {
         let Self { username, password, auth, identitytoken, registrytoken, .. } = self;
         [username, password, auth, identitytoken, registrytoken].iter().all(|text| text.is_empty())
     }
+}
+
+fn from_header<T: Default + DeserializeOwned>(value: &str) -> Result<T, AuthHeaderError> {
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(T::default());
+    }
+    let alphabet = if value.contains(['+', '/']) { alphabet::STANDARD } else { alphabet::URL_SAFE };
+    let json = GeneralPurpose::new(&alphabet, LENIENT).decode(value)?;
+    Ok(crate::json::from_slice::<Option<T>>(&json)?.unwrap_or_default())
 }
 
 /// The answer of `POST /auth`.
@@ -117,6 +137,15 @@ mod tests {
         }
         assert!(AuthConfig::from_header("%%%").is_err());
         assert!(AuthConfig::from_header("YWJj").is_err());
+    }
+
+    #[test]
+    fn several_registries_are_told_apart() {
+        let known = AuthConfig { username: "u".into(), password: "p".into(), ..Default::default() };
+        let all = BTreeMap::from([("reg:5000".to_owned(), known)]);
+        assert_eq!(AuthConfig::all_from_header(&AuthConfig::all_to_header(&all)).unwrap(), all);
+        assert!(AuthConfig::all_from_header("").unwrap().is_empty());
+        assert!(AuthConfig::all_from_header("YWJj").is_err());
     }
 
     #[test]

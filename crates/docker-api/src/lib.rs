@@ -25,7 +25,7 @@ pub mod stats;
 pub mod system;
 pub mod volume;
 
-pub use auth::{AuthConfig, AuthHeaderError, AuthResponse, REGISTRY_AUTH_HEADER};
+pub use auth::{AuthConfig, AuthHeaderError, AuthResponse, REGISTRY_AUTH_HEADER, REGISTRY_CONFIG_HEADER};
 pub use error::ErrorResponse;
 pub use filters::{FilterError, Filters, Timestamp, TimestampError};
 pub use port::{PortParseError, PortSpec, Protocol};

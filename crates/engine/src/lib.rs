@@ -51,7 +51,7 @@ pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend
 pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;
 pub use space::{SpaceOptions, StorageBudget};
-pub use verification::{CheckStream, ImageRepair};
+pub use verification::{CheckStream, ImageRepair, Logins};
 
 /// Random bytes for ids and names.
 pub(crate) fn random_bytes<const LENGTH: usize>() -> [u8; LENGTH] {

@@ -87,6 +87,12 @@ impl Catalogue {
         self.images.values()
     }
 
+    /// The names with digests under which registries have an image, damaged or not.
+    pub fn digests_of(&self, id: &ImageId) -> Vec<Reference> {
+        let named = self.references.iter().filter(|(reference, image)| *image == id && reference.digest().is_some());
+        named.map(|(reference, _)| reference.clone()).collect()
+    }
+
     /// The image with exactly this id.
     pub fn get(&self, id: &ImageId) -> Option<&Arc<Image>> {
         self.images.get(id)

@@ -181,6 +181,15 @@ impl ImageStore {
         stored.record.blobs().iter().try_for_each(|blob| self.disk.read_blob(blob).map(drop))
     }
 
+    /// Writes an image's files anew; one that is gone meanwhile needs none.
+    pub(crate) fn write_again(&self, id: &ImageId) -> Result<(), StoreError> {
+        let state = self.lock();
+        match state.images.get(id) {
+            Some((stored, _)) => Ok(self.disk.write_image(id, stored)?),
+            None => Ok(()),
+        }
+    }
+
     /// Keeps all layers that are here from being deleted, until it is dropped.
     pub fn lease(&self) -> Lease {
         *lock(&self.leases) += 1;

@@ -63,7 +63,7 @@ impl ImageStore {
         let whole = catalogue.images().map(|image| Verified {
             subject: VerifySubject::Image(image.id),
             images: vec![name(image)],
-            verdict: self.stored_config(&image.id).map_or_else(Verdict::Damaged, |()| Verdict::Whole),
+            verdict: self.verify_image(&image.id, repair),
         });
         let layers = layers(&catalogue).into_iter().map(|(layer, images)| Verified {
             subject: VerifySubject::Layer(layer),
@@ -72,6 +72,18 @@ impl ImageStore {
         });
         let _ = damaged.chain(whole).chain(layers).all(tell);
         linux::allocator::give_back();
+    }
+
+    /// What is in memory was whole when it was read, so the files can be written again from it.
+    fn verify_image(&self, id: &ImageId, repair: Repair) -> Verdict {
+        match self.stored_config(id) {
+            Ok(()) => Verdict::Whole,
+            Err(reason) if repair == Repair::Yes => match self.write_again(id) {
+                Ok(()) => Verdict::Repaired(reason),
+                Err(failure) => Verdict::Damaged(format!("{reason}, and {}", describe(&failure))),
+            },
+            Err(reason) => Verdict::Damaged(reason),
+        }
     }
 
     fn verify_layer(&self, layer: &DiffId, repair: Repair) -> Verdict {

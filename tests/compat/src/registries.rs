@@ -207,6 +207,61 @@ fn a_pull_heals_what_the_disk_has_spoilt() {
     engine.finish();
 }
 
+/// Changes a byte in the middle of a file.
+fn spoil(file: &std::path::Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file, &bytes).unwrap();
+}
+
+#[test]
+fn a_repair_fetches_what_is_wrong_from_where_it_came() {
+    let (mut engine, registry) = engine_and_registry();
+    let name = registry.name("test/busybox:1");
+    engine.docker(["tag", "busybox", &name]).ok();
+    let digest = digest_in(&engine.docker(["push", &name]).ok());
+    let inspect = |what: &str| engine.docker(["image", "inspect", "-f", what, &name]).ok();
+    let (layer, id) = (inspect("{{index .RootFS.Layers 0}}"), inspect("{{.Id}}"));
+    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+    let tar = engine.root_folder().join("layers/sha256").join(hex(&layer)).with_extension("tar");
+    let config = engine.root_folder().join("blobs/sha256").join(hex(&id));
+    let repaired = |engine: &Engine| engine.conex(["image", "verify", "--repair"]).run();
+
+    spoil(&tar);
+    let told = repaired(&engine).expect_code(0).text();
+    assert!(
+        told.contains("repaired layer") && told.contains("fetched again from 127.0.0.1:5000/test/busybox"),
+        "{told}"
+    );
+    assert_eq!(engine.docker(["run", "--rm", &name, "echo", "whole"]).ok(), "whole");
+    spoil(&config);
+    let told = repaired(&engine).expect_code(0).text();
+    assert!(told.contains("repaired image") && !told.contains("fetched"), "it is still known: {told}");
+
+    // A daemon that has never seen it whole, with another name that must not be touched.
+    engine.stop();
+    spoil(&config);
+    engine.launch();
+    assert!(engine.docker(["run", "--rm", &name, "true"]).fails(125).contains("damaged"));
+    let told = repaired(&engine).expect_code(0).text();
+    assert!(told.contains(&format!("fetched again from 127.0.0.1:5000/test/busybox@{digest}")), "{told}");
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "whole"]).ok(), "whole");
+    assert_eq!(engine.docker(["image", "inspect", "-f", "{{.Id}}", &name]).ok(), id);
+
+    // What nobody has is said.
+    drop(registry);
+    spoil(&tar);
+    let told = repaired(&engine).expect_code(1).text();
+    assert!(told.contains("damaged layer") && told.contains("connection refused"), "{told}");
+    engine.docker(["rmi", "-f", &id]).ok();
+    engine.import_busybox();
+    spoil(&tar);
+    let told = repaired(&engine).expect_code(1).text();
+    assert!(told.contains("no registry is known to have it"), "{told}");
+    engine.finish();
+}
+
 #[test]
 fn questions_to_a_registry() {
     let (engine, registry) = engine_and_registry();
@@ -374,6 +429,13 @@ fn our_own_command_line() {
     assert_eq!(ran.text(), "pulled");
     assert!(ran.error_text().contains("1: Pulling from test/busybox"), "{ran:?}");
     assert_eq!(engine.conex(["pull", "-q", &name]).ok(), name);
+    let layer = engine.docker(["image", "inspect", "-f", "{{index .RootFS.Layers 0}}", &name]).ok();
+    let layer = layer.trim_start_matches("sha256:");
+    spoil(&engine.root_folder().join("layers/sha256").join(layer).with_extension("tar"));
+    let repair = ["image", "verify", "--repair"];
+    let nobody = engine.conex(repair).env("DOCKER_CONFIG", "/does/not/exist").run().expect_code(1);
+    assert!(nobody.text().contains("no basic auth credentials"), "{}", nobody.text());
+    assert!(engine.conex(repair).ok().contains("fetched again from"), "with what is known for the registry");
 
     // A list of manifests in another repository, of which docker and we see the same.
     engine.conex(["manifest", "create", "--insecure", &list, &name]).ok();

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use docker_api::image::{DistributionInspect, SearchResult};
-use docker_api::{AuthConfig, AuthResponse, REGISTRY_AUTH_HEADER};
+use docker_api::{AuthConfig, AuthResponse, REGISTRY_AUTH_HEADER, REGISTRY_CONFIG_HEADER};
 use engine::model::{FlowReports, PullRequest, PushRequest, SearchRequest};
-use engine::{Credentials, Engine, ProgressStream};
+use engine::{Credentials, Engine, Logins, ProgressStream};
 use http::StatusCode;
 
 use super::images::write_step;
@@ -128,6 +128,27 @@ pub(crate) async fn search(engine: &Engine, request: &Request) -> ApiResult<Repl
 fn credentials_of(request: &Request) -> Credentials {
     let header = request.header(REGISTRY_AUTH_HEADER).unwrap_or_default();
     AuthConfig::from_header(header).map(credentials).unwrap_or_default()
+}
+
+/// Who asks at which registry. What is said of no registry in particular is for none: it must not go to a stranger.
+pub(super) fn logins_of(request: &Request) -> Logins {
+    let header = |name: &str| request.header(name).unwrap_or_default();
+    let mut all = AuthConfig::all_from_header(header(REGISTRY_CONFIG_HEADER)).unwrap_or_default();
+    if let Ok(auth) = AuthConfig::from_header(header(REGISTRY_AUTH_HEADER))
+        && !auth.serveraddress.is_empty()
+    {
+        all.insert(auth.serveraddress.clone(), auth);
+    }
+    let mut logins = Logins::default();
+    for (server, auth) in all {
+        let host = server.split_once("://").map_or(server.as_str(), |(_, rest)| rest).split('/').next();
+        let domain = match host.unwrap_or_default() {
+            "" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
+            host => host,
+        };
+        logins.insert(domain.to_owned(), credentials(auth));
+    }
+    logins
 }
 
 fn credentials(auth: AuthConfig) -> Credentials {

@@ -5,12 +5,13 @@ use docker_api::json;
 use engine::model::{CheckVerdict, CheckedKind, ImageCheck};
 use engine::{Engine, ImageRepair};
 
+use super::registries::logins_of;
 use crate::body::ReplyBody;
 use crate::reply::{self, Reply};
 use crate::request::Request;
 
 pub(crate) fn images(engine: &Engine, request: &Request) -> Reply {
-    let repair = if request.query.flag("repair") { ImageRepair::Yes } else { ImageRepair::No };
+    let repair = if request.query.flag("repair") { ImageRepair::Yes(logins_of(request)) } else { ImageRepair::No };
     let mut checks = engine.verify_images(repair);
     let (writer, body) = ReplyBody::busy();
     tokio::spawn(async move {

@@ -1,17 +1,20 @@
 //! `conex image verify`: whether everything is still as it was stored.
 
+use std::collections::BTreeMap;
+
 use clap::ArgMatches;
 use docker_api::image::Check;
 
 use super::{After, Entry, print};
 use crate::context::Context;
+use crate::credentials::ConfigFile;
 use crate::error::Outcome;
 use crate::flags::Takes::Switch;
 use crate::flags::{Flag, flag, on, short};
 use crate::output::units;
 
 const FLAGS: &[Flag] = &[
-    flag("repair", Switch, "Make again what can be made from what is whole"),
+    flag("repair", Switch, "Make again what can be made from what is whole, and fetch the rest from where it came"),
     short('q', "quiet", Switch, "Show only what is damaged"),
 ];
 
@@ -27,7 +30,10 @@ pub(super) const VERIFY: Entry = Entry {
 /// Exits with 1 if anything is damaged.
 fn verify(context: &Context, matches: &ArgMatches) -> Outcome {
     let (mut whole, mut repaired, mut damaged) = (0, 0, 0);
-    for check in context.client()?.image_verify(on(matches, "repair"))? {
+    let repair = on(matches, "repair");
+    // Only for repairs does anybody have to know who asks.
+    let auths = if repair { ConfigFile::load()?.everybody()? } else { BTreeMap::new() };
+    for check in context.client()?.image_verify(repair, &auths)? {
         let check = check?;
         match check.verdict.as_str() {
             "whole" => whole += 1,
@@ -42,8 +48,10 @@ fn verify(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     if !on(matches, "json") && !on(matches, "quiet") {
         print(&format!("{whole} whole, {repaired} repaired, {damaged} damaged\n"))?;
-        if damaged > 0 {
-            print("Pull or load what is damaged again: its layers are replaced.\n")?;
+        if damaged > 0 && !repair {
+            print("With --repair what is damaged is made or fetched again, where that is possible.\n")?;
+        } else if damaged > 0 {
+            print("Load what is damaged again: its layers are replaced.\n")?;
         }
     }
     Ok(u8::from(damaged > 0))

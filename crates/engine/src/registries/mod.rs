@@ -9,6 +9,7 @@
 //!
 //! A task of its own works for each request, and ends when the client goes away.
 
+mod again;
 mod ask;
 mod failure;
 mod fetch;
@@ -68,6 +69,12 @@ impl Registries {
 struct Told(mpsc::Sender<Result<ImageProgress, EngineError>>);
 
 impl Told {
+    /// Work of which no client hears.
+    fn nobody() -> Told {
+        // Its receiver is gone, so nothing is ever waited for.
+        Told(mpsc::channel(1).0)
+    }
+
     /// A line that must arrive. Who does not listen any more is noticed elsewhere.
     async fn line(&self, progress: ImageProgress) {
         let _ = self.0.send(Ok(progress)).await;

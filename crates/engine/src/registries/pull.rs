@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::{NewImage, Origin, Pulled, PulledManifest, Signature, Source};
+use images::{ImageId, NewImage, Origin, Pulled, PulledManifest, Signature, Source};
 use oci::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{DiffId, Digest, Reference};
 use registry::{Credentials, Document, Endpoint, Fetched, Name, Repository};
@@ -38,6 +38,7 @@ impl Engine {
         let pull = Pull {
             engine: self.clone(),
             platform,
+            exactly: None,
             credentials: request.credentials,
             told: Told(sink.clone()),
             flows: request.flows,
@@ -60,9 +61,11 @@ impl Engine {
     }
 }
 
-struct Pull {
+pub(super) struct Pull {
     engine: Engine,
     platform: Option<Platform>,
+    /// No other image is taken, and which platform it is for does not matter.
+    exactly: Option<ImageId>,
     credentials: Credentials,
     told: Told,
     flows: FlowReports,
@@ -87,8 +90,27 @@ enum News {
     None,
 }
 
+/// Ends when nothing works for a pull any more.
+type Worked = mpsc::Receiver<std::convert::Infallible>;
+
 impl Pull {
-    async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
+    /// A pull of which nobody hears and that takes one image only.
+    pub(super) fn exactly(engine: &Engine, image: ImageId, credentials: Credentials) -> (Pull, Worked) {
+        let (working, worked) = mpsc::channel(1);
+        let pull = Pull {
+            engine: engine.clone(),
+            platform: None,
+            exactly: Some(image),
+            credentials,
+            told: Told::nobody(),
+            flows: FlowReports::Untold,
+            touched: Mutex::default(),
+            working,
+        };
+        (pull, worked)
+    }
+
+    pub(super) async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
         let places = self.engine.inner.registries.client.places();
         let endpoints = places.to_pull(reference).map_err(|error| EngineError::invalid(error.to_string()))?;
         let Some((last, mirrors)) = endpoints.split_last() else { return Ok(()) };
@@ -212,19 +234,36 @@ impl Pull {
                     return Err(Failure::Image(format!("indexes are nested more than {INDEX_DEPTH_MAX} deep")));
                 }
                 Document::Index(document) => {
-                    let chosen = choose(&document, self.platform.as_ref())?;
-                    let inner = repository.manifest(Name::Digest(&chosen.digest)).await?;
+                    let inner = self.choose(repository, &document).await?;
                     // Of nested ones the innermost, which names the image.
                     index = Some(std::mem::replace(&mut fetched, inner));
                     depth += 1;
                 }
             }
         };
+        if self.exactly.is_some_and(|image| *image.digest() != manifest.config.digest) {
+            return Err(Failure::Image("it is another image there".to_owned()));
+        }
         let config = self.config(repository, &manifest).await?;
         let (config_bytes, diff_ids) = config;
         let origin = reference.canonical_name();
         let layers = wanted_layers(manifest, diff_ids, &origin)?;
         Ok(Found { index, manifest: fetched, config: config_bytes, layers })
+    }
+
+    async fn choose(&self, repository: &Repository, index: &Index) -> Result<Fetched, Failure> {
+        let Some(image) = self.exactly else {
+            let chosen = choose(index, self.platform.as_ref())?;
+            return Ok(repository.manifest(Name::Digest(&chosen.digest)).await?);
+        };
+        for descriptor in index.manifests.iter().filter(|descriptor| is_image(descriptor)) {
+            let fetched = repository.manifest(Name::Digest(&descriptor.digest)).await?;
+            match fetched.document()? {
+                Document::Manifest(manifest) if manifest.config.digest == *image.digest() => return Ok(fetched),
+                _ => {}
+            }
+        }
+        Err(Failure::Image("the image is not among those of the index".to_owned()))
     }
 
     async fn config(&self, repository: &Repository, manifest: &Manifest) -> Result<(Vec<u8>, Vec<DiffId>), Failure> {
@@ -356,7 +395,7 @@ impl Pull {
         blocking(move || {
             let document =
                 String::from_utf8(bytes).map_err(|error| EngineError::system("the manifest is not UTF-8", error))?;
-            let id = images::ImageId::of_config(&new.config);
+            let id = ImageId::of_config(&new.config);
             let catalogue = images.catalogue();
             let is_news = new.references.iter().any(|name| catalogue.find_reference(name) != Some(id));
             let manifest = PulledManifest { media_type, document };
@@ -369,7 +408,7 @@ impl Pull {
     }
 
     /// Layers of an image that was not made after all go again, unless others need them.
-    async fn end(self, mut worked: mpsc::Receiver<std::convert::Infallible>) {
+    pub(super) async fn end(self, mut worked: Worked) {
         let Pull { engine, touched, working, .. } = self;
         // A layer that is nearly there would be there afterwards.
         drop(working);
@@ -395,15 +434,17 @@ impl Engine {
     }
 }
 
-/// The best manifest of an index for what is wanted, or else for this machine. Attestations are no images.
+/// Whether an entry of an index may be an image. Attestations are none.
+fn is_image(descriptor: &Descriptor) -> bool {
+    let is_known = media_type::is_index(&descriptor.media_type) || media_type::is_manifest(&descriptor.media_type);
+    let is_attestation = descriptor.annotations.contains_key("vnd.docker.reference.type")
+        || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+    is_known && !is_attestation
+}
+
+/// The best manifest of an index for what is wanted, or else for this machine.
 fn choose<'a>(index: &'a Index, wanted: Option<&Platform>) -> Result<&'a Descriptor, Failure> {
-    let is_image = |descriptor: &&Descriptor| {
-        let is_known = media_type::is_index(&descriptor.media_type) || media_type::is_manifest(&descriptor.media_type);
-        let is_attestation = descriptor.annotations.contains_key("vnd.docker.reference.type")
-            || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-        is_known && !is_attestation
-    };
-    let images: Vec<&Descriptor> = index.manifests.iter().filter(is_image).collect();
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|descriptor| is_image(descriptor)).collect();
     let best = images::best_platform(wanted, images.iter().map(|descriptor| descriptor.platform.as_ref()));
     best.map(|at| images[at]).ok_or_else(|| {
         let present: Vec<String> =
