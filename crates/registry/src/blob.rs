@@ -1,5 +1,7 @@
 //! Blobs on their way here: a stream that takes itself up again where it broke off.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use http::{Method, StatusCode};
@@ -7,6 +9,7 @@ use oci::Digest;
 
 use crate::error::{Asked, Error};
 use crate::exchange::{Request, Response};
+use crate::parts::{Parts, Split};
 use crate::repository::{Action, Repository};
 use crate::retry::Attempts;
 
@@ -18,7 +21,11 @@ pub struct BlobStream {
     digest: Digest,
     size_bytes: u64,
     position: u64,
+    /// Where what is wanted of it ends.
+    end: u64,
     response: Option<Response>,
+    /// What is left, where it comes in parts.
+    parts: Option<Box<Parts>>,
     attempts: Attempts,
     /// How many times it had to be taken up again.
     resumed: u32,
@@ -27,17 +34,32 @@ pub struct BlobStream {
 impl Repository {
     /// Starts to read a blob of this size.
     pub async fn blob(&self, digest: &Digest, size_bytes: u64) -> Result<BlobStream, Error> {
+        self.blob_range(digest, size_bytes, 0..size_bytes).await
+    }
+
+    /// Some bytes of a blob of this size.
+    pub(crate) async fn blob_range(
+        &self,
+        digest: &Digest,
+        size_bytes: u64,
+        range: Range<u64>,
+    ) -> Result<BlobStream, Error> {
         let attempts = self.session.client().retry().attempts();
         let mut stream = BlobStream {
             repository: self.clone(),
             digest: *digest,
             size_bytes,
-            position: 0,
+            position: range.start,
+            end: range.end,
             response: None,
+            parts: None,
             attempts,
             resumed: 0,
         };
-        stream.open().await?;
+        // Of an empty part nothing can be asked for.
+        if range.start == 0 || !range.is_empty() {
+            stream.open().await?;
+        }
         Ok(stream)
     }
 
@@ -66,11 +88,21 @@ impl BlobStream {
     /// The next piece; nothing at the end.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
+            if let Some(parts) = &mut self.parts {
+                match parts.piece().await {
+                    Ok(Some(piece)) => return self.take(piece).map(Some),
+                    Ok(None) => return Ok(None),
+                    Err(error) => tracing::debug!("{}: no parts of it can be had: {error}", self.digest),
+                }
+                // A server that does not know ranges, or does not want so many connections: it comes in one again.
+                self.parts = None;
+            }
             let failed = match &mut self.response {
+                None if self.position > 0 && self.position == self.end => return Ok(None),
                 None => self.open_once().await.err(),
                 Some(response) => match response.piece().await {
                     Ok(Some(piece)) => return self.take(piece).map(Some),
-                    Ok(None) if self.position == self.size_bytes => return Ok(None),
+                    Ok(None) if self.position == self.end => return Ok(None),
                     Ok(None) => Some(self.broken_off()),
                     Err(error) => Some(error),
                 },
@@ -83,6 +115,19 @@ impl BlobStream {
         }
     }
 
+    /// Has what is left come in parts side by side.
+    pub fn split(&mut self, split: Split) {
+        // What is still on its way in one piece is not waited for.
+        self.response = None;
+        let (repository, digest) = (self.repository.clone(), self.digest);
+        self.parts = Some(Box::new(Parts::new(repository, digest, self.size_bytes, self.position, split)));
+    }
+
+    /// How many bytes are still to come.
+    pub fn left(&self) -> u64 {
+        self.end - self.position
+    }
+
     /// How many times it had to be taken up again so far.
     pub fn resumed(&self) -> u32 {
         self.resumed
@@ -90,8 +135,8 @@ impl BlobStream {
 
     fn take(&mut self, piece: Bytes) -> Result<Bytes, Error> {
         self.position += piece.len() as u64;
-        if self.position > self.size_bytes {
-            self.response = None;
+        if self.position > self.end {
+            (self.response, self.parts) = (None, None);
             return Err(Error::TooLarge { asked: self.asked(), limit_bytes: self.size_bytes });
         }
         // What came is kept, so the next failure is a first one again.
@@ -100,7 +145,7 @@ impl BlobStream {
     }
 
     fn broken_off(&self) -> Error {
-        let what = format!("the body ended after {} of {} bytes", self.position, self.size_bytes);
+        let what = format!("the body ended after {} of {} bytes", self.position, self.end);
         Error::Broken { asked: self.asked(), cause: what.into() }
     }
 
@@ -118,20 +163,24 @@ impl BlobStream {
     /// Asks for what is left.
     async fn open_once(&mut self) -> Result<(), Error> {
         let mut request = self.repository.blob_request(&self.digest);
-        if self.position > 0 {
+        let is_part = self.end < self.size_bytes;
+        if is_part {
+            request = request.header(RANGE, &format!("bytes={}-{}", self.position, self.end - 1));
+        } else if self.position > 0 {
             request = request.header(RANGE, &format!("bytes={}-", self.position));
         }
         let session = &self.repository.session;
         let mut response = session.request_once(&request, &self.repository.scopes(Action::Pull)).await?;
         let begins_at = match response.status {
+            StatusCode::OK if is_part => return Err(self.malformed("the server gives no parts".to_owned())),
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT => start_of_range(response.header(CONTENT_RANGE).unwrap_or_default())
                 .ok_or_else(|| self.malformed("it does not say which part it is".to_owned()))?,
             _ => return Err(response.refusal().await),
         };
         let end = response.length().map(|length| begins_at + length);
-        if let Some(end) = end.filter(|end| *end != self.size_bytes) {
-            return Err(self.malformed(format!("the blob has {end} bytes where {} were announced", self.size_bytes)));
+        if let Some(end) = end.filter(|end| *end != self.end) {
+            return Err(self.malformed(format!("the blob has {end} bytes where {} were announced", self.end)));
         }
         if begins_at > self.position {
             return Err(self.malformed(format!("it begins at {begins_at} instead of {}", self.position)));

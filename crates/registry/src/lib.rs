@@ -25,6 +25,7 @@ mod error;
 mod exchange;
 mod link;
 mod manifest;
+mod parts;
 mod proxy;
 mod repository;
 mod retry;
@@ -40,6 +41,7 @@ pub use endpoint::{Endpoint, Insecure, InsecureError, Mirror, MirrorError, Place
 pub use error::{Asked, ConnectError, Error, Reason, Refusal};
 pub use exchange::Patience;
 pub use manifest::{Document, DocumentError, Fetched, MANIFEST_BYTES_MAX};
+pub use parts::Split;
 pub use proxy::Proxies;
 pub use repository::{Known, Name, Repository};
 pub use retry::Retry;

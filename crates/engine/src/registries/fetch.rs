@@ -15,7 +15,7 @@ use bytes::{Buf as _, Bytes};
 use images::{AddedLayer, LayerBlob, LayerError};
 use oci::image::Descriptor;
 use oci::{DiffId, Digest, Digester};
-use registry::{BlobStream, Repository};
+use registry::{BlobStream, Repository, Split};
 use tokio::sync::mpsc;
 
 use super::Told;
@@ -26,6 +26,10 @@ use crate::model::{EngineError, chain};
 
 /// Pieces on their way from the network to each of the two threads.
 const PIECE_QUEUE: usize = 8;
+/// How long one connection is watched before others join it.
+const PACE_INTERVAL: Duration = Duration::from_millis(1500);
+/// Less is there before others have been asked for it.
+const SPLIT_BYTES_MIN: u64 = 16 << 20;
 /// How often the progress of one layer is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -69,7 +73,8 @@ pub(super) async fn fetch(
     let mut stream = repository.blob(&wanted.blob.digest, wanted.blob.size).await?;
     let (to_store, stored) = mpsc::channel(PIECE_QUEUE);
     let (to_hash, hashed) = mpsc::channel(PIECE_QUEUE);
-    let receiving = receive(&mut stream, wanted, told, [to_hash, to_store]);
+    let split = engine.inner.registries.split();
+    let receiving = receive(&mut stream, wanted, told, split, [to_hash, to_store]);
     let hashing = on_a_thread(working.clone(), move || hash(hashed));
     let storing = store(engine, BlobInput::new(stored, wanted.blob.size), wanted, working);
     let (received, hashed, stored) = tokio::join!(receiving, hashing, storing);
@@ -96,16 +101,28 @@ async fn receive(
     stream: &mut BlobStream,
     wanted: &Wanted,
     told: &Told,
+    split: Split,
     targets: [mpsc::Sender<Bytes>; 2],
 ) -> Result<(), Failure> {
     let (id, total) = (wanted.id(), wanted.blob.size);
     let mut progress = Bar { told, id: &id, current: 0, total, drawn: None };
-    while let Some(piece) = stream.piece().await? {
+    let (mut pace, mut split) = (Pace::default(), Some(split));
+    loop {
+        let asked = Instant::now();
+        let Some(piece) = stream.piece().await? else { break };
+        let came = Instant::now();
         progress.advance(piece.len());
         let [to_hash, to_store] = &targets;
         if to_hash.send(piece.clone()).await.is_err() || to_store.send(piece).await.is_err() {
             // The layer was refused; why, the other end says.
             break;
+        }
+        pace.add(came - asked, came.elapsed());
+        if pace.is_starving()
+            && stream.left() > SPLIT_BYTES_MIN
+            && let Some(split) = split.take()
+        {
+            stream.split(split);
         }
     }
     drop(targets);
@@ -113,6 +130,25 @@ async fn receive(
     told.step(&id, "Download complete").await;
     told.bar(&id, "Extracting", total, total);
     Ok(())
+}
+
+/// Whether a connection keeps up with what its bytes are for.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    handed_on: Duration,
+}
+
+impl Pace {
+    fn add(&mut self, waited: Duration, handed_on: Duration) {
+        self.waited += waited;
+        self.handed_on += handed_on;
+    }
+
+    /// Whether it has been slower by far, and for so long that it may well stay so.
+    fn is_starving(&self) -> bool {
+        self.waited + self.handed_on >= PACE_INTERVAL && self.waited >= self.handed_on * 4
+    }
 }
 
 fn hash(mut pieces: mpsc::Receiver<Bytes>) -> Digest {
@@ -242,6 +278,17 @@ impl Read for BlobInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_connection_is_told_from_a_slow_disk() {
+        let pace = |waited, handed_on| {
+            let mut pace = Pace::default();
+            pace.add(Duration::from_millis(waited), Duration::from_millis(handed_on));
+            pace.is_starving()
+        };
+        assert!(pace(1500, 0) && pace(4000, 1000));
+        assert!(!pace(1000, 0) && !pace(1000, 1000) && !pace(0, 4000));
+    }
 
     #[test]
     fn what_comes_is_read_and_a_missing_end_is_seen() {

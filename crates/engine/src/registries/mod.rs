@@ -24,16 +24,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use oci::{DiffId, Reference};
-use registry::{Client, Options};
-use tokio::sync::mpsc;
+use registry::{Client, Options, Split};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{EngineError, ImageProgress};
 use crate::options::RegistryOptions;
+
+/// A part of a blob, and so what a connection beside others holds in memory.
+const PART_BYTES: u64 = 4 << 20;
+/// Connections for one blob.
+const PARTS_AT_ONCE: usize = 4;
+/// Parts of all blobs.
+const PARTS_MAX: usize = 8;
 
 /// What an engine needs to speak to registries.
 #[derive(Debug)]
 pub(crate) struct Registries {
     client: Client,
+    /// Parts of blobs that are in memory at one time, of all pulls together.
+    parts: Arc<Semaphore>,
     /// One lock for each layer that is being fetched: who needs the same one waits for it.
     fetching: Mutex<HashMap<DiffId, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -48,7 +57,12 @@ impl Registries {
         let proxies = registry::Proxies::read(|name| std::env::var(name).ok());
         let user_agent = format!("conex/{}", env!("CARGO_PKG_VERSION"));
         let client = Client::new(Options { places, proxies, user_agent, ..Options::default() });
-        Registries { client, fetching: Mutex::default() }
+        Registries { client, parts: Arc::new(Semaphore::new(PARTS_MAX)), fetching: Mutex::default() }
+    }
+
+    /// How a blob comes whose connection is slow.
+    fn split(&self) -> Split {
+        Split { part_bytes: PART_BYTES, at_once: PARTS_AT_ONCE, permits: Arc::clone(&self.parts) }
     }
 
     /// The lock that whoever fetches a layer holds.

@@ -1,10 +1,11 @@
 //! Connections that break, servers that lie.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use oci::Digest;
-use registry::{BlobStream, Error, Name};
+use registry::{BlobStream, Error, Name, Split};
+use tokio::sync::Semaphore;
 
 use crate::server::{Ending, Reply, Request, Server};
 
@@ -14,14 +15,11 @@ fn content() -> Vec<u8> {
 
 /// The part that a request asks for, as a server that knows ranges gives it.
 fn part(request: &Request, content: &[u8]) -> Reply {
-    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    match range {
-        None => Reply::new(200, content),
-        Some(start) => {
-            let value = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-            Reply::new(206, &content[start..]).header("Content-Range", &value)
-        }
-    }
+    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((start, last)) = range else { return Reply::new(200, content) };
+    let (start, last) = (start.parse().unwrap(), last.parse().unwrap_or(content.len() - 1));
+    let value = format!("bytes {start}-{last}/{}", content.len());
+    Reply::new(206, &content[start..=last]).header("Content-Range", &value)
 }
 
 async fn read(stream: &mut BlobStream) -> Result<Vec<u8>, Error> {
@@ -74,6 +72,54 @@ async fn a_server_without_ranges_is_read_from_the_beginning() {
         true => Reply::new(200, content()),
     });
     assert!(fetch(&server).await.unwrap() == (content(), 1));
+}
+
+fn split(permits: usize) -> Split {
+    Split { part_bytes: 100_000, at_once: 4, permits: Arc::new(Semaphore::new(permits)) }
+}
+
+/// Reads one piece, then the rest in parts.
+async fn fetch_in_parts(server: &Server, split: Split) -> Result<Vec<u8>, Error> {
+    let content = content();
+    let mut stream = server.repository().await.blob(&Digest::of(&content), content.len() as u64).await?;
+    let mut bytes = stream.piece().await?.unwrap().to_vec();
+    stream.split(split);
+    bytes.extend(read(&mut stream).await?);
+    assert_eq!(stream.left(), 0);
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn parts_come_side_by_side_and_in_order() {
+    let server = Server::start(|request| match request.target.contains("/blobs/") {
+        false => Reply::new(200, "{}"),
+        true => part(request, &content()),
+    });
+    // More than there are at one time, and so few that they take turns.
+    for permits in [8, 1] {
+        let wanted = split(permits);
+        let permits_left = Arc::clone(&wanted.permits);
+        assert!(fetch_in_parts(&server, wanted).await.unwrap() == content());
+        assert_eq!(permits_left.available_permits(), permits);
+    }
+    let ranges = server.seen().iter().filter(|request| request.header("range").is_some()).count();
+    assert!(ranges >= 2 * 11, "{ranges}");
+}
+
+#[tokio::test]
+async fn where_there_are_no_parts_the_rest_comes_in_one() {
+    let whole = Server::start(|request| match request.target.contains("/blobs/") {
+        false => Reply::new(200, "{}"),
+        true => Reply::new(200, content()),
+    });
+    assert!(fetch_in_parts(&whole, split(8)).await.unwrap() == content());
+    // One that is refused in the middle.
+    let moody = Server::start(|request| match (request.target.contains("/blobs/"), request.header("range")) {
+        (false, _) => Reply::new(200, "{}"),
+        (true, Some(range)) if range.contains("99999") => Reply::new(403, ""),
+        (true, _) => part(request, &content()),
+    });
+    assert!(fetch_in_parts(&moody, split(8)).await.unwrap() == content());
 }
 
 #[tokio::test]
