@@ -17,6 +17,7 @@
 mod auth;
 mod blob;
 mod body;
+mod carry;
 mod challenge;
 mod client;
 mod connect;

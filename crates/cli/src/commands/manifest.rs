@@ -18,8 +18,6 @@ use crate::flags::{Flag, flag, many, on, one, short};
 
 /// The largest configuration that is read.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
-/// Layers are moved from one repository to another in memory only where the registry does not do it itself.
-const BLOB_BYTES_MAX: u64 = 64 << 20;
 
 const INSECURE: Flag = flag("insecure", Switch, "Speak to a registry without TLS or a valid certificate");
 
@@ -339,9 +337,7 @@ async fn carry(
             continue;
         }
         if let Mount::Refused(upload) = target.mount(&blob.digest, source.path()).await? {
-            upload.cancel().await;
-            let bytes = source.small_blob(&blob.digest, blob.size, BLOB_BYTES_MAX).await?;
-            target.put_blob(bytes.into()).await?;
+            source.send_blob(&blob.digest, blob.size, upload).await?;
         }
     }
     target.put_manifest(Name::Digest(&fetched.digest), &fetched.media_type, &fetched.bytes).await.map(drop)

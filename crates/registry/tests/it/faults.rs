@@ -123,6 +123,27 @@ async fn where_there_are_no_parts_the_rest_comes_in_one() {
 }
 
 #[tokio::test]
+async fn a_blob_goes_from_one_repository_to_another_piece_by_piece() {
+    let source = Server::start(|request| match request.target.contains("/blobs/") {
+        false => Reply::new(200, "{}"),
+        true => part(request, &content()),
+    });
+    let target = Server::start(|request| match request.method.as_str() {
+        "POST" | "PATCH" => Reply::new(202, "").header("Location", "/v2/test/image/blobs/uploads/1"),
+        "PUT" => Reply::new(201, ""),
+        _ => Reply::new(200, "{}"),
+    });
+    let upload = target.repository().await.start_upload().await.unwrap();
+    let content = content();
+    let digest = Digest::of(&content);
+    source.repository().await.send_blob(&digest, content.len() as u64, upload).await.unwrap();
+    let seen = target.seen();
+    let sent: Vec<u8> = seen.iter().filter(|request| request.method == "PATCH").flat_map(|r| r.body.clone()).collect();
+    assert!(sent == content);
+    assert!(seen.last().unwrap().target.contains(&digest.hex()), "{:?}", target.lines());
+}
+
+#[tokio::test]
 async fn trouble_is_waited_out_and_failure_is_final() {
     let answers = Mutex::new(vec![
         Reply::new(500, ""),
