@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::model::EngineError;
+use registry::Insecure;
+
+use crate::model::{EngineError, RegistriesView};
 use crate::runtimes::RuntimeOptions;
 use crate::space::SpaceOptions;
 
@@ -42,6 +44,20 @@ pub struct RegistryOptions {
     pub mirrors: Vec<registry::Mirror>,
     /// Folders of certificates, `HOST[:PORT]/*.{crt,cert,key}`.
     pub certificates: Vec<PathBuf>,
+}
+
+impl RegistryOptions {
+    pub(crate) fn view(&self) -> RegistriesView {
+        let of_kind = |wanted: fn(&Insecure) -> bool| {
+            self.insecure.iter().filter(|insecure| wanted(insecure)).map(ToString::to_string).collect()
+        };
+        RegistriesView {
+            insecure_networks: of_kind(|insecure| matches!(insecure, Insecure::Network { .. })),
+            insecure_hosts: of_kind(|insecure| matches!(insecure, Insecure::Host(_))),
+            // An address shows no secrets.
+            mirrors: self.mirrors.iter().map(|mirror| (mirror.registry.clone(), mirror.url.to_string())).collect(),
+        }
+    }
 }
 
 /// How the default networks are made.

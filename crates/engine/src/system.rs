@@ -57,6 +57,7 @@ impl Engine {
             proxies: ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(proxy),
             file_descriptors: own,
             tasks,
+            registries: inner.options.registries.view(),
         }
     }
 

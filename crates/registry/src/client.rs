@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oci::Reference;
 
 use crate::auth::Credentials;
-use crate::connect::Dialler;
+use crate::connect::{Dialler, Known};
 use crate::endpoint::{Endpoint, Places, Trust, is_docker_hub};
 use crate::error::Error;
 use crate::exchange::{Exchange, Patience};
@@ -79,10 +79,14 @@ impl Client {
         Session::new(self, index, Trust::Proven, credentials).search(term, limit).await
     }
 
-    pub(crate) fn exchange(&self) -> Exchange {
+    pub(crate) fn has_proxy(&self, url: &Url) -> bool {
+        self.options.proxies.of(url.origin()).is_some()
+    }
+
+    pub(crate) fn exchange(&self, known: Known) -> Exchange {
         let Options { places, proxies, patience, user_agent, .. } = &*self.options;
         // New for each operation: certificates that somebody has put there meanwhile count at once.
-        let dialler = Dialler::new(proxies.clone(), places.certificates.clone());
+        let dialler = Dialler::new(proxies.clone(), places.certificates.clone(), known);
         Exchange::new(dialler, *patience, user_agent.clone())
     }
 

@@ -1,6 +1,7 @@
 //! From a server's address to a connection that speaks HTTP: name, proxy, TLS.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::body::Body;
 use crate::endpoint::{HostFiles, Trust};
 use crate::error::ConnectError;
 use crate::proxy::{self, Proxies};
-use crate::url::{Origin, Scheme};
+use crate::url::{Origin, Scheme, Url};
 
 /// For the connection to one address.
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
@@ -37,18 +38,35 @@ pub(crate) struct Dialler {
     certificates: Vec<PathBuf>,
     /// Reading authorities takes milliseconds; each server's are read once in an operation.
     connectors: Mutex<HashMap<(Origin, Trust), WebConnector>>,
+    known: Known,
+}
+
+/// A server that is connected to at certain addresses, and is not looked up again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known(Option<(String, Vec<IpAddr>)>);
+
+impl Known {
+    /// The server of a URL; without addresses it is one as all others.
+    pub(crate) fn new(url: &Url, addresses: &[IpAddr]) -> Known {
+        Known((!addresses.is_empty()).then(|| (url.origin().host.clone(), addresses.to_vec())))
+    }
+
+    fn addresses(&self, origin: &Origin) -> Option<Vec<SocketAddr>> {
+        let (_, addresses) = self.0.as_ref().filter(|(host, _)| *host == origin.host)?;
+        Some(addresses.iter().map(|address| SocketAddr::new(*address, origin.port)).collect())
+    }
 }
 
 impl Dialler {
-    pub(crate) fn new(proxies: Proxies, certificates: Vec<PathBuf>) -> Dialler {
-        Dialler { proxies, certificates, connectors: Mutex::default() }
+    pub(crate) fn new(proxies: Proxies, certificates: Vec<PathBuf>, known: Known) -> Dialler {
+        Dialler { proxies, certificates, connectors: Mutex::default(), known }
     }
 
     /// Connects, and says whether requests on it name the whole URL (as a proxy for plain HTTP wants it).
     pub(crate) async fn connect(&self, origin: &Origin, trust: Trust) -> Result<Connection, ConnectError> {
         let proxy = self.proxies.of(origin);
         let stream = match proxy {
-            None => Box::new(dial(origin).await?) as Box<dyn Stream>,
+            None => Box::new(self.dial(origin).await?) as Box<dyn Stream>,
             Some(proxy) => self.to_proxy(proxy.origin()).await?,
         };
         let (stream, form) = match (origin.scheme, proxy) {
@@ -71,11 +89,35 @@ impl Dialler {
     }
 
     async fn to_proxy(&self, origin: &Origin) -> Result<Box<dyn Stream>, ConnectError> {
-        let stream = dial(origin).await.map_err(|error| ConnectError::Proxy(error.to_string()))?;
+        let stream = self.dial(origin).await.map_err(|error| ConnectError::Proxy(error.to_string()))?;
         match origin.scheme {
             Scheme::Http => Ok(Box::new(stream)),
             Scheme::Https => self.secure(Box::new(stream), origin, Trust::Proven).await,
         }
+    }
+
+    /// Tries each address of a server.
+    async fn dial(&self, origin: &Origin) -> Result<TcpStream, ConnectError> {
+        let resolve = |cause| ConnectError::Resolve { host: origin.host.clone(), cause };
+        let addresses = match self.known.addresses(origin) {
+            Some(addresses) => addresses,
+            None => {
+                tokio::net::lookup_host((origin.host.as_str(), origin.port)).await.map_err(resolve)?.collect::<Vec<_>>()
+            }
+        };
+        let mut failure = ConnectError::Timeout { address: origin.host_and_port() };
+        for address in addresses {
+            match tokio::time::timeout(DIAL_LIMIT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Only a matter of speed.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(cause)) => failure = ConnectError::Dial { address: address.to_string(), cause },
+                Err(_) => failure = ConnectError::Timeout { address: address.to_string() },
+            }
+        }
+        Err(failure)
     }
 
     async fn secure(
@@ -132,25 +174,6 @@ pub(crate) enum Form {
         /// What the proxy is told about who asks.
         authorization: Option<String>,
     },
-}
-
-/// Tries each address of a server.
-async fn dial(origin: &Origin) -> Result<TcpStream, ConnectError> {
-    let resolve = |cause| ConnectError::Resolve { host: origin.host.clone(), cause };
-    let addresses = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await.map_err(resolve)?;
-    let mut failure = ConnectError::Timeout { address: origin.host_and_port() };
-    for address in addresses {
-        match tokio::time::timeout(DIAL_LIMIT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Only a matter of speed.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(cause)) => failure = ConnectError::Dial { address: address.to_string(), cause },
-            Err(_) => failure = ConnectError::Timeout { address: address.to_string() },
-        }
-    }
-    Err(failure)
 }
 
 /// Asks a proxy to connect to a server.

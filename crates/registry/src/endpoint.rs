@@ -1,15 +1,19 @@
 //! From a name's registry to the servers that may have it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci::Reference;
 
-use crate::url::{Scheme, Url, UrlError};
+use crate::url::{Origin, Scheme, Url, UrlError};
 
 const DOCKER_HUB: &str = "docker.io";
 /// The server behind `docker.io`.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+/// For the addresses of a name.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
 
 /// A registry that may be spoken to without proof of who it is: over TLS with any certificate, or in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,16 @@ pub enum Insecure {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid insecure registry {0:?}: HOST[:PORT] or a network such as 10.0.0.0/8 is expected")]
 pub struct InsecureError(String);
+
+/// As it was written.
+impl fmt::Display for Insecure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Insecure::Host(host) => formatter.write_str(host),
+            Insecure::Network { network, bits } => write!(formatter, "{network}/{bits}"),
+        }
+    }
+}
 
 impl Insecure {
     /// Reads `host`, `host:port` or `address/bits`.
@@ -182,7 +196,7 @@ impl Places {
         Endpoint { base, trust, role }
     }
 
-    /// Names are not looked up for this: who answers for a name could then choose to be trusted.
+    /// What rules say about a server without asking anybody; a rule for networks may still cover the addresses of its name.
     pub(crate) fn trust(&self, url: &Url) -> Trust {
         let is_local = match url.origin().host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),
@@ -193,6 +207,29 @@ impl Places {
         } else {
             Trust::Proven
         }
+    }
+}
+
+impl Endpoint {
+    /// Where its name leads if that is in networks of which no proof is wanted, or on this machine; nothing otherwise. Docker trusts it
+    /// then, wherever else the name leads. Here it is spoken to at these addresses alone: who answers for the name cannot say one
+    /// address to be trusted, and another to be connected to. Docker Hub always has to prove itself.
+    pub(crate) async fn covered_addresses(&self, places: &Places) -> Vec<IpAddr> {
+        let Origin { host, port, .. } = self.base.origin();
+        let is_name = host.parse::<IpAddr>().is_err();
+        if self.trust == Trust::Anybody || !is_name || is_docker_hub(host) {
+            return Vec::new();
+        }
+        let looking_up = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port)));
+        // A name without an address cannot be connected to either, which is when it is told.
+        let Ok(Ok(addresses)) = looking_up.await else { return Vec::new() };
+        addresses.map(|address| address.ip()).filter(|address| places.covers_address(*address)).collect()
+    }
+}
+
+impl Places {
+    fn covers_address(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.insecure.iter().any(|insecure| insecure.covers_host(&address.to_string()))
     }
 }
 
@@ -272,9 +309,28 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn addresses_of_names_count() {
+        let covered = async |places: &Places, host: &str| {
+            let endpoint = Endpoint { trust: Trust::Proven, ..places.registry(host).unwrap() };
+            endpoint.covered_addresses(places).await
+        };
+        let none = Places::default();
+        // The only name with an address on every machine.
+        let local = covered(&none, "localhost:5000").await;
+        assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
+        for host in ["name.invalid:5000", "10.9.1.1:5000", "docker.io"] {
+            assert_eq!(covered(&none, host).await, [] as [IpAddr; 0], "{host}");
+        }
+        let places = Places { insecure: vec![Insecure::parse("10.9.0.0/16").unwrap()], ..Places::default() };
+        assert!(places.covers_address("10.9.1.1".parse().unwrap()) && places.covers_address("::1".parse().unwrap()));
+        assert!(!places.covers_address("10.8.1.1".parse().unwrap()));
+    }
+
     #[test]
     fn rules_are_read_or_refused() {
         assert_eq!(Insecure::parse("Reg:5000"), Ok(Insecure::Host("reg:5000".to_owned())));
+        assert_eq!(Insecure::parse("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
         for text in ["", "http://h", "10.0.0.0/33", "x/8", "a b", "u@h"] {
             assert!(Insecure::parse(text).is_err(), "{text}");
         }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::auth::{Authorizer, Credentials};
 use crate::client::Client;
+use crate::connect::Known;
 use crate::endpoint::{Endpoint, Role, Trust};
 use crate::error::Error;
 use crate::exchange::{Exchange, Request, Response};
@@ -60,14 +61,21 @@ impl Session {
             Role::Registry => credentials,
             Role::Mirror => Credentials::of_url(&endpoint.base),
         };
-        let session = Session::new(client, endpoint.base.clone(), endpoint.trust, credentials.clone());
+        // A proxy looks names up by itself.
+        let addresses = match client.has_proxy(&endpoint.base) {
+            true => Vec::new(),
+            false => endpoint.covered_addresses(client.places()).await,
+        };
+        let trust = if addresses.is_empty() { endpoint.trust } else { Trust::Anybody };
+        let new = |base: Url| Session {
+            exchange: Arc::new(client.exchange(Known::new(&base, &addresses))),
+            ..Session::new(client, base, trust, credentials.clone())
+        };
+        let session = new(endpoint.base.clone());
         match session.ping().await {
             Ok(()) => Ok(session),
-            Err(error)
-                if error.is_connect() && endpoint.trust == Trust::Anybody && session.base.scheme() == Scheme::Https =>
-            {
-                let plain = endpoint.base.with_scheme(Scheme::Http);
-                let session = Session::new(client, plain, endpoint.trust, credentials);
+            Err(error) if error.is_connect() && trust == Trust::Anybody && session.base.scheme() == Scheme::Https => {
+                let session = new(endpoint.base.with_scheme(Scheme::Http));
                 session.ping().await.map(|()| session)
             }
             Err(error) => Err(error),
@@ -75,7 +83,7 @@ impl Session {
     }
 
     pub(crate) fn new(client: &Client, base: Url, trust: Trust, credentials: Credentials) -> Session {
-        let exchange = Arc::new(client.exchange());
+        let exchange = Arc::new(client.exchange(Known::default()));
         Session { client: client.clone(), base, trust, exchange, authorizer: Authorizer::new(credentials) }
     }
 

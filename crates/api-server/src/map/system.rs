@@ -7,13 +7,15 @@ use docker_api::system::{
     Commit, Component, DiskUsage, DiskUsageSummaries, Firewall, IndexConfig, Info, KindUsage, Platform, Plugins,
     RegistryConfig, Runtime, StorageBudget, Swarm, Version,
 };
-use engine::model::{StorageState, SystemInfo};
+use engine::model::{RegistriesView, StorageState, SystemInfo};
 use jiff::Timestamp;
 
 use crate::identity::{DOCKER_VERSION, server_version};
 
 /// Where names without a host are looked up.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+/// What they are called.
+const HUB: &str = "docker.io";
 
 /// The answer of `GET /version`.
 pub(crate) fn version(info: &SystemInfo) -> Version {
@@ -88,7 +90,7 @@ pub(crate) fn info(info: &SystemInfo, now: Timestamp) -> Info {
         os_type: "linux".to_owned(),
         architecture: info.architecture.clone(),
         index_server_address: DOCKER_HUB.to_owned(),
-        registry_config: Some(registry_config()),
+        registry_config: Some(registry_config(&info.registries)),
         ncpu: count(info.cpus),
         mem_total: i64::try_from(info.memory_bytes).unwrap_or(i64::MAX),
         docker_root_dir: info.root.display().to_string(),
@@ -123,13 +125,33 @@ fn plugins() -> Plugins {
     }
 }
 
-fn registry_config() -> RegistryConfig {
-    let hub = IndexConfig { name: "docker.io".to_owned(), mirrors: Vec::new(), secure: true, official: true };
+/// As in Docker the networks of this machine end the list, and Docker Hub's mirrors stand twice. Mirrors of other registries, which Docker
+/// does not have, stand with these.
+fn registry_config(registries: &RegistriesView) -> RegistryConfig {
+    let index = |name: &str, secure: bool| IndexConfig {
+        name: name.to_owned(),
+        mirrors: mirrors_of(registries, name),
+        secure,
+        official: name == HUB,
+    };
+    let names = registries.mirrors.iter().map(|(name, _)| name.as_str());
+    let mut index_configs: BTreeMap<String, IndexConfig> =
+        names.chain([HUB]).map(|name| (name.to_owned(), index(name, true))).collect();
+    let insecure = registries.insecure_hosts.iter().filter(|name| *name != HUB);
+    index_configs.extend(insecure.map(|name| (name.clone(), index(name, false))));
+    let own = ["::1/128", "127.0.0.0/8"].map(str::to_owned);
+    let mirrors = Some(mirrors_of(registries, HUB)).filter(|mirrors| !mirrors.is_empty());
     RegistryConfig {
-        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-        index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
-        mirrors: None,
+        insecure_registry_cidrs: registries.insecure_networks.iter().cloned().chain(own).collect(),
+        index_configs,
+        mirrors,
     }
+}
+
+fn mirrors_of(registries: &RegistriesView, name: &str) -> Vec<String> {
+    let of_it = registries.mirrors.iter().filter(|(registry, _)| registry == name);
+    // Docker ends each with a slash.
+    of_it.map(|(_, url)| format!("{}/", url.trim_end_matches('/'))).collect()
 }
 
 fn runtimes(info: &SystemInfo) -> BTreeMap<String, Runtime> {

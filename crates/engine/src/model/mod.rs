@@ -58,7 +58,7 @@ pub use ports::{Port, PortBinding, Protocol};
 pub(crate) use security::CAPABILITIES;
 pub use security::{Capability, SecurityMeaning, SecurityOption};
 pub use signal::Signal;
-pub use system::{DiskUsage, HostFeature, LimitSupport, RuntimeView, StorageState, SystemInfo};
+pub use system::{DiskUsage, HostFeature, LimitSupport, RegistriesView, RuntimeView, StorageState, SystemInfo};
 pub use view::{
     Change, ChangeKind, ContainerFiles, ContainerNetworks, ContainerSizes, ContainerState, ContainerView, EndpointView,
     ExecState, ExecView, GraphPaths, Health, HealthProbe, HealthStatus, HostPort, MountPoint, MountPointKind,

@@ -68,6 +68,19 @@ pub struct SystemInfo {
     pub file_descriptors: usize,
     /// Tasks of the daemon.
     pub tasks: usize,
+    /// How registries are reached.
+    pub registries: RegistriesView,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegistriesView {
+    /// Networks whose registries need not prove who they are, besides this machine's own.
+    pub insecure_networks: Vec<String>,
+    /// The same for single registries, `host[:port]`.
+    pub insecure_hosts: Vec<String>,
+    /// Mirrors, by the registries that they are asked before, in the order in which they are asked.
+    pub mirrors: Vec<(String, String)>,
 }
 
 /// Which limits this host can set.
