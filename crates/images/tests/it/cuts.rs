@@ -1,8 +1,8 @@
 //! A store on a disk of its own that is cut off at every step: the process killed, the power gone, the disk full or failing.
 //!
 //! ```text
-//! disk image (ext4 on a loop device) ◀─ victim: a script of loads, tags, imports, removals ◀─ strace: at the n-th call of a kind,
-//!      │                                                                                      SIGKILL, or ENOSPC, or EIO
+//! disk image (ext4 on a loop device) ◀─ victim: a script of loads, pulls, tags, imports, ◀─ strace: at the n-th call of a kind,
+//!      │                                         commits, removals, collections                 SIGKILL, or ENOSPC, or EIO
 //!      ├─ as the kernel has it: the process was killed
 //!      └─ a copy of what had reached the disk at that moment: the power was cut
 //! ```
@@ -19,11 +19,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use archive::compression::Compression;
-use images::{Dangling, Force, ImageStore, ImportRequest, LoadRequest, ParentImages, PruneFilters, RemoveRequest};
-use oci::Reference;
-use snapshots::{Backend, Choice, Snapshotter};
+use images::{
+    Dangling, Force, ImageStore, ImportRequest, LayerBlob, LoadRequest, NewImage, Origin, ParentImages, PruneFilters,
+    Pulled, PulledManifest, RemoveRequest, Source, Step, child,
+};
+use jiff::Timestamp;
+use oci::image::ContainerConfig;
+use oci::{DiffId, Digest, Reference};
+use snapshots::{Backend, Choice, Selection, Snapshotter};
 
-use crate::fixtures::{Picture, Users, layer};
+use crate::fixtures::{Picture, Users, compressed, layer};
 
 /// Where the victim works, and where it acknowledges its steps.
 const PLACE: &str = "CONEX_TEST_CUT_PLACE";
@@ -71,10 +76,10 @@ fn pictures() -> Vec<Picture> {
 }
 
 /// One step of the script: what a user would ask the store for.
-type Step = fn(&ImageStore) -> Result<(), String>;
+type ScriptStep = fn(&ImageStore) -> Result<(), String>;
 
 /// The script. Each step is acknowledged when it has returned.
-fn steps() -> Vec<Step> {
+fn steps() -> Vec<ScriptStep> {
     vec![
         |store| load(store, Picture::new_archive(&pictures()[..1], Compression::None)),
         |store| load(store, Picture::oci_archive(&pictures()[1..], Compression::Gzip)),
@@ -98,7 +103,91 @@ fn steps() -> Vec<Step> {
         // One image a step: an archive of several is taken image by image.
         |store| load(store, Picture::new_archive(&pictures()[..1], Compression::Zstd)),
         |store| load(store, Picture::old_archive(&pictures()[1..])),
+        |store| pull(store, &pulled()),
+        // A pull of which a layer came, and then nothing.
+        |store| {
+            let lease = store.lease();
+            let tar = layer("cancelled", 50_000);
+            let came = add_layer(store, &tar);
+            drop(lease);
+            store.doubt_layers([DiffId(Digest::of(&tar))].into_iter()).map_err(|error| error.to_string())?;
+            came
+        },
+        |store| commit(store, "pulled:1", "committed:1"),
+        |store| remove(store, "pulled:1"),
+        |store| commit(store, "committed:1", "committed:2"),
+        |store| remove(store, "committed:2"),
+        // A container of an image that is gone goes too.
+        |store| {
+            let layers = pulled().layers.iter().map(|layer| DiffId(Digest::of(layer))).collect::<Vec<_>>();
+            remove(store, "committed:1")?;
+            store.container_gone(&layers).map_err(|error| error.to_string())
+        },
     ]
+}
+
+fn pulled() -> Picture {
+    Picture::new(&[layer("shared", 150_000), layer("pulled", 80_000)], &["pulled:1"])
+}
+
+/// What the engine does with an image that comes from a registry.
+fn pull(store: &ImageStore, picture: &Picture) -> Result<(), String> {
+    let lease = store.lease();
+    let layers = picture.layers.iter().map(|layer| DiffId(Digest::of(layer)));
+    let stored = picture.layers.iter().try_for_each(|layer| add_layer(store, layer)).and_then(|()| {
+        let reference = reference(picture.tags[0]);
+        let references = vec![reference.clone(), reference.with_digest(Digest::of(b"its manifest"))];
+        let new = NewImage { config: picture.config.clone(), references, parent: None };
+        let source = Source::Registry {
+            reference: "registry/pulled:1".to_owned(),
+            digest: Digest::of(b"its manifest"),
+            manifest: Digest::of(b"its manifest"),
+            server: "https://registry/".to_owned(),
+        };
+        let manifest = PulledManifest { media_type: "m".to_owned(), document: "{}".to_owned() };
+        let origin = Origin { source, time: Timestamp::UNIX_EPOCH, signatures: Vec::new() };
+        let pulled = Pulled { manifest, index: None, blobs: Vec::new(), origin };
+        store.create_pulled(new, pulled).map(drop).map_err(|error| error.to_string())
+    });
+    drop(lease);
+    store.doubt_layers(layers).map_err(|error| error.to_string())?;
+    stored
+}
+
+/// Stores a layer as it comes from a registry, unless it is here.
+fn add_layer(store: &ImageStore, layer: &[u8]) -> Result<(), String> {
+    let name = DiffId(Digest::of(layer));
+    if store.has_layer(&name) {
+        return Ok(());
+    }
+    let blob = compressed(layer, Compression::Gzip);
+    let noted = LayerBlob {
+        digest: Digest::of(&blob),
+        size_bytes: blob.len() as u64,
+        media_type: "m".to_owned(),
+        repositories: vec!["registry/pulled".to_owned()],
+    };
+    store.add_layer(Box::new(Cursor::new(blob)), Some(&name)).map_err(|error| error.to_string())?;
+    store.note_blob(&name, noted).map_err(|error| error.to_string())
+}
+
+/// What a commit does, and each step of a build.
+fn commit(store: &ImageStore, from: &str, to: &str) -> Result<(), String> {
+    let place = std::env::var_os(PLACE).map(PathBuf::from).ok_or("no place")?;
+    let _lease = store.lease();
+    let parent = store.resolve(from).map_err(|error| error.to_string())?;
+    let layer = store.add_changes(&place.join("upper"), Selection::Everything).map_err(|error| error.to_string())?;
+    let step = Step {
+        config: ContainerConfig::default(),
+        layer: Some(layer),
+        created: Timestamp::UNIX_EPOCH,
+        created_by: to.to_owned(),
+        author: String::new(),
+        comment: String::new(),
+    };
+    let config = serde_json::to_vec(&child(Some(&parent.config), step)).map_err(|error| error.to_string())?;
+    let new = NewImage { config, references: vec![reference(to)], parent: Some(parent.id) };
+    store.create(new).map(drop).map_err(|error| error.to_string())
 }
 
 fn load(store: &ImageStore, archive: Vec<u8>) -> Result<(), String> {
@@ -165,9 +254,10 @@ impl Bench {
         linux::namespace::unshare(linux::namespace::MOUNT).expect("tests of the store run as root");
         run(Command::new("mount").args(["--make-rprivate", "/"]));
         let bench = Bench { place: tempfile::tempdir().unwrap(), backend };
-        for folder in ["disk", "run"] {
+        for folder in ["disk", "run", "upper"] {
             fs::create_dir(bench.path(folder)).unwrap();
         }
+        fs::write(bench.path("upper/changed"), vec![b'x'; 30_000]).unwrap();
         fs::File::create(bench.path("empty.img")).unwrap().set_len(DISK_BYTES).unwrap();
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=1"]).arg(bench.path("empty.img")));
         bench
