@@ -20,6 +20,8 @@ pub(crate) enum Reply {
     Whole(u16, &'static str, Vec<u8>),
     /// These bytes and then zeros, for as long as anybody reads.
     Endless(&'static str, Vec<u8>),
+    /// These bytes of a body of this length, and then nothing for as long as anybody waits.
+    Stalled(Vec<u8>, usize),
 }
 
 impl Reply {
@@ -79,6 +81,12 @@ fn answer(mut stream: &TcpStream, request: &Request, reply: &Reply) -> std::io::
             );
             stream.write_all(head.as_bytes())?;
             if request.method == "HEAD" { Ok(()) } else { stream.write_all(body) }
+        }
+        Reply::Stalled(body, length) => {
+            let head = format!("HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(body)?;
+            stream.read(&mut [0]).map(drop)
         }
         Reply::Endless(kind, body) => {
             let head = format!("HTTP/1.1 200 X\r\nConnection: close\r\nContent-Type: {kind}\r\n\r\n");

@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot do fails it")]
 
+mod api;
 mod artifacts;
 mod attacks;
 mod build;
 mod cli;
 mod compose;
 mod copy;
+mod crashes;
 mod drivers;
 mod exec;
 mod fake_server;
@@ -25,7 +27,9 @@ mod matrix;
 mod names;
 mod network;
 mod peers;
+mod picture;
 mod ports;
+mod pulls;
 mod registries;
 mod registry_server;
 mod run;
