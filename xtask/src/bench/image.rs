@@ -64,7 +64,8 @@ pub(crate) fn write_archive(root: &Path, name: &str, archive: &Path) -> Result<u
     Ok(size)
 }
 
-fn architecture() -> &'static str {
+/// What images call this machine's processor.
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -72,7 +73,8 @@ fn architecture() -> &'static str {
     }
 }
 
-fn sha256(file: &Path) -> Result<String> {
+/// The hash of a file, in hexadecimal digits.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
     let output = Command::new("sha256sum").arg(file).output().context("cannot start sha256sum")?;
     if !output.status.success() {
         bail!("sha256sum {}: {}", file.display(), output.status);

@@ -21,6 +21,8 @@ mod measure;
 mod memory;
 mod network;
 pub(crate) mod peers;
+mod pull;
+mod registry;
 mod report;
 mod runtime;
 mod start;
@@ -90,7 +92,9 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [kind, rest @ ..] = arguments else { bail!("bench takes start, exec, memory, load, network, runtime or cost") };
+    let [kind, rest @ ..] = arguments else {
+        bail!("bench takes start, exec, memory, load, pull, network, runtime or cost")
+    };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
         "start" => start::run,
@@ -98,9 +102,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "memory" => memory::run,
         "load" => load::run,
         "network" => network::run,
+        "pull" => pull::run,
         "runtime" => runtime::run,
         "cost" => cost::run,
-        other => bail!("bench takes start, exec, memory, load, network, runtime or cost, not {other:?}"),
+        other => bail!("bench takes start, exec, memory, load, pull, network, runtime or cost, not {other:?}"),
     };
     let engines =
         if matches!(kind.as_str(), "runtime" | "cost") { world::Engines::Left } else { world::Engines::Started };

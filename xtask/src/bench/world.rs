@@ -282,6 +282,11 @@ impl World {
         Contender { name: "floor", side: Side::Floor, place: Place::Here, command }
     }
 
+    /// A floor of another kind, here.
+    pub(crate) fn other_floor(&self, name: &'static str, command: Vec<String>) -> Contender {
+        Contender { name, side: Side::Floor, place: Place::Here, command }
+    }
+
     /// One of ours.
     pub(crate) fn ours(&self, name: &'static str, command: Vec<String>) -> Contender {
         Contender { name, side: Side::Conex, place: Place::Here, command }
