@@ -40,7 +40,7 @@ const SAMPLE: usize = 24;
 const DISK_BYTES: u64 = 32 << 20;
 
 /// Names that are there, and the images that they mean.
-type Names = BTreeMap<String, String>;
+pub(crate) type Names = BTreeMap<String, String>;
 
 /// Kinds of system calls that change a disk; each is counted by itself, so that threads with few calls are cut too.
 const KINDS: &[&str] = &[
@@ -75,22 +75,22 @@ fn pictures() -> Vec<Picture> {
     vec![Picture::new(&[shared.clone(), one], &["app:1", "app:latest"]), Picture::new(&[shared, two], &["other:1"])]
 }
 
-/// One step of the script: what a user would ask the store for.
-type ScriptStep = fn(&ImageStore) -> Result<(), String>;
+/// One step of the script: what a user would ask the store for, in a place with the changes of containers.
+pub(crate) type ScriptStep = fn(&ImageStore, &Path) -> Result<(), String>;
 
 /// The script. Each step is acknowledged when it has returned.
-fn steps() -> Vec<ScriptStep> {
+pub(crate) fn steps() -> Vec<ScriptStep> {
     vec![
-        |store| load(store, Picture::new_archive(&pictures()[..1], Compression::None)),
-        |store| load(store, Picture::oci_archive(&pictures()[1..], Compression::Gzip)),
-        |store| store.tag("app:1", &reference("kept:1")).map(drop).map_err(|error| error.to_string()),
-        |store| {
+        |store, _| load(store, Picture::new_archive(&pictures()[..1], Compression::None)),
+        |store, _| load(store, Picture::oci_archive(&pictures()[1..], Compression::Gzip)),
+        |store, _| store.tag("app:1", &reference("kept:1")).map(drop).map_err(|error| error.to_string()),
+        |store, _| {
             let request = ImportRequest { reference: Some(reference("imported:1")), ..ImportRequest::default() };
             store.import(Box::new(Cursor::new(layer("imported", 40_000))), request).map(drop).map_err(|e| e.to_string())
         },
-        |store| remove(store, "app:1"),
-        |store| remove(store, "other:1"),
-        |store| {
+        |store, _| remove(store, "app:1"),
+        |store, _| remove(store, "other:1"),
+        |store, _| {
             let filters = PruneFilters {
                 dangling: Dangling::Only,
                 labels: Vec::new(),
@@ -101,11 +101,11 @@ fn steps() -> Vec<ScriptStep> {
             store.prune(&filters).map(drop).map_err(|error| error.to_string())
         },
         // One image a step: an archive of several is taken image by image.
-        |store| load(store, Picture::new_archive(&pictures()[..1], Compression::Zstd)),
-        |store| load(store, Picture::old_archive(&pictures()[1..])),
-        |store| pull(store, &pulled()),
+        |store, _| load(store, Picture::new_archive(&pictures()[..1], Compression::Zstd)),
+        |store, _| load(store, Picture::old_archive(&pictures()[1..])),
+        |store, _| pull(store, &pulled()),
         // A pull of which a layer came, and then nothing.
-        |store| {
+        |store, _| {
             let lease = store.lease();
             let tar = layer("cancelled", 50_000);
             let came = add_layer(store, &tar);
@@ -113,12 +113,12 @@ fn steps() -> Vec<ScriptStep> {
             store.doubt_layers([DiffId(Digest::of(&tar))].into_iter()).map_err(|error| error.to_string())?;
             came
         },
-        |store| commit(store, "pulled:1", "committed:1"),
-        |store| remove(store, "pulled:1"),
-        |store| commit(store, "committed:1", "committed:2"),
-        |store| remove(store, "committed:2"),
+        |store, place| commit(store, place, "pulled:1", "committed:1"),
+        |store, _| remove(store, "pulled:1"),
+        |store, place| commit(store, place, "committed:1", "committed:2"),
+        |store, _| remove(store, "committed:2"),
         // A container of an image that is gone goes too.
-        |store| {
+        |store, _| {
             let layers = pulled().layers.iter().map(|layer| DiffId(Digest::of(layer))).collect::<Vec<_>>();
             remove(store, "committed:1")?;
             store.container_gone(&layers).map_err(|error| error.to_string())
@@ -172,8 +172,7 @@ fn add_layer(store: &ImageStore, layer: &[u8]) -> Result<(), String> {
 }
 
 /// What a commit does, and each step of a build.
-fn commit(store: &ImageStore, from: &str, to: &str) -> Result<(), String> {
-    let place = std::env::var_os(PLACE).map(PathBuf::from).ok_or("no place")?;
+fn commit(store: &ImageStore, place: &Path, from: &str, to: &str) -> Result<(), String> {
     let _lease = store.lease();
     let parent = store.resolve(from).map_err(|error| error.to_string())?;
     let layer = store.add_changes(&place.join("upper"), Selection::Everything).map_err(|error| error.to_string())?;
@@ -204,7 +203,7 @@ fn reference(text: &str) -> Reference {
     Reference::parse(text).unwrap()
 }
 
-fn open(place: &Path, backend: Choice) -> Result<(ImageStore, Arc<dyn Snapshotter>), String> {
+pub(crate) fn open(place: &Path, backend: Choice) -> Result<(ImageStore, Arc<dyn Snapshotter>), String> {
     let root = place.join("disk/root");
     let snapshotter = snapshots::open(&root, &place.join("run"), backend).map_err(|error| error.to_string())?;
     let store = ImageStore::open(&root, snapshotter.clone()).map_err(|error| error.to_string())?;
@@ -212,7 +211,7 @@ fn open(place: &Path, backend: Choice) -> Result<(ImageStore, Arc<dyn Snapshotte
     Ok((store, snapshotter))
 }
 
-fn names(store: &ImageStore) -> Names {
+pub(crate) fn names(store: &ImageStore) -> Names {
     let catalogue = store.catalogue();
     let of_image = |image: &Arc<images::Image>| {
         let id = image.id.to_string();
@@ -235,7 +234,7 @@ fn victim() {
     let backend = if directories { Choice::Only(Backend::Directories) } else { Choice::Automatic };
     let Ok((store, _)) = open(&place, backend) else { return };
     for (number, step) in steps().iter().enumerate() {
-        let line = match step(&store) {
+        let line = match step(&store, &place) {
             Ok(()) => serde_json::json!({"step": number, "names": names(&store)}),
             Err(error) => serde_json::json!({"step": number, "error": error, "names": names(&store)}),
         };
@@ -244,13 +243,13 @@ fn victim() {
 }
 
 /// A place of the test's own: `disk` is the mounted disk image, everything else lies outside it.
-struct Bench {
+pub(crate) struct Bench {
     place: tempfile::TempDir,
     backend: Choice,
 }
 
 impl Bench {
-    fn new(backend: Choice) -> Bench {
+    pub(crate) fn new(backend: Choice) -> Bench {
         linux::namespace::unshare(linux::namespace::MOUNT).expect("tests of the store run as root");
         run(Command::new("mount").args(["--make-rprivate", "/"]));
         let bench = Bench { place: tempfile::tempdir().unwrap(), backend };
@@ -263,19 +262,27 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
+    }
+
+    pub(crate) fn place(&self) -> &Path {
+        self.place.path()
+    }
+
+    pub(crate) fn backend(&self) -> Choice {
+        self.backend
     }
 
     fn copy(&self, from: &str, to: &str) {
         run(Command::new("cp").arg("--sparse=always").arg(self.path(from)).arg(self.path(to)));
     }
 
-    fn mount(&self, image: &str) {
+    pub(crate) fn mount(&self, image: &str) {
         run(Command::new("mount").args(["-o", "loop"]).arg(self.path(image)).arg(self.path("disk")));
     }
 
-    fn unmount(&self) {
+    pub(crate) fn unmount(&self) {
         run(Command::new("umount").arg(self.path("disk")));
     }
 
@@ -347,7 +354,7 @@ impl Bench {
     }
 
     /// The store opens, holds one of the allowed sets of names, whole, and nothing else; and it goes on working.
-    fn check(&self, allowed: &[Names], what: &str) {
+    pub(crate) fn check(&self, allowed: &[Names], what: &str) {
         let (store, snapshotter) =
             open(self.place.path(), self.backend).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(store.problems(), [], "{what}");
@@ -400,23 +407,23 @@ fn most_calls_of_a_thread(trace: &str, kind: &str) -> usize {
 }
 
 #[track_caller]
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// As many points as asked for, evenly spread.
-fn sample(points: &[Point]) -> Vec<Point> {
+pub(crate) fn sample<T: Copy>(points: &[T], number: usize) -> Vec<T> {
     if std::env::var("CONEX_CUTS").is_ok_and(|cuts| cuts == "all") {
         return points.to_vec();
     }
-    points.iter().copied().step_by(points.len().div_ceil(SAMPLE).max(1)).collect()
+    points.iter().copied().step_by(points.len().div_ceil(number).max(1)).collect()
 }
 
 fn survive_every_cut(backend: Choice) {
     let bench = Bench::new(backend);
     let (points, expected) = bench.survey();
-    let chosen = sample(&points);
+    let chosen = sample(&points, SAMPLE);
     for point in &chosen {
         bench.cut(*point, &expected);
     }

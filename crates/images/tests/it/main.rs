@@ -9,5 +9,7 @@ mod fixtures;
 mod hostile;
 mod import;
 mod load;
+mod recorded_disk;
+mod replays;
 mod save;
 mod store;
