@@ -28,7 +28,7 @@ use harness::{Engine, EngineOptions, Output, busybox_tar};
 const NOBODY: u32 = 65534;
 
 /// Runs a test on the store that this kernel prefers, and on unpacked directories.
-fn on_both_stores(test: fn(Engine)) {
+pub(crate) fn on_both_stores(test: fn(Engine)) {
     for storage in ["auto", "directories"] {
         let arguments = vec!["--storage-backend".to_owned(), storage.to_owned()];
         // A host is a thread's.
@@ -253,7 +253,7 @@ fn the_engines_program_is_not_to_be_written_to() {
 }
 
 /// What a process holds in memory, or has held at most.
-fn memory_bytes(pid: u32, field: &str) -> u64 {
+pub(crate) fn memory_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024

@@ -12,10 +12,14 @@ mod build;
 mod cli;
 mod compose;
 mod copy;
+#[path = "../../../crates/snapshots/tests/it/corpus.rs"]
+#[allow(dead_code, reason = "what is in a layer the tests of the store look at")]
+mod corpus;
 mod crashes;
 mod drivers;
 mod exec;
 mod fake_server;
+mod hostile_layers;
 mod hostile_registries;
 mod image_copy;
 mod images;
@@ -30,6 +34,9 @@ mod peers;
 mod picture;
 mod ports;
 mod pulls;
+#[path = "../../../crates/snapshots/tests/it/raw_tar.rs"]
+#[allow(dead_code, reason = "not every field is bent here")]
+mod raw_tar;
 mod registries;
 mod registry_server;
 mod run;

@@ -4,6 +4,7 @@
 
 mod against_gnu_tar;
 mod attacks;
+mod corpus;
 mod debian;
 mod lifecycle;
 mod overlay;
