@@ -1,6 +1,7 @@
 //! What a developer repeats, one file a task. `./x help` lists the tasks.
 
 mod bench;
+mod compat;
 mod conformance;
 mod lint;
 mod packages;
@@ -24,6 +25,8 @@ usage: ./x TASK [ARGUMENTS]
                      measure start, exec, memory, load, pull, runtime or cost beside the floor and the peers that are found
   conformance --tools DIR [--peers DIR]
                      run the OCI project's validation programs, built in DIR, on our runtime, crun and runc
+  compat [--docker-py DIR] [--bollard DIR] [--only TEXT] [--programs DIR | --on-docker]
+                     run the integration suites of Docker's clients, checked out in DIR, against a fresh engine
   peers              make a Debian root with the peers in target/peers
   lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
   tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
@@ -49,6 +52,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some("test") => test::run_all(rest),
         Some("vm-test") => vm::run_tests(rest),
         Some("conformance") => conformance::run_all(rest),
+        Some("compat") => compat::run_all(rest),
         Some("lint") => lint::run_all(),
         Some("tidy") => tidy::run(rest),
         Some("bench") => bench::run(rest),

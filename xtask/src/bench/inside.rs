@@ -21,22 +21,41 @@ pub(crate) const TASK: &str = "bench-inside";
 /// Where the state folder appears inside.
 pub(crate) const STATE: &str = "/state";
 
-/// `bench-inside ROOT STATE agent`, or `bench-inside ROOT STATE PROGRAM ARGUMENT…`.
+/// Said first where the starter's network is to be kept.
+const SAME_NETWORK: &str = "--same-network";
+
+/// `bench-inside [--same-network] ROOT STATE agent`, or with `PROGRAM ARGUMENT…` for `agent`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (network, arguments) = match arguments {
+        [first, rest @ ..] if first == SAME_NETWORK => (Network::Same, rest),
+        all => (Network::Own, all),
+    };
     let [root, state, program, rest @ ..] = arguments else { bail!("{TASK} takes ROOT STATE PROGRAM") };
-    enter(Path::new(root), Path::new(state))?;
+    enter(Path::new(root), Path::new(state), network)?;
     if program == "agent" {
         return serve();
     }
     Err(Command::new(program).args(rest).exec()).with_context(|| format!("cannot start {program}"))
 }
 
-/// Leaves for new mount and network namespaces whose root is `root`.
+/// Whose network is seen inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// One of its own.
+    Own,
+    /// The starter's.
+    Same,
+}
+
+/// Leaves for a new mount namespace whose root is `root`, and for a network namespace.
 ///
 /// By pivot_root, not chroot: runc pivots as well, and in a mere chroot its `exec` would then see the host's files.
-fn enter(root: &Path, state: &Path) -> Result<()> {
-    linux::namespace::unshare(linux::namespace::MOUNT | linux::namespace::NETWORK)?;
-    loopback_up()?;
+fn enter(root: &Path, state: &Path, network: Network) -> Result<()> {
+    linux::namespace::unshare(linux::namespace::MOUNT)?;
+    if network == Network::Own {
+        linux::namespace::unshare(linux::namespace::NETWORK)?;
+        loopback_up()?;
+    }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount_bind(root, root)?;
     for folder in ["proc", "sys", "dev"] {
@@ -111,5 +130,16 @@ impl Agent {
 pub(crate) fn command<'a>(root: &Path, state: &Path, what: impl IntoIterator<Item = &'a str>) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(TASK).arg(root).arg(state).args(what);
+    Ok(command)
+}
+
+/// As [`command`], in the network of this process.
+pub(crate) fn command_in_this_network<'a>(
+    root: &Path,
+    state: &Path,
+    what: impl IntoIterator<Item = &'a str>,
+) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([TASK, SAME_NETWORK]).arg(root).arg(state).args(what);
     Ok(command)
 }

@@ -14,7 +14,7 @@
 
 mod cost;
 mod exec;
-mod image;
+pub(crate) mod image;
 pub(crate) mod inside;
 mod load;
 mod measure;
@@ -26,7 +26,7 @@ mod registry;
 mod report;
 mod runtime;
 mod start;
-mod world;
+pub(crate) mod world;
 
 use std::path::PathBuf;
 
