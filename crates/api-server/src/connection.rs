@@ -106,6 +106,7 @@ mod tests {
             match path.as_str() {
                 "/hijack" => {
                     slot.leave(Hijack {
+                        begin: crate::hijack::Begin::AtOnce,
                         head: format!("HEAD body={};", body.len()).into_bytes(),
                         take: Box::new(|target| Box::pin(echo_socket(target))),
                     });

@@ -79,7 +79,11 @@ async fn serve(server: UnixStream, handler: Handler) {
 pub(crate) fn echo(request: http::Request<hyper::body::Incoming>, _peer: Peer, slot: HijackSlot) -> ReplyFuture {
     Box::pin(async move {
         let _ = request.into_body().collect().await;
-        slot.leave(Hijack { head: Vec::new(), take: Box::new(|target| Box::pin(echo_socket(target))) });
+        slot.leave(Hijack {
+            head: Vec::new(),
+            begin: crate::hijack::Begin::AtOnce,
+            take: Box::new(|target| Box::pin(echo_socket(target))),
+        });
         crate::reply::empty(http::StatusCode::SWITCHING_PROTOCOLS)
     })
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::containers::{Handle, limited, monitor_error};
 use crate::engine::Engine;
-use crate::model::{AttachTarget, EngineError, ExecSpec, ExecState, ExecView, TerminalSize};
+use crate::model::{AttachTarget, EngineError, ExecSpec, ExecState, ExecView, StreamFraming, TerminalSize};
 use crate::monitors::MonitorError;
 use crate::store::Change;
 
@@ -65,8 +65,7 @@ struct ExecRecord {
 /// An exec that is to be started: answer the client, then [`PendingExec::start`].
 #[derive(Debug)]
 pub struct PendingExec {
-    /// Whether the stream is raw (a terminal) or in frames.
-    pub tty: bool,
+    framing: StreamFraming,
     engine: Engine,
     handle: Arc<Handle>,
     entry: Arc<Entry>,
@@ -85,7 +84,10 @@ impl PendingExec {
             target: Target::Container,
             socket: FdIndex(0),
             streams: Streams { stdin: spec.attach_stdin, stdout: spec.attach_stdout, stderr: spec.attach_stderr },
-            framing: if spec.tty { Framing::Raw } else { Framing::Multiplexed },
+            framing: match self.framing {
+                StreamFraming::Raw => Framing::Raw,
+                StreamFraming::Multiplexed => Framing::Multiplexed,
+            },
             detach_keys: if spec.tty {
                 spec.detach_keys.clone().unwrap_or_default().into_protocol()
             } else {
@@ -96,18 +98,18 @@ impl PendingExec {
         let result =
             self.engine.run_exec(&self.handle, &self.entry, vec![attach], vec![target.socket], self.size).await;
         if let Err(error) = &result {
-            complain(complaint, spec.tty, error.message());
+            complain(complaint, self.framing, error.message());
         }
         result
     }
 }
 
 /// Writes why an exec did not start where its output would have been. A client that does not read it does not matter.
-fn complain(socket: OwnedFd, tty: bool, message: &str) {
+fn complain(socket: OwnedFd, framing: StreamFraming, message: &str) {
     let mut socket = UnixStream::from(socket);
     let text = format!("{message}\r\n");
     let mut bytes = Vec::with_capacity(text.len() + 8);
-    if !tty {
+    if framing == StreamFraming::Multiplexed {
         bytes.extend_from_slice(&[1, 0, 0, 0]);
         bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
     }
@@ -228,9 +230,14 @@ impl Engine {
     }
 
     /// Checks what must be an HTTP status before the client is answered.
-    pub async fn prepare_exec(&self, id: &str, console_size: Option<TerminalSize>) -> Result<PendingExec, EngineError> {
+    pub async fn prepare_exec(
+        &self,
+        id: &str,
+        framing: StreamFraming,
+        console_size: Option<TerminalSize>,
+    ) -> Result<PendingExec, EngineError> {
         let (entry, handle) = self.startable(id)?;
-        Ok(PendingExec { tty: entry.view.load().spec.tty, engine: self.clone(), handle, entry, size: console_size })
+        Ok(PendingExec { framing, engine: self.clone(), handle, entry, size: console_size })
     }
 
     /// Starts an exec without a client.
@@ -299,6 +306,9 @@ impl Engine {
         let (entry, handle) = self.startable(id)?;
         if !matches!(entry.view.load().state, ExecState::Running { .. }) {
             return Err(EngineError::conflict(format!("exec process {id} is not running")));
+        }
+        if !entry.view.load().spec.tty {
+            return Ok(());
         }
         let live = handle.running()?;
         let size = WindowSize { height: size.height, width: size.width };

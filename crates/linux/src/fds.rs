@@ -1,6 +1,6 @@
 //! Descriptors in bulk, and those inherited by number.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::raw::check;
 use crate::{Errno, Result};
@@ -31,6 +31,14 @@ fn call_close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()
     }
     // SAFETY: integer arguments; descriptors are not memory.
     check(unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last as libc::c_uint, flags) }).map(drop)
+}
+
+/// How much memory holds what the other side of a Unix socket has not read yet; 0 when it has read everything.
+pub fn unread_by_peer(socket: BorrowedFd<'_>) -> Result<usize> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: the kernel writes one int.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) })?;
+    Ok(usize::try_from(waiting).unwrap_or(0))
 }
 
 /// Takes ownership of a descriptor that the process was started with; `None` when that number is not open.

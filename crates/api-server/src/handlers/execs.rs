@@ -4,12 +4,13 @@ use base64::Engine as _;
 use docker_api::RAW_STREAM;
 use docker_api::exec::{CreateRequest, CreateResponse, Inspect, ProcessConfig, StartRequest};
 use engine::Engine;
-use engine::model::{DetachKeys, ExecSpec, ExecState, ExecView, TerminalSize};
+use engine::model::{DetachKeys, ExecSpec, ExecState, ExecView, StreamFraming, TerminalSize};
 use http::StatusCode;
 
 use super::streams::{hijack, stream_type};
 use super::terminal_size;
 use crate::error::{ApiError, ApiResult};
+use crate::hijack::Begin;
 use crate::reply::{self, Reply};
 use crate::request::{Request, Unbodied};
 
@@ -58,10 +59,12 @@ pub(crate) async fn start(engine: &Engine, id: &str, request: Request) -> ApiRes
         engine.start_exec_detached(id, console_size).await?;
         return Ok(reply::empty(StatusCode::OK));
     }
-    let pending = engine.prepare_exec(id, console_size).await?;
+    // As in Docker the request says whether there are frames, whatever the process has.
+    let framing = if body.tty { StreamFraming::Raw } else { StreamFraming::Multiplexed };
+    let pending = engine.prepare_exec(id, framing, console_size).await?;
     let head = start_head(&request, body.tty);
     let id = id.to_owned();
-    Ok(hijack(&request, head, move |target| {
+    Ok(hijack(&request, head, Begin::AfterHead, move |target| {
         Box::pin(async move {
             if let Err(error) = pending.start(target).await {
                 tracing::debug!(%error, id, "exec failed");

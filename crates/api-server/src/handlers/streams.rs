@@ -11,7 +11,7 @@ use engine::{ByteStream, Engine, LogStream, Waiter};
 use super::containers::is_not_found;
 use crate::body::{ClientGone, ReplyBody, Writer};
 use crate::error::{ApiError, ApiResult};
-use crate::hijack::Hijack;
+use crate::hijack::{Begin, Hijack};
 use crate::map::stats as map_stats;
 use crate::map::time::limit;
 use crate::reply::{self, Reply};
@@ -44,7 +44,8 @@ pub(crate) async fn attach(engine: &Engine, name: &str, request: Request) -> Api
     let pending = engine.attach_container(name, wanted).await?;
     let head = attach_head(&request, pending.tty);
     let name = name.to_owned();
-    Ok(hijack(&request, head, move |target| {
+    let begin = if pending.speaks_at_once() { Begin::AfterHead } else { Begin::AtOnce };
+    Ok(hijack(&request, head, begin, move |target| {
         Box::pin(async move {
             if let Err(error) = pending.connect(target).await {
                 tracing::debug!(%error, name, "attach failed");
@@ -57,9 +58,10 @@ pub(crate) async fn attach(engine: &Engine, name: &str, request: Request) -> Api
 pub(crate) fn hijack(
     request: &Unbodied,
     head: String,
+    begin: Begin,
     take: impl FnOnce(engine::model::AttachTarget) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static,
 ) -> Reply {
-    request.hijack.leave(Hijack { head: head.into_bytes(), take: Box::new(take) });
+    request.hijack.leave(Hijack { head: head.into_bytes(), begin, take: Box::new(take) });
     reply::empty(http::StatusCode::SWITCHING_PROTOCOLS)
 }
 

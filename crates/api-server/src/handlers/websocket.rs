@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::streams::hijack;
 use crate::error::{ApiError, ApiResult};
+use crate::hijack::Begin;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::websocket::{Opcode, accept, decode, encode};
@@ -32,7 +33,7 @@ pub(crate) async fn attach(engine: &Engine, name: &str, request: Request) -> Api
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         accept(&key)
     );
-    Ok(hijack(&request, head, move |target| {
+    Ok(hijack(&request, head, Begin::AtOnce, move |target| {
         Box::pin(async move {
             if let Err(error) = bridge(pending, target, version).await {
                 tracing::debug!(%error, "attach over a websocket failed");

@@ -128,6 +128,12 @@ pub struct PendingAttach {
 }
 
 impl PendingAttach {
+    /// Whether bytes may come as soon as the client is connected: it runs, or there is a log.
+    pub fn speaks_at_once(&self) -> bool {
+        let status = self.handle.view().state.status;
+        self.handle.live().is_some() || self.request.logs && status == crate::model::Status::Exited
+    }
+
     /// Connects the client; returns when it is connected. The streams go on by themselves.
     pub async fn connect(self, target: AttachTarget) -> Result<(), EngineError> {
         let mut socket = target.socket;

@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::EngineError;
 
+/// Whether a stream's bytes carry which output they are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFraming {
+    /// They do not.
+    Raw,
+    /// In frames with a header of eight bytes.
+    Multiplexed,
+}
+
 /// A client's hijacked connection.
 ///
 /// For plain unix and TCP connections `socket` is the client's own; where the bytes are wrapped (TLS, websocket) the face makes a socket pair,

@@ -23,7 +23,7 @@ mod system;
 mod view;
 mod volume;
 
-pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec};
+pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec, StreamFraming};
 pub use build::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest};
 pub use container::{
     CommitPause, CommitRequest, ContainerSpec, CopyIn, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck,

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
-use engine::model::{AttachTarget, ErrorKind, ExecSpec, ExecState};
+use engine::model::{AttachTarget, ErrorKind, ExecSpec, ExecState, StreamFraming};
 
 use crate::world::{World, read_frames, shell, with_world};
 
@@ -16,7 +16,7 @@ fn spec(command: &[&str]) -> ExecSpec {
 async fn run(world: &World, container: &str, spec: ExecSpec, input: &'static [u8]) -> (String, ExecState) {
     let id = world.engine.create_exec(container, spec).await.unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let pending = world.engine.prepare_exec(&id, None).await.unwrap();
+    let pending = world.engine.prepare_exec(&id, StreamFraming::Multiplexed, None).await.unwrap();
     ours.shutdown(std::net::Shutdown::Write).unwrap();
     let _ = pending.start(AttachTarget { socket: OwnedFd::from(theirs), early_input: Bytes::from_static(input) }).await;
     let output = read_frames(ours).await;
@@ -53,7 +53,15 @@ fn only_running_containers_take_execs() {
         world.engine.start_container(&id).await.unwrap();
         let exec = world.engine.create_exec(&id, spec(&["true"])).await.unwrap();
         world.engine.pause_container(&id).await.unwrap();
-        assert!(world.engine.prepare_exec(&exec, None).await.unwrap_err().message().contains("is paused"));
+        assert!(
+            world
+                .engine
+                .prepare_exec(&exec, StreamFraming::Multiplexed, None)
+                .await
+                .unwrap_err()
+                .message()
+                .contains("is paused")
+        );
         world.engine.unpause_container(&id).await.unwrap();
         world.engine.start_exec_detached(&exec, None).await.unwrap();
         assert!(world.engine.start_exec_detached(&exec, None).await.unwrap_err().message().contains("has already run"));
