@@ -136,6 +136,11 @@ impl Inner {
         self.options.run.join("bundles").join(id.as_str())
     }
 
+    /// Where mounts for starts are made ready.
+    pub(crate) fn staging_dir(&self) -> PathBuf {
+        self.options.run.join("mounts")
+    }
+
     /// The folder of all monitors' sockets.
     pub(crate) fn monitors_dir(&self) -> PathBuf {
         self.options.run.join("monitors")
@@ -214,6 +219,7 @@ fn make_dirs(options: &EngineOptions) -> Result<(), EngineError> {
         (options.root.join("volumes"), 0o700),
         (options.run.clone(), 0o711),
         (options.run.join("monitors"), 0o700),
+        (options.run.join("mounts"), 0o700),
     ];
     for (path, mode) in dirs {
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -301,7 +307,7 @@ fn close(inner: &Inner) {
     let running = inner.index.all().into_iter().filter(|handle| handle.live().is_some());
     let (mut layers, mut remaining) = (Vec::new(), network::Remaining::Nothing);
     for handle in running {
-        layers.extend(handle.record().layers.iter().copied());
+        layers.extend(handle.record().all_layers());
         remaining = network::Remaining::Containers;
     }
     if let Err(error) = inner.snapshotter.unmount_except(&layers) {

@@ -27,6 +27,7 @@ use crate::model::{
 };
 use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
+use crate::volumes::HeldVolumes;
 
 /// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
@@ -131,6 +132,8 @@ pub(super) struct Actor {
     pub(super) life: Life,
     pub(super) place: Place,
     relays: Relays,
+    /// Volumes with options that are mounted because it runs.
+    volumes: HeldVolumes,
     /// Its own name server, on networks with names.
     names: Option<Serving>,
     pub(super) health: Option<Health>,
@@ -175,6 +178,7 @@ impl Actor {
             life,
             place,
             relays: Relays::default(),
+            volumes: HeldVolumes::default(),
             names: None,
             health: None,
             connection: None,
@@ -198,12 +202,26 @@ impl Actor {
         }
         self.connection = Some(recovered.connection);
         self.incoming = Some(recovered.incoming);
+        self.hold_volumes().await;
         match Relays::open(&self.place.ports) {
             Ok(relays) => self.relays = relays,
             Err(error) => tracing::warn!("container {}: cannot publish ports again: {error}", self.handle.id),
         }
         self.watch_health();
         self.publish();
+    }
+
+    /// Says that what is mounted on its volumes is needed, after a restart of the daemon.
+    async fn hold_volumes(&mut self) {
+        let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
+        let held = blocking(move || {
+            let names = record.mounts.iter().filter_map(|mount| mount.volume());
+            HeldVolumes::hold(&inner, record.id.to_string(), names)
+        });
+        match held.await {
+            Ok(held) => self.volumes = held,
+            Err(error) => tracing::warn!("container {}: {error}", self.handle.id),
+        }
     }
 
     /// Before the loop: lets a happening happen that the daemon missed, and removes a `--rm` container that has ended. Returns
@@ -417,11 +435,15 @@ impl Actor {
         let attaches = std::mem::take(&mut self.held);
         let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
         (self.place, self.relays, self.names) = (started.place, started.relays, started.serving);
+        self.volumes = started.volumes;
+        let staged = started.staged;
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
         // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
         let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
+        // By now the container has mounts of its own.
+        drop(staged);
         recorded.map_err(other)?;
         match answer {
             Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
@@ -755,6 +777,7 @@ impl Actor {
             self.tell_volumes("unmount");
         }
         self.give_back_place();
+        self.volumes = HeldVolumes::default();
         super::shared_memory::release(&self.engine.inner, &self.record);
         self.engine.end_execs_of(&self.handle.id);
     }

@@ -22,7 +22,7 @@ use crate::model::{
 };
 use crate::store::Durability;
 use crate::userns::{self, IdMappings};
-use crate::volumes::Made;
+use crate::volumes::{HeldVolumes, Made};
 
 /// Attempts to find a free name before the answer is an error.
 const NAME_ATTEMPTS: usize = 20;
@@ -67,7 +67,7 @@ impl Engine {
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
         let claim = self.claim_ids(&spec)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
-        let mounts = checked_sources(mounts).await?;
+        let mounts = checked_sources(self.with_images(mounts)?).await?;
         let id = ContainerId::from_random(crate::random_bytes());
         let name = self.reserve_name(request.name, &id)?;
         let record = ContainerRecord {
@@ -92,6 +92,16 @@ impl Engine {
         // From here on the container itself tells that they are taken.
         drop(claim);
         Ok(CreatedContainer { id: made, warnings })
+    }
+
+    /// Settles which layers the images are that are mounted.
+    fn with_images(&self, mut mounts: Vec<PlannedMount>) -> Result<Vec<PlannedMount>, EngineError> {
+        for mount in &mut mounts {
+            if let PlannedSource::Image { reference, layers, .. } = &mut mount.source {
+                layers.clone_from(&self.resolve_image(reference)?.layers);
+            }
+        }
+        Ok(mounts)
     }
 
     /// The users of a container's own user namespace, if it gets one.
@@ -162,25 +172,27 @@ impl Engine {
         let mut copies = Vec::new();
         for mount in &mut record.mounts {
             let target = mount.target.clone();
-            let PlannedSource::Volume { name, copy_up, labels, options } = &mut mount.source else { continue };
-            crate::volumes::refuse_options(Some(options))?;
+            let PlannedSource::Volume { name, copy_up, labels, options, subpath } = &mut mount.source else { continue };
+            crate::volumes::check_options(Some(options))?;
             let request = VolumeRequest {
                 name: name.as_deref().map(VolumeName::parse).transpose()?,
                 driver: String::new(),
                 labels: (!labels.is_empty()).then(|| labels.clone()),
-                options: None,
+                options: (!options.is_empty()).then(|| options.clone()),
             };
             let (volume, made) = self.ensure_volume(request).await?;
             *name = Some(volume.name.to_string());
-            if *copy_up == CopyUp::WhenEmpty {
+            if *copy_up == CopyUp::WhenEmpty && subpath.is_none() {
                 copies.push((target, volume, made));
             }
         }
         if copies.is_empty() {
             return Ok(());
         }
-        let (inner, layers) = (Arc::clone(&self.inner), record.layers.clone());
+        let (inner, layers, id) = (Arc::clone(&self.inner), record.layers.clone(), record.id.clone());
         blocking(move || {
+            let names = copies.iter().map(|(_, volume, _)| volume.name.as_str());
+            let _held = HeldVolumes::hold(&inner, format!("creation of {id}"), names)?;
             let lower = inner
                 .snapshotter
                 .lower_dirs(&layers)

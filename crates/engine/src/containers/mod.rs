@@ -13,6 +13,7 @@
 //! | `recover` | taking up what runs |
 //! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
 //! | `copy`, `root`, `owner` | files in and out of containers |
+//! | `trees` | folders inside volumes and images, as mounts |
 //! | `health`, `update`, `remove`, `commit` | what their names say |
 
 mod actor;
@@ -41,6 +42,7 @@ mod shared_memory;
 mod start;
 mod stats;
 mod top;
+mod trees;
 mod update;
 mod users;
 mod validate;

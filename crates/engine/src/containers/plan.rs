@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use oci::DiffId;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -33,9 +34,14 @@ pub(crate) enum PlannedSource {
         copy_up: CopyUp,
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
+        /// A folder or file in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<String>,
     },
     /// Memory.
     Tmpfs { options: Vec<String> },
+    /// An image's files, read-only; which layers those are is settled at create.
+    Image { reference: String, layers: Vec<DiffId>, subpath: Option<String> },
 }
 
 /// Who wished for a mount.
@@ -78,6 +84,9 @@ pub(crate) fn plan(spec: &ContainerSpec, inherited: Vec<PlannedMount>) -> Result
             .map_err(|why| EngineError::invalid(format!("invalid volume path '{target}': {why}")))?;
         mounts.entry(target.clone()).or_insert_with(|| image_volume(&target));
     }
+    if mounts.values().any(PlannedMount::is_of_default_driver) {
+        refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")?;
+    }
     let mut mounts: Vec<PlannedMount> = mounts.into_values().collect();
     mounts.sort_by_key(|mount| mount.target.matches('/').count());
     Ok(mounts)
@@ -89,7 +98,7 @@ pub(crate) fn inherit(mount: &PlannedMount, access: Option<Access>) -> Option<Pl
     match &mut mount.source {
         PlannedSource::Tmpfs { .. } => return None,
         PlannedSource::Volume { copy_up, .. } => *copy_up = CopyUp::Never,
-        PlannedSource::Host { .. } => {}
+        PlannedSource::Host { .. } | PlannedSource::Image { .. } => {}
     }
     if access == Some(Access::ReadOnly) {
         mount.access = Access::ReadOnly;
@@ -99,6 +108,11 @@ pub(crate) fn inherit(mount: &PlannedMount, access: Option<Access>) -> Option<Pl
 }
 
 impl PlannedMount {
+    /// Whether `HostConfig.VolumeDriver` is who makes it.
+    fn is_of_default_driver(&self) -> bool {
+        matches!(self.source, PlannedSource::Volume { .. }) && matches!(self.origin, Origin::Bind | Origin::Image)
+    }
+
     /// The volume's name, once it has one.
     pub(crate) fn volume(&self) -> Option<&str> {
         match &self.source {
@@ -122,10 +136,11 @@ impl PlannedMount {
             }
             PlannedSource::Tmpfs { .. } if self.origin == Origin::Tmpfs => return None,
             PlannedSource::Tmpfs { .. } => (MountPointKind::Tmpfs, None, String::new(), None),
+            PlannedSource::Image { reference, .. } => (MountPointKind::Image, None, reference.clone(), None),
         };
         let propagation = match kind {
             MountPointKind::Bind => MountPoint::propagation_of(self.propagation).to_owned(),
-            MountPointKind::Volume | MountPointKind::Tmpfs => String::new(),
+            MountPointKind::Volume | MountPointKind::Tmpfs | MountPointKind::Image => String::new(),
         };
         let mode = match (self.origin, kind) {
             (Origin::Bind, MountPointKind::Volume) if self.mode.is_empty() => "z".to_owned(),
@@ -147,8 +162,13 @@ impl PlannedMount {
 }
 
 fn from_bind(bind: &Bind) -> Result<PlannedMount, EngineError> {
-    let volume =
-        |name| PlannedSource::Volume { name, copy_up: bind.copy_up, labels: BTreeMap::new(), options: BTreeMap::new() };
+    let volume = |name| PlannedSource::Volume {
+        name,
+        copy_up: bind.copy_up,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        subpath: None,
+    };
     let source = match &bind.source {
         BindSource::Host(path) => {
             PlannedSource::Host { path: path.clone(), create: true, recursion: BindRecursion::Recursive }
@@ -168,6 +188,8 @@ fn from_bind(bind: &Bind) -> Result<PlannedMount, EngineError> {
 
 fn from_mount(mount: &MountSpec) -> Result<PlannedMount, EngineError> {
     mount.validate()?;
+    // An image never changes, whatever was asked for.
+    let access = if matches!(mount.kind, MountKind::Image { .. }) { Access::ReadOnly } else { mount.access };
     let (source, propagation) = match &mount.kind {
         MountKind::Bind { source, propagation, recursion, create_source } => {
             let path = clean_path(source);
@@ -175,23 +197,26 @@ fn from_mount(mount: &MountSpec) -> Result<PlannedMount, EngineError> {
         }
         MountKind::Volume { name, copy_up, labels, driver, driver_options, subpath } => {
             refuse_driver(driver, "Mounts[].VolumeOptions.DriverConfig.Name")?;
-            if subpath.is_some() {
-                return Err(EngineError::not_implemented("HostConfig.Mounts[].VolumeOptions.Subpath is not built"));
-            }
-            let (name, copy_up) = (name.clone(), *copy_up);
-            (PlannedSource::Volume { name, copy_up, labels: labels.clone(), options: driver_options.clone() }, None)
+            let source = PlannedSource::Volume {
+                name: name.clone(),
+                copy_up: *copy_up,
+                labels: labels.clone(),
+                options: driver_options.clone(),
+                subpath: subpath.clone(),
+            };
+            (source, None)
         }
         MountKind::Tmpfs { size_bytes, mode, options } => {
             (PlannedSource::Tmpfs { options: tmpfs_options(*size_bytes, *mode, options, mount.access) }, None)
         }
-        MountKind::Image { .. } => {
-            return Err(EngineError::not_implemented("HostConfig.Mounts[].Type \"image\" is not built"));
+        MountKind::Image { source, subpath } => {
+            (PlannedSource::Image { reference: source.clone(), layers: Vec::new(), subpath: subpath.clone() }, None)
         }
     };
     Ok(PlannedMount {
         target: clean_path(&mount.target),
         source,
-        access: mount.access,
+        access,
         propagation,
         mode: String::new(),
         origin: Origin::Mount,
@@ -299,6 +324,7 @@ fn image_volume(target: &str) -> PlannedMount {
             copy_up: CopyUp::WhenEmpty,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
+            subpath: None,
         },
         access: Access::ReadWrite,
         propagation: None,

@@ -5,7 +5,7 @@ use oci::{ContainerId, DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::life::Life;
-use super::plan::PlannedMount;
+use super::plan::{PlannedMount, PlannedSource};
 use crate::model::{ContainerName, ContainerSpec};
 use crate::userns::IdMappings;
 
@@ -33,6 +33,17 @@ pub(crate) struct ContainerRecord {
     pub(crate) id_mappings: Option<IdMappings>,
     /// The cgroup namespace as decided at create: `private` or `host`.
     pub(crate) private_cgroup_namespace: bool,
+}
+
+impl ContainerRecord {
+    /// The layers of its image, and those of the images that are mounted in it.
+    pub(crate) fn all_layers(&self) -> Vec<DiffId> {
+        let mounted = self.mounts.iter().flat_map(|mount| match &mount.source {
+            PlannedSource::Image { layers, .. } => layers.as_slice(),
+            _ => &[],
+        });
+        self.layers.iter().chain(mounted).copied().collect()
+    }
 }
 
 /// What changes.

@@ -58,6 +58,8 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             sweep(&inner.containers_dir(), &known);
+            super::trees::sweep_staged(&inner.staging_dir());
+            crate::volumes::unmount_unused(&inner);
             let users = super::users::Users::new(&inner);
             inner
                 .images

@@ -9,22 +9,23 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use archive::ids::Ids;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
-    unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
 
 use super::plan::PlannedSource;
 use super::record::ContainerRecord;
-use super::start;
+use super::{start, trees};
 use crate::engine::Inner;
 use crate::model::{Access, EngineError};
 use crate::rootfs::add_layers;
 use crate::userns::IdMappings;
+use crate::volumes::HeldVolumes;
 
 /// What a thread of its own does with a container's root, whose files have owners of these.
 pub(super) type Work<T> = Box<dyn FnOnce(BorrowedFd<'_>, &Ids) -> T + Send>;
@@ -80,39 +81,61 @@ pub(super) struct StoppedRoot {
     overlay_xattrs: snapshots::OverlayXattrs,
     access: RootAccess,
     mounts: Vec<Part>,
+    /// What volumes with options hold is mounted meanwhile.
+    _volumes: HeldVolumes,
+}
+
+/// Where the files of a mount are.
+#[derive(Debug)]
+enum Source {
+    Host(PathBuf),
+    Below(PathBuf, String),
+    Image(Vec<PathBuf>, Option<String>),
 }
 
 /// One mount in it.
 #[derive(Debug)]
 struct Part {
-    source: PathBuf,
+    source: Source,
     target: String,
     access: Access,
 }
 
 impl StoppedRoot {
     /// What `record` says is to be mounted; memory that is mounted anew at every start has nothing to show.
-    pub(super) fn plan(inner: &Inner, record: &ContainerRecord, access: RootAccess) -> Result<Self, EngineError> {
-        let lower = inner
-            .snapshotter
-            .lower_dirs(&record.layers)
-            .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    pub(super) fn plan(inner: &Arc<Inner>, record: &ContainerRecord, access: RootAccess) -> Result<Self, EngineError> {
+        let lower = start::lower_dirs(inner, &record.layers)?;
         let folder = inner.container_dir(&record.id);
+        let volumes = record.mounts.iter().filter_map(|mount| mount.volume());
+        let held = HeldVolumes::hold(inner, format!("files of {}", record.id), volumes)?;
         let mut mounts = Vec::new();
         for (source, target) in start::container_files(&folder) {
             // They are there once it has been started.
             if Path::new(&source).exists() {
-                mounts.push(Part { source: source.into(), target: target.to_owned(), access: Access::ReadWrite });
+                mounts.push(Part {
+                    source: Source::Host(source.into()),
+                    target: target.to_owned(),
+                    access: Access::ReadWrite,
+                });
             }
         }
         for mount in &record.mounts {
             let source = match &mount.source {
                 PlannedSource::Host { path, create, .. } => {
                     start::require_source(path, *create)?;
-                    PathBuf::from(path)
+                    Source::Host(PathBuf::from(path))
                 }
-                PlannedSource::Volume { name, .. } => inner.volumes.mountpoint(name.as_deref().unwrap_or_default()),
+                PlannedSource::Volume { name, subpath, .. } => {
+                    let folder = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
+                    match subpath {
+                        Some(subpath) => Source::Below(folder, subpath.clone()),
+                        None => Source::Host(folder),
+                    }
+                }
                 PlannedSource::Tmpfs { .. } => continue,
+                PlannedSource::Image { layers, subpath, .. } => {
+                    Source::Image(start::lower_dirs(inner, layers)?, subpath.clone())
+                }
             };
             mounts.push(Part { source, target: mount.target.clone(), access: mount.access });
         }
@@ -124,6 +147,7 @@ impl StoppedRoot {
             overlay_xattrs: inner.snapshotter.overlay_xattrs(),
             access,
             mounts,
+            _volumes: held,
         })
     }
 
@@ -162,30 +186,27 @@ impl StoppedRoot {
         if self.access == RootAccess::ReadWrite {
             return Ok(());
         }
-        set_read_only(root.as_fd(), linux::mount_attr::Reach::One)
+        trees::set_read_only(root.as_fd(), linux::mount_attr::Reach::One)
     }
 }
 
 impl Part {
     fn mount(&self, root: BorrowedFd<'_>) -> io::Result<()> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let tree = open_tree(CWD, &self.source, flags)?;
+        let tree = match &self.source {
+            Source::Host(path) => trees::host(path)?,
+            Source::Below(folder, subpath) => trees::below(folder, subpath)?,
+            Source::Image(lower, subpath) => trees::image(lower, subpath.as_deref())?,
+        };
         if self.access == Access::ReadOnly {
-            set_read_only(tree.as_fd(), linux::mount_attr::Reach::Recursive)?;
+            trees::set_read_only(tree.as_fd(), linux::mount_attr::Reach::Recursive)?;
         }
-        let target = match std::fs::metadata(&self.source)?.is_dir() {
-            true => archive::place::make_directory(root, self.target.as_bytes())?,
-            false => archive::place::make_file(root, self.target.as_bytes())?,
+        let target = match FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode) {
+            FileType::Directory => archive::place::make_directory(root, self.target.as_bytes())?,
+            _ => archive::place::make_file(root, self.target.as_bytes())?,
         };
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         Ok(move_mount(tree.as_fd(), "", target.as_fd(), "", by_descriptor)?)
     }
-}
-
-fn set_read_only(mount: BorrowedFd<'_>, reach: linux::mount_attr::Reach) -> io::Result<()> {
-    let attr =
-        linux::mount_attr::MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..Default::default() };
-    Ok(linux::mount_attr::set_attributes(mount, reach, &attr)?)
 }
 
 /// Runs `work` on a thread that ends with it, because what it does to itself cannot be undone.

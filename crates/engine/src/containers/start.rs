@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dns::Serving;
 use monitor_protocol::{
@@ -19,9 +20,11 @@ use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
 use super::relay::Relays;
 use super::resolver;
+use super::trees::{self, Staged};
 use crate::engine::Inner;
 use crate::model::{
-    ContainerSpec, EngineError, IpcMode, LogCompression, LogDelivery, LogDriver, NetworkMode, PidMode, UsernsMode,
+    BindRecursion, ContainerSpec, EngineError, IpcMode, LogCompression, LogDelivery, LogDriver, NetworkMode, PidMode,
+    UsernsMode,
 };
 use crate::monitors::Launched;
 use crate::runtimes::Runtime;
@@ -29,6 +32,7 @@ use crate::spec::{
     self, BlockDevices, CgroupNamespace, DeviceNumber, JoinedNamespaces, Owners, ResolvedDevice, SpecInput, UserMount,
     UserMountSource,
 };
+use crate::volumes::HeldVolumes;
 
 /// A client that attached before the start.
 #[derive(Debug)]
@@ -44,11 +48,15 @@ pub(crate) struct Started {
     pub(crate) place: Place,
     pub(super) relays: Relays,
     pub(super) serving: Option<Serving>,
+    /// Volumes with options, mounted as long as it runs.
+    pub(super) volumes: HeldVolumes,
+    /// Mounts that its monitor binds, until it has answered.
+    pub(super) staged: Staged,
 }
 
 /// Does everything that a start needs before the monitor answers. What was taken is given back on failure.
 pub(crate) fn launch(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     record: &ContainerRecord,
     joined: JoinedNamespaces,
     attaches: Vec<HeldAttach>,
@@ -56,6 +64,11 @@ pub(crate) fn launch(
     check_users(inner, record, joined)?;
     inner.check_policy_of_container(record)?;
     inner.image_used(&record.image_id);
+    let names = record.mounts.iter().filter_map(|mount| mount.volume());
+    let volumes = HeldVolumes::hold(inner, record.id.to_string(), names)?;
+    let mut staged = Staged::new(inner.staging_dir().join(record.id.as_str()));
+    let mounts =
+        record.mounts.iter().map(|mount| user_mount(inner, mount, &mut staged)).collect::<Result<Vec<_>, _>>()?;
     let network = take_network(inner, record, joined)?;
     let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);
@@ -63,9 +76,9 @@ pub(crate) fn launch(
     let reach = reach(&record.spec.network, serving.is_some(), &place);
     resolver::announce(inner, record, &place);
     let launched = attachments::publish(inner, record, &mut place)
-        .and_then(|relays| Ok((relays, send(inner, record, joined, network, (reach, attaches))?)));
+        .and_then(|relays| Ok((relays, send(inner, record, joined, network, (&mounts, reach, attaches))?)));
     match launched {
-        Ok((relays, launched)) => Ok(Started { launched, place, relays, serving }),
+        Ok((relays, launched)) => Ok(Started { launched, place, relays, serving, volumes, staged }),
         Err(error) => {
             resolver::retract(inner, record);
             attachments::give_back(inner, place);
@@ -159,7 +172,7 @@ fn send(
     record: &ContainerRecord,
     joined: JoinedNamespaces,
     network: TakenNetwork,
-    (reach, attaches): (Reach, Vec<HeldAttach>),
+    (mounts, reach, attaches): (&[UserMount], Reach, Vec<HeldAttach>),
 ) -> Result<Launched, EngineError> {
     let folder = inner.container_dir(&record.id);
     let files_folder = match &record.spec.network {
@@ -172,7 +185,6 @@ fn send(
         write_files(inner, record, &folder, &network.endpoints, &linked)?;
         write_resolv_conf(record, &folder, reach)?;
     }
-    let mounts = record.mounts.iter().map(|mount| user_mount(inner, mount)).collect::<Result<Vec<_>, _>>()?;
     let shared_memory = super::shared_memory::prepare(inner, record)?;
     let devices = resolve_devices(&record.spec)?;
     let block_devices = resolve_block_devices(&record.spec)?;
@@ -186,7 +198,7 @@ fn send(
         spec: &container,
         hostname: &record.hostname,
         command: record.command.clone(),
-        mounts: &mounts,
+        mounts,
         files: container_files(&files_folder),
         init: record.spec.init.unwrap_or(false).then(|| inner.options.runtime.display().to_string()),
         devices: &devices,
@@ -266,10 +278,7 @@ fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {
 }
 
 fn rootfs(inner: &Inner, record: &ContainerRecord, folder: &Path) -> Result<Rootfs, EngineError> {
-    let lower = inner
-        .snapshotter
-        .lower_dirs(&record.layers)
-        .map_err(|error| EngineError::system("cannot mount the image's layers", error))?;
+    let lower = lower_dirs(inner, &record.layers)?;
     let mut options = match inner.snapshotter.overlay_xattrs() {
         snapshots::OverlayXattrs::Trusted => Vec::new(),
         snapshots::OverlayXattrs::User => vec!["userxattr".to_owned()],
@@ -279,6 +288,12 @@ fn rootfs(inner: &Inner, record: &ContainerRecord, folder: &Path) -> Result<Root
         options.push("volatile".into());
     }
     Ok(Rootfs::Overlay { lower, upper: folder.join("upper"), work: folder.join("work"), options })
+}
+
+/// The folders of layers, mounted, topmost first.
+pub(super) fn lower_dirs(inner: &Inner, layers: &[oci::DiffId]) -> Result<Vec<PathBuf>, EngineError> {
+    let lower = inner.snapshotter.lower_dirs(layers);
+    lower.map_err(|error| EngineError::system("cannot mount the image's layers", error))
 }
 
 fn stdio(spec: &ContainerSpec) -> Stdio {
@@ -424,23 +439,53 @@ pub(crate) fn dns(spec: &ContainerSpec) -> Result<network::Dns, EngineError> {
     })
 }
 
-fn user_mount(inner: &Inner, mount: &PlannedMount) -> Result<UserMount, EngineError> {
+fn user_mount(inner: &Inner, mount: &PlannedMount, staged: &mut Staged) -> Result<UserMount, EngineError> {
+    let bind = |path: PathBuf, recursion, owners| UserMountSource::Bind {
+        path: path.display().to_string(),
+        recursion,
+        owners,
+    };
     let source = match &mount.source {
         PlannedSource::Host { path, create, recursion } => {
             require_source(path, *create)?;
-            UserMountSource::Bind { path: path.clone(), recursion: *recursion, owners: Owners::Host }
+            let mapped = mount.mode.split(',').any(|word| word == "idmap");
+            bind(path.into(), *recursion, if mapped { Owners::Container } else { Owners::Host })
         }
-        PlannedSource::Volume { name, .. } => {
-            let path = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
-            UserMountSource::Bind {
-                path: path.display().to_string(),
-                recursion: crate::model::BindRecursion::Recursive,
-                owners: Owners::Container,
-            }
+        PlannedSource::Volume { name, subpath, .. } => {
+            let folder = inner.volumes.mountpoint(name.as_deref().unwrap_or_default());
+            let path = match subpath {
+                Some(subpath) => stage(mount, subpath, trees::below(&folder, subpath), staged)?,
+                None => folder,
+            };
+            bind(path, BindRecursion::Recursive, Owners::Container)
         }
         PlannedSource::Tmpfs { options } => UserMountSource::Tmpfs { options: options.clone() },
+        PlannedSource::Image { reference, layers, subpath } => {
+            let tree = trees::image(&lower_dirs(inner, layers)?, subpath.as_deref());
+            bind(
+                stage(mount, subpath.as_ref().unwrap_or(reference), tree, staged)?,
+                BindRecursion::Recursive,
+                Owners::Host,
+            )
+        }
     };
     Ok(UserMount { target: mount.target.clone(), source, access: mount.access, propagation: mount.propagation })
+}
+
+fn stage(
+    mount: &PlannedMount,
+    what: &str,
+    tree: std::io::Result<OwnedFd>,
+    staged: &mut Staged,
+) -> Result<PathBuf, EngineError> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => EngineError::invalid(format!(
+            "cannot access path {what} of the mount at {}: it does not exist",
+            mount.target
+        )),
+        _ => EngineError::system(&format!("cannot mount {what} at {}", mount.target), error),
+    };
+    tree.and_then(|tree| staged.put(tree.as_fd())).map_err(failed)
 }
 
 /// `-v` makes a missing source a folder; `--mount` refuses it.

@@ -42,7 +42,7 @@ fn uses_in(index: &Index) -> Vec<ContainerUse> {
         ContainerUse {
             container: handle.id.to_string(),
             image: ImageId::new(record.image_id),
-            layers: record.layers.clone(),
+            layers: record.all_layers(),
             running: if handle.live().is_some() { Running::Yes } else { Running::No },
         }
     });

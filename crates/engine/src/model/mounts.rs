@@ -274,6 +274,12 @@ impl MountSpec {
                 Err(wrong(&format!("invalid mount path: '{source}' mount path must be absolute")))
             }
             MountKind::Image { source, .. } if source.is_empty() => Err(wrong("field Source must not be empty")),
+            MountKind::Volume { subpath: Some(subpath), .. } if !is_local(subpath) => {
+                Err(wrong("subpath must be a relative path within the volume"))
+            }
+            MountKind::Image { subpath: Some(subpath), .. } if !is_local(subpath) => {
+                Err(wrong("subpath must be a relative path within the image"))
+            }
             MountKind::Volume { name: Some(name), .. } => VolumeName::parse(name).map(|_| ()),
             _ => Ok(()),
         }
@@ -352,6 +358,8 @@ impl BindModes {
                 "nocopy" if !matches!(source, BindSource::Host(_)) => modes.copy_up = CopyUp::Never,
                 // SELinux relabelling has no object on a host without SELinux; the consistency words are for Docker Desktop.
                 "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+                // Looked at by the start: only in a user namespace there is something to map.
+                "idmap" if matches!(source, BindSource::Host(_)) => {}
                 _ if matches!(source, BindSource::Host(_)) => {
                     modes.propagation = Some(
                         Propagation::parse(part).map_err(|_| EngineError::invalid(format!("invalid mode: {mode}")))?,
@@ -377,6 +385,20 @@ fn check_volume_name(source: &BindSource) -> Result<(), EngineError> {
         BindSource::Volume(name) => VolumeName::parse(name).map(|_| ()),
         BindSource::Host(_) | BindSource::Anonymous => Ok(()),
     }
+}
+
+/// Whether a path is relative and stays below where it begins, going by its text: Go's `filepath.IsLocal`.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_usize;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return false,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    !path.is_empty() && !path.starts_with('/') && !path.contains('\0')
 }
 
 /// A path inside a container: absolute, without `.` and `..`, and not the root itself.
@@ -448,6 +470,15 @@ mod tests {
         assert_eq!(VolumesFrom::parse("a").unwrap().text(), "a");
         assert!(VolumesFrom::parse("a:x").is_err());
         assert!(VolumesFrom::parse("").is_err());
+    }
+
+    #[test]
+    fn subpaths_stay_below_where_they_begin() {
+        for (path, local) in
+            [("a/b", true), ("a/../b", true), ("../a", false), ("a/../../b", false), ("/a", false), ("", false)]
+        {
+            assert_eq!(super::is_local(path), local, "{path}");
+        }
     }
 
     #[test]

@@ -166,11 +166,11 @@ pub struct HealthProbe {
 /// One entry of inspect's `Mounts`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: MountPointKind,
     /// The volume's name.
     pub name: Option<String>,
-    /// The host's path; empty for tmpfs.
+    /// The host's path, or the image's name; empty for tmpfs.
     pub source: String,
     /// The container's path.
     pub target: String,
@@ -195,6 +195,8 @@ pub enum MountPointKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// An image's files.
+    Image,
 }
 
 impl MountPointKind {
@@ -204,6 +206,7 @@ impl MountPointKind {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
+            Self::Image => "image",
         }
     }
 }

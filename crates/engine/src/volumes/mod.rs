@@ -7,6 +7,8 @@
 //! What is known of a volume is in the database; its name is safe as a folder's by construction.
 
 mod copy_up;
+mod held;
+mod local;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use copy_up::copy_up;
+pub(crate) use held::{HeldVolumes, unmount_unused};
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
@@ -34,6 +37,7 @@ const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 pub(crate) struct Volumes {
     folder: PathBuf,
     known: RwLock<BTreeMap<String, Arc<VolumeView>>>,
+    users: held::Users,
 }
 
 /// What the database keeps of a volume.
@@ -58,7 +62,7 @@ pub(crate) enum Made {
 impl Volumes {
     /// All volumes of the database.
     pub(crate) fn open(root: &Path, records: &[(String, String)]) -> Self {
-        let volumes = Self { folder: root.join("volumes"), known: RwLock::default() };
+        let volumes = Self { folder: root.join("volumes"), known: RwLock::default(), users: held::Users::default() };
         for (name, text) in records {
             match serde_json::from_str::<VolumeRecord>(text) {
                 Ok(record) if record.version <= RECORD_VERSION => drop(volumes.insert(record)),
@@ -117,7 +121,7 @@ impl Engine {
     /// Creates a volume, or finds the one of that name.
     pub async fn create_volume(&self, request: VolumeRequest) -> Result<Arc<VolumeView>, EngineError> {
         crate::containers::refuse_driver(&request.driver)?;
-        refuse_options(request.options.as_ref())?;
+        check_options(request.options.as_ref())?;
         self.ensure_volume(request).await.map(|(volume, _)| volume)
     }
 
@@ -209,7 +213,9 @@ impl Engine {
                 && filters.until.is_none_or(|until| volume.created < until);
             if wanted {
                 let path = PathBuf::from(&volume.mountpoint);
-                report.reclaimed_bytes += blocking(move || Ok(disk_bytes(&path))).await?;
+                if is_plain(&volume) {
+                    report.reclaimed_bytes += blocking(move || Ok(disk_bytes(&path))).await?;
+                }
                 self.forget_volume(volume.name.as_str()).await?;
                 report.deleted.push(volume.name.to_string());
             }
@@ -228,8 +234,16 @@ impl Engine {
         let written = self.inner.store.write(vec![change], durability).await;
         written.map_err(|error| EngineError::system("cannot store the removal", error))?;
         let folder = self.inner.volumes.folder.join(name);
+        let place = self.inner.volumes.mountpoint(name);
+        self.inner.volumes.users.forget(name);
         self.tell(EventKind::Volume, "destroy", name, BTreeMap::from([("driver".into(), volume.driver.clone())]));
-        blocking(move || remove_tree(&folder)).await
+        blocking(move || {
+            // What is mounted there belongs to somebody else, and must not be removed with the folder.
+            local::unmount_all(&place)
+                .map_err(|error| EngineError::system(&format!("cannot unmount {}", place.display()), error))?;
+            remove_tree(&folder)
+        })
+        .await
     }
 
     /// Which containers name which volumes.
@@ -250,7 +264,7 @@ impl Engine {
         let (volumes, used) = (self.inner.volumes.all(), self.used_volumes());
         blocking(move || {
             let usage = volumes.into_iter().map(|volume| VolumeUsage {
-                size_bytes: disk_bytes(Path::new(&volume.mountpoint)),
+                size_bytes: if is_plain(&volume) { disk_bytes(Path::new(&volume.mountpoint)) } else { 0 },
                 reference_count: used.get(volume.name.as_str()).map_or(0, Vec::len),
                 volume: VolumeView::clone(&volume),
             });
@@ -260,14 +274,14 @@ impl Engine {
     }
 }
 
-/// `type`, `device` and `o` would mount something else; that is not built.
-pub(crate) fn refuse_options(options: Option<&BTreeMap<String, String>>) -> Result<(), EngineError> {
-    match options.and_then(|options| options.keys().next()) {
-        None => Ok(()),
-        Some(option) => Err(EngineError::not_implemented(format!(
-            "volume driver option \"{option}\" of the local driver is not built"
-        ))),
-    }
+/// Refuses what the local driver cannot mean.
+pub(crate) fn check_options(options: Option<&BTreeMap<String, String>>) -> Result<(), EngineError> {
+    options.map_or(Ok(()), |options| local::LocalMount::parse(options).map(drop))
+}
+
+/// Whether its files are in its own folder; those of a file server are not counted, as with Docker.
+fn is_plain(volume: &VolumeView) -> bool {
+    volume.options.as_ref().is_none_or(BTreeMap::is_empty)
 }
 
 fn no_such_volume(name: &str) -> EngineError {
