@@ -51,6 +51,7 @@ pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend
 pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;
 pub use space::{SpaceOptions, StorageBudget};
+pub use spec::{MASKED_PATHS, READONLY_PATHS};
 pub use verification::{CheckStream, ImageRepair, Logins};
 
 /// Random bytes for ids and names.

@@ -176,6 +176,7 @@ fn with_host_config(spec: ContainerSpec, host: HostConfig, version: ApiVersion) 
         sysctls: host.sysctls,
         init: host.init,
         runtime: host.runtime,
+        isolation: host.isolation,
         links: host.links.unwrap_or_default(),
         masked_paths: host.masked_paths,
         readonly_paths: host.readonly_paths,
@@ -424,10 +425,7 @@ mod tests {
         let spec = create(r#"{"Image":"alpine"}"#);
         let expected = ContainerSpec { image: "alpine".into(), shm_size_bytes: 64 << 20, ..ContainerSpec::default() };
         assert_eq!(spec, expected);
-        assert_eq!(
-            create(r#"{"Image":"alpine","HostConfig":{"NetworkMode":"default","Isolation":"default","Future":7}}"#),
-            expected
-        );
+        assert_eq!(create(r#"{"Image":"alpine","HostConfig":{"NetworkMode":"default","Future":7}}"#), expected);
     }
 
     #[test]

@@ -14,24 +14,6 @@ use engine::model::{
 
 use super::{mount, null_if_empty, resources};
 
-/// What containers cannot read unless they ask for it; the list that Docker shows.
-const MASKED_PATHS: &[&str] = &[
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// What they cannot write.
-const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// `Config`: what runs.
 pub(crate) fn config(spec: &ContainerSpec, short_id: &str) -> Config {
     Config {
@@ -119,10 +101,11 @@ pub(crate) fn host_config(view: &ContainerView) -> HostConfig {
         shm_size: i64::try_from(spec.shm_size_bytes).unwrap_or(i64::MAX),
         sysctls: spec.sysctls.clone(),
         runtime: view.runtime.clone(),
+        isolation: spec.isolation.clone(),
         device_requests: device_requests(&spec.device_requests),
         mounts: spec.mounts.iter().map(mount::show).collect(),
-        masked_paths: system_paths(spec, spec.masked_paths.as_ref(), MASKED_PATHS),
-        readonly_paths: system_paths(spec, spec.readonly_paths.as_ref(), READONLY_PATHS),
+        masked_paths: system_paths(spec, spec.masked_paths.as_ref(), engine::MASKED_PATHS),
+        readonly_paths: system_paths(spec, spec.readonly_paths.as_ref(), engine::READONLY_PATHS),
         init: spec.init,
         ..HostConfig::default()
     };
@@ -171,8 +154,8 @@ mod tests {
 
     #[test]
     fn the_usual_paths_are_shown_unless_others_were_asked_for_or_none_apply() {
-        let shown = |spec: &ContainerSpec| system_paths(spec, spec.readonly_paths.as_ref(), READONLY_PATHS);
-        assert_eq!(shown(&ContainerSpec::default()).unwrap().len(), READONLY_PATHS.len());
+        let shown = |spec: &ContainerSpec| system_paths(spec, spec.readonly_paths.as_ref(), engine::READONLY_PATHS);
+        assert_eq!(shown(&ContainerSpec::default()).unwrap().len(), engine::READONLY_PATHS.len());
         let open = ContainerSpec { readonly_paths: Some(vec![]), ..ContainerSpec::default() };
         assert_eq!(shown(&open), Some(vec![]));
         assert_eq!(shown(&ContainerSpec { privileged: true, ..ContainerSpec::default() }), None);

@@ -444,7 +444,12 @@ impl Engine {
 
     /// Resizes its terminal.
     pub async fn resize_container(&self, reference: &str, size: TerminalSize) -> Result<(), EngineError> {
-        let live = self.inner.index.find(reference)?.running()?;
+        let handle = self.inner.index.find(reference)?;
+        let live = handle.running()?;
+        if !handle.record().spec.tty {
+            // There is nothing to resize, which is no error, as with Docker.
+            return Ok(());
+        }
         let size = WindowSize { height: size.height, width: size.width };
         let request = Request::Resize { target: Target::Container, size };
         limited(live.connection.request(request, Vec::new())).await.map(|_| ())

@@ -153,6 +153,8 @@ pub struct ContainerSpec {
     pub oom_score_adj: i32,
     /// `HostConfig.Runtime`; empty is Conex's own.
     pub runtime: String,
+    /// `HostConfig.Isolation`, of which Linux has only `default`; shown again.
+    pub isolation: String,
     /// `HostConfig.Links`
     pub links: Vec<String>,
     /// `HostConfig.DeviceRequests` (GPUs, CDI), as the names of their drivers or capabilities; any is refused.

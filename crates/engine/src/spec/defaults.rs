@@ -5,7 +5,7 @@ use oci::runtime::Mount;
 use crate::model::{ContainerSpec, IpcMode};
 
 /// What containers must not read.
-pub(super) const MASKED_PATHS: &[&str] = &[
+pub const MASKED_PATHS: &[&str] = &[
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -21,7 +21,7 @@ pub(super) const MASKED_PATHS: &[&str] = &[
 ];
 
 /// What containers must not write.
-pub(super) const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What a container gets without asking.
 pub(super) const CAPABILITIES: &[&str] = &[

@@ -14,6 +14,7 @@ use oci::runtime::{
 };
 
 pub(crate) use capabilities::{exec_capabilities, granted};
+pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 pub(crate) use resources::{BlockDevices, DeviceNumber, ResolvedDevice, linux_resources, update_resources};
 
 use crate::model::{
