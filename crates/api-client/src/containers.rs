@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use docker_api::container::{
     Change, CommitResponse, CreateRequest, CreateResponse, Inspect, PathStat, PruneReport, Summary, TopResponse,
-    UpdateRequest, UpdateResponse, WaitResponse,
+    UpdateRequest, UpdateResponse, WaitResponse, Why,
 };
 use docker_api::stats::Stats;
 use docker_api::{Filters, QueryBuilder, encode_path_segment, json};
@@ -127,6 +127,11 @@ fn at(name: &str, action: &str) -> String {
 }
 
 impl Client {
+    /// Why a container is as it is; of Conex alone.
+    pub fn container_why(&self, container: &str) -> Result<Why> {
+        self.document(Request::get(at(container, "/why")))
+    }
+
     /// Creates a container; no name lets the server choose one, `platform` is empty or `os/arch`.
     pub fn container_create(&self, name: &str, platform: &str, request: &CreateRequest) -> Result<CreateResponse> {
         let query = QueryBuilder::new().with_some("name", name).with_some("platform", platform).build();

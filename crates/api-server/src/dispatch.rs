@@ -8,7 +8,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
     archive, build, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes,
-    websocket,
+    websocket, why,
 };
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
@@ -26,8 +26,10 @@ pub(crate) async fn dispatch(
     let path = request.uri().path().to_owned();
     let reply = match route(method.as_str(), &path) {
         Ok((route, version)) => {
+            let caller = peer.clone();
             let request = Request::new(request, version, peer, hijack);
-            let outcome = handle(&engine, route, request).await;
+            let caller: engine::Caller = std::sync::Arc::new(move || caller.who());
+            let outcome = engine::as_caller(caller, handle(&engine, route, request)).await;
             reply::with_identity(outcome.unwrap_or_else(|error| refuse(&error, &path)))
         }
         // Docker's own router answers this before it knows who it is.
@@ -62,6 +64,7 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::ContainerPrune => containers::prune(engine, &request).await,
         Route::ContainerInspect(name) => containers::inspect(engine, &name, &request).await,
         Route::ContainerTop(name) => containers::top(engine, &name, &request).await,
+        Route::ContainerWhy(name) => why::why(engine, &name),
         Route::ContainerLogs(name) => streams::logs(engine, &name, request).await,
         Route::ContainerChanges(name) => containers::changes(engine, &name).await,
         Route::ContainerExport(name) => streams::export(engine, &name).await,

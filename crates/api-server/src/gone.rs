@@ -19,6 +19,19 @@ impl Peer {
         Self(Arc::new(socket))
     }
 
+    /// Who is at the other end, for people: the program, or the address.
+    pub(crate) fn who(&self) -> String {
+        if let Ok(client) = rustix::net::sockopt::socket_peercred(&self.0) {
+            let pid = client.pid.as_raw_nonzero();
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            return format!("{} (pid {pid}, uid {})", name.trim(), client.uid.as_raw());
+        }
+        match rustix::net::getpeername(&self.0).ok().and_then(|address| std::net::SocketAddr::try_from(address?).ok()) {
+            Some(address) => format!("a client at {address}"),
+            None => "a client".to_owned(),
+        }
+    }
+
     /// Completes when the client has closed its side. Where the socket cannot be watched it never does; a write will find out.
     pub(crate) async fn gone(self) {
         if self.wait_for_end().await.is_err() {

@@ -379,6 +379,65 @@ pub struct CommitResponse {
     pub id: String,
 }
 
+/// The answer of `GET /containers/{id}/why`, which is of Conex alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub struct Why {
+    pub id: String,
+    pub name: String,
+    pub state: String,
+    pub restart_count: u32,
+    pub error: String,
+    pub started_at: Option<String>,
+    /// How the last run ended.
+    pub end: Option<WhyEnd>,
+    /// All of it for people, a sentence an entry.
+    pub sentences: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub struct WhyEnd {
+    pub exit_code: i32,
+    pub signal: Option<i32>,
+    /// Nobody saw it: the monitor was gone.
+    pub unseen: bool,
+    #[serde(rename = "OOMKilled")]
+    pub oom_killed: bool,
+    pub memory_limit_bytes: Option<u64>,
+    pub memory_peak_bytes: Option<u64>,
+    #[serde(rename = "OOMKills")]
+    pub oom_kills: Option<u64>,
+    pub started_at: Option<String>,
+    pub finished_at: String,
+    pub asked: Vec<WhyAsked>,
+    pub health: Option<WhyHealth>,
+}
+
+/// Who asked for an end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub struct WhyAsked {
+    pub verb: String,
+    pub signal: i32,
+    pub by: String,
+    pub at: String,
+}
+
+/// What the health check had said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the fields say what they are")]
+pub struct WhyHealth {
+    pub status: String,
+    pub failing_streak: u32,
+    pub output: String,
+}
+
 /// A container in a list.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

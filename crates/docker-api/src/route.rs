@@ -28,6 +28,8 @@ pub enum Route {
     ContainerPrune,
     ContainerInspect(String),
     ContainerTop(String),
+    /// Of Conex alone: `GET /containers/{id}/why`.
+    ContainerWhy(String),
     ContainerLogs(String),
     ContainerChanges(String),
     ContainerExport(String),
@@ -220,6 +222,7 @@ fn find_container_get(rest: &str) -> Option<Route> {
         ("/attach/ws", Route::ContainerAttachWebsocket),
         ("/json", Route::ContainerInspect),
         ("/top", Route::ContainerTop),
+        ("/why", Route::ContainerWhy),
         ("/logs", Route::ContainerLogs),
         ("/changes", Route::ContainerChanges),
         ("/export", Route::ContainerExport),

@@ -13,6 +13,7 @@
 //! monitor process, which this crate starts and talks to.
 
 mod builds;
+mod caller;
 mod containers;
 mod engine;
 mod events;
@@ -41,6 +42,7 @@ mod volumes;
 
 pub use ::images::{AbsentLayers, ManifestKind, Origin, Pinning, Source};
 pub use builds::BuildStream;
+pub use caller::{Caller, as_caller};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};
 pub use events::EventStream;

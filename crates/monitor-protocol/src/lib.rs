@@ -42,9 +42,9 @@ pub use launch::{
     Rotated, SeccompProgram, StdinMode, Stdio, Streams, WindowSize,
 };
 pub use message::{
-    AttachEnd, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, FailureKind, FromMonitor, Hello,
-    KillScope, PROTOCOL_VERSION, Phase, Reply, Request, RequestId, Response, RunningExec, Signal, Target, ToMonitor,
-    UnixNanos, UnreadableRequest,
+    AttachEnd, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, ExitMemory, Failure, FailureKind, FromMonitor,
+    Hello, KillScope, PROTOCOL_VERSION, Phase, Reply, Request, RequestId, Response, RunningExec, Signal, Target,
+    ToMonitor, UnixNanos, UnreadableRequest,
 };
 pub use outbox::Outbox;
 pub use record::{ExecRecord, ExitRecord, MonitorRecord};

@@ -254,8 +254,22 @@ pub struct Exit {
     /// Whether the kernel has killed one of the container's processes for want of memory.
     #[serde(default)]
     pub oom_killed: bool,
+    /// The container's memory at its end, when the kernel has killed for want of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ExitMemory>,
     /// When.
     pub at: UnixNanos,
+}
+
+/// How much memory there was when a container ended for want of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitMemory {
+    /// The limit in bytes; `None` for none.
+    pub limit_bytes: Option<u64>,
+    /// The most there has been, in bytes; 0 where the kernel does not tell.
+    pub peak_bytes: u64,
+    /// How many processes the kernel has killed.
+    pub kills: u64,
 }
 
 /// The answer to a request.

@@ -262,7 +262,9 @@ impl Container {
 
     fn init_ended(&mut self, status: WaitStatus, turn: &mut Turn<'_>) {
         self.check_oom();
-        let exit = Exit { oom_killed: self.oom_killed, ..exit_of(status, clock::now()) };
+        // While the cgroup is there.
+        let memory = self.backend.as_ref().filter(|_| self.oom_killed).and_then(Backend::memory_at_exit);
+        let exit = Exit { oom_killed: self.oom_killed, memory, ..exit_of(status, clock::now()) };
         if let Some(backend) = &mut self.backend {
             backend.init_exited();
         }

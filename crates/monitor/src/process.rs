@@ -100,5 +100,5 @@ impl Process {
 pub(crate) fn exit_of(status: WaitStatus, at: UnixNanos) -> Exit {
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|number| 128 + number)).unwrap_or(255);
-    Exit { code, signal: signal.map(Signal), oom_killed: false, at }
+    Exit { code, signal: signal.map(Signal), oom_killed: false, memory: None, at }
 }

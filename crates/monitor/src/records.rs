@@ -102,7 +102,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path().to_owned());
         records.clear().unwrap();
-        let exit = Exit { code: 137, signal: Some(monitor_protocol::Signal(9)), oom_killed: true, at: UnixNanos(5) };
+        let memory = Some(monitor_protocol::ExitMemory { limit_bytes: Some(9), peak_bytes: 8, kills: 1 });
+        let signal = Some(monitor_protocol::Signal(9));
+        let exit = Exit { code: 137, signal, oom_killed: true, memory, at: UnixNanos(5) };
         records.started(std::process::id() as i32, UnixNanos(4)).unwrap();
         records.exited(exit, UnixNanos(4)).unwrap();
         records.exec_exited(&ExecId("x1".to_owned()), exit).unwrap();

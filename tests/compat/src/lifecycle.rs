@@ -151,3 +151,37 @@ fn events_in_dockers_order() {
     assert_eq!(labels["exitCode"], "0");
     engine.finish();
 }
+
+#[test]
+fn why_says_how_a_run_ended_and_who_asked() {
+    let mut engine = Engine::with_busybox();
+    let why = |engine: &Engine, name: &str| engine.conex(["why", name]).ok();
+    engine.docker(["create", "--name", "fresh", "busybox"]).ok();
+    assert_eq!(why(&engine, "fresh"), "fresh has never been started.");
+    engine.docker(["run", "--name", "three", "busybox", "sh", "-c", "exit 3"]).fails(3);
+    assert!(why(&engine, "three").contains("Its last run exited with code 3 at "), "{}", why(&engine, "three"));
+    engine.docker(["run", "-d", "--name", "asked", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["stop", "-t", "0", "asked"]).ok();
+    let told = why(&engine, "asked");
+    assert!(told.contains("was ended by SIGKILL") && told.contains("stop was asked for by docker (pid "), "{told}");
+    assert!(told.contains("uid 0") && told.contains("(SIGTERM)"), "{told}");
+    engine.docker(["run", "-d", "--name", "own", "busybox", "sleep", "1000"]).ok();
+    // From outside, and with the one signal that the kernel does not keep from a first process.
+    let pid = engine.docker(["inspect", "--format", "{{.State.Pid}}", "own"]).ok();
+    engine.host().program("kill").args(["-KILL", &pid]).ok();
+    assert_eq!(engine.docker(["wait", "own"]).ok(), "137");
+    assert!(why(&engine, "own").contains("Nobody asked the engine for this"), "{}", why(&engine, "own"));
+    let eat = "x=; while :; do x=$x$x........................................; done";
+    engine.docker(["run", "--name", "greedy", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", eat]).run();
+    let before = why(&engine, "greedy");
+    assert!(before.contains("for want of memory: a limit of 16777216 bytes"), "{before}");
+    // It is on the disk.
+    engine.kill();
+    engine.launch();
+    assert_eq!(why(&engine, "greedy"), before);
+    let document = engine.conex(["--json", "why", "asked"]).run().json();
+    assert_eq!(document["End"]["Asked"][0]["Verb"], "stop", "{document}");
+    assert!(engine.conex(["why", "nobody"]).fails(1).contains("No such container: nobody"));
+    engine.docker(["rm", "fresh", "three", "asked", "own", "greedy"]).ok();
+    engine.finish();
+}

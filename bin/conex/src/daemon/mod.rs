@@ -45,7 +45,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
     match try_main(words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("conex daemon: {}", chain(&error));
+            eprintln!("conex daemon: {}", engine::model::chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -139,19 +139,4 @@ fn security(options: &Options) -> Result<TcpSecurity, DaemonError> {
         _ if options.insecure => Ok(TcpSecurity::Insecure),
         _ => Err(options::OptionsError::Unprotected.into()),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let part = inner.to_string();
-        if !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -13,6 +13,7 @@ pub(crate) mod unsupported;
 pub(crate) mod verify;
 pub(crate) mod volumes;
 pub(crate) mod websocket;
+pub(crate) mod why;
 
 use engine::model::TerminalSize;
 use http::StatusCode;

@@ -18,6 +18,7 @@ mod system;
 mod tree;
 mod verify;
 mod volume;
+mod why;
 
 use std::io::{self, Write};
 
@@ -98,6 +99,7 @@ const TOP: &[&Entry] = &[
     &container::UPDATE,
     &system::VERSION,
     &container::WAIT,
+    &why::WHY,
     &shell::COMPLETION,
     &shell::MAN,
 ];
@@ -138,6 +140,7 @@ const GROUPS: &[Group] = &[
             ("unpause", &[], &container::UNPAUSE),
             ("update", &[], &container::UPDATE),
             ("wait", &[], &container::WAIT),
+            ("why", &[], &why::WHY),
         ],
     ),
     (

@@ -23,7 +23,8 @@ use super::start::{self, HeldAttach};
 use super::{attachments, health, remove, resolver, view};
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    ContainerName, EndpointSpec, EngineError, EventKind, Health, NetworkMode, RestartPolicy, Signal, UpdateRequest,
+    ContainerName, EndRequest, EndpointSpec, EngineError, EventKind, Health, HealthNote, NetworkMode, RestartPolicy,
+    Signal, UpdateRequest,
 };
 use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
@@ -38,6 +39,8 @@ const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 /// Clients that may wait for a start; the frame that launches can carry 64 descriptors.
 const HELD_ATTACHES: usize = 32;
 
+/// Requests for an end that are remembered of one run.
+const MAX_ASKED: usize = 16;
 /// How long a start or a removal waits for a copy in or out of the container.
 const FILES_LIMIT: Duration = Duration::from_secs(60);
 /// Docker's exit code for failures that are not the program's.
@@ -55,11 +58,14 @@ pub(crate) enum Command {
     /// Marks it as being stopped; the signals come as [`Command::Kill`].
     Stop {
         keep: Keep,
+        asked: EndRequest,
         answer: Answer<()>,
     },
     Kill {
         signal: Signal,
         by: KilledBy,
+        /// Who wants it, where that is not known yet.
+        asked: Option<EndRequest>,
         reference: String,
         answer: Answer<()>,
     },
@@ -271,14 +277,16 @@ impl Actor {
                 let _ = answer.send(result);
                 if self.life.phase == Phase::Removing { self.removed_by_start().await } else { Next::Continue }
             }
-            Command::Stop { keep, answer } => {
+            Command::Stop { keep, asked, answer } => {
                 self.keep = keep;
+                self.note(Some(asked));
                 let result =
                     self.happen(Happening::StopAsked).await.map_err(|refusal| self.refusal(refusal, "stop", ""));
                 let _ = answer.send(result.map(|_| ()));
                 Next::Continue
             }
-            Command::Kill { signal, by, reference, answer } => {
+            Command::Kill { signal, by, asked, reference, answer } => {
+                self.note(asked);
                 let _ = answer.send(self.kill(signal, by, &reference).await);
                 Next::Continue
             }
@@ -325,14 +333,19 @@ impl Actor {
         }
     }
 
+    /// Remembers who asks for the end; it is written down with what comes of it.
+    fn note(&mut self, asked: Option<EndRequest>) {
+        if self.life.pid().is_some() && self.life.asked.len() < MAX_ASKED {
+            self.life.asked.extend(asked);
+        }
+    }
+
     /// What the monitor says.
     async fn incoming(&mut self, incoming: Incoming) -> Next {
         match incoming {
             Incoming::Event(MonitorEvent::Exited(exit)) => {
-                let at = crate::moment::from_monitor(exit.at);
                 self.cleaning = true;
-                let exited = Happening::Exited { exit_code: exit.code, oom_killed: exit.oom_killed, at };
-                return self.ended(exited).await;
+                return self.ended(super::recover::exited(&exit)).await;
             }
             Incoming::Event(MonitorEvent::CleanedUp) => self.cleaning = false,
             Incoming::Event(MonitorEvent::ExecExited { id, exit }) => {
@@ -879,6 +892,7 @@ impl Actor {
         }
         let changed = self.health.as_ref().is_none_or(|before| before.status != health.status);
         let status = health.status;
+        self.life.health = Some(HealthNote::of(&health));
         self.health = Some(health);
         self.publish();
         if changed {

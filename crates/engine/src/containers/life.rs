@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{EngineError, RestartPolicy, Status};
+use crate::model::{EndCause, EndRequest, EngineError, HealthNote, RestartPolicy, RunEnd, Status};
 
 /// Where a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,15 @@ pub(crate) struct Life {
     /// A `stop` waits for the exit: its event comes before `die`.
     #[serde(skip)]
     pub(crate) stopping: bool,
+    /// Who asked for the end of this run, oldest first.
+    #[serde(default)]
+    pub(crate) asked: Vec<EndRequest>,
+    /// What the health check last said of this run.
+    #[serde(skip)]
+    pub(crate) health: Option<HealthNote>,
+    /// How the last run ended.
+    #[serde(default)]
+    pub(crate) end: Option<RunEnd>,
 }
 
 /// What decides over restart and removal.
@@ -85,7 +94,7 @@ pub(crate) enum Happening {
     /// It could not be started.
     StartFailed { exit_code: i32, message: String },
     /// Its first process ended.
-    Exited { exit_code: i32, oom_killed: bool, at: Timestamp },
+    Exited { exit_code: i32, oom_killed: bool, at: Timestamp, cause: EndCause },
     /// Somebody was killed for want of memory.
     OutOfMemory,
     /// It is frozen.
@@ -148,8 +157,8 @@ pub(crate) enum Refusal {
     NotRunning,
     /// It is being removed.
     Removing,
-    /// It must be stopped first.
-    StillRunning,
+    /// It must be stopped first; the state that it is in.
+    StillActive(Status),
 }
 
 const FIRST_RESTART_DELAY_MS: u64 = 100;
@@ -171,6 +180,9 @@ impl Life {
             restart_delay_ms: 0,
             stopped_by_user: false,
             stopping: false,
+            asked: Vec::new(),
+            health: None,
+            end: None,
         }
     }
 
@@ -224,7 +236,9 @@ impl Life {
             Happening::RestartDue => self.restart_due(),
             Happening::Started { pid, at } => Ok(self.started(pid, at)),
             Happening::StartFailed { exit_code, message } => Ok(self.start_failed(policy, exit_code, message)),
-            Happening::Exited { exit_code, oom_killed, at } => Ok(self.exited(policy, exit_code, oom_killed, at)),
+            Happening::Exited { exit_code, oom_killed, at, cause } => {
+                Ok(self.exited(policy, exit_code, oom_killed, (at, cause)))
+            }
             Happening::OutOfMemory => Ok(self.out_of_memory()),
             Happening::Paused => self.paused(),
             Happening::Unpaused => self.unpaused(),
@@ -268,6 +282,8 @@ impl Life {
         self.error.clear();
         self.oom_killed = false;
         self.stopping = false;
+        self.asked.clear();
+        self.health = None;
         vec![Action::TellStarted, Action::Persist]
     }
 
@@ -293,7 +309,13 @@ impl Life {
         actions
     }
 
-    fn exited(&mut self, policy: Policy, exit_code: i32, oom_killed: bool, at: Timestamp) -> Vec<Action> {
+    fn exited(
+        &mut self,
+        policy: Policy,
+        exit_code: i32,
+        oom_killed: bool,
+        (at, cause): (Timestamp, EndCause),
+    ) -> Vec<Action> {
         if !matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. } | Phase::Starting) {
             return Vec::new();
         }
@@ -302,6 +324,15 @@ impl Life {
         self.oom_killed = self.oom_killed || oom_killed;
         self.finished_at = Some(at);
         self.stopping = false;
+        self.end = Some(RunEnd {
+            exit_code,
+            cause,
+            oom_killed: self.oom_killed,
+            started_at: self.started_at,
+            finished_at: at,
+            asked: std::mem::take(&mut self.asked),
+            health: self.health.take(),
+        });
         let again = !self.stopped_by_user && self.wants_restart(policy, exit_code);
         self.phase = if again { Phase::Restarting } else { Phase::Exited };
         let mut actions = vec![Action::WakeWaiters, Action::LetGo];
@@ -378,12 +409,11 @@ impl Life {
                 self.phase = Phase::Removing;
                 Ok(vec![Action::Remove])
             }
-            Phase::Restarting => {
-                self.phase = Phase::Removing;
-                Ok(vec![Action::ForgetRestart, Action::Remove])
-            }
             Phase::Removing => Err(Refusal::Removing),
-            Phase::Starting | Phase::Running { .. } | Phase::Paused { .. } => Err(Refusal::StillRunning),
+            Phase::Starting => Err(Refusal::StillActive(Status::Running)),
+            Phase::Running { .. } | Phase::Paused { .. } | Phase::Restarting => {
+                Err(Refusal::StillActive(self.status()))
+            }
         }
     }
 
@@ -438,8 +468,10 @@ impl Refusal {
                 EngineError::conflict(format!("removal of container {reference} is already in progress"))
             }
             (Refusal::Removing, _) => EngineError::conflict("container is marked for removal and cannot be started"),
-            (Refusal::StillRunning, _) => EngineError::conflict(format!(
-                "cannot remove container \"{reference}\": container is running: stop the container before removing or force remove"
+            (Refusal::StillActive(status), _) => EngineError::conflict(format!(
+                "cannot remove container \"{reference}\": container is {}: {}stop the container before removing or force remove",
+                status.as_str(),
+                if status == Status::Paused { "unpause and then " } else { "" },
             )),
         }
     }
@@ -453,7 +485,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Action, Happening, Life, Phase, Policy, Refusal};
-    use crate::model::RestartPolicy;
+    use crate::model::{EndCause, RestartPolicy};
 
     fn policy(restart: RestartPolicy) -> Policy {
         Policy { restart, auto_remove: false }
@@ -464,7 +496,7 @@ mod tests {
     }
 
     fn exit(exit_code: i32, second: i64) -> Happening {
-        Happening::Exited { exit_code, oom_killed: false, at: at(second) }
+        Happening::Exited { exit_code, oom_killed: false, at: at(second), cause: EndCause::default() }
     }
 
     /// Lets all happenings happen; refusals are errors.

@@ -72,9 +72,9 @@ pub(crate) use validate::parse_set;
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EndpointSpec,
-    EngineError, EventKind, IpcMode, LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters, PruneReport,
-    RemoveOptions, Signal, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
+    AttachRequest, AttachTarget, ContainerName, ContainerQuery, ContainerSizes, ContainerView, EndRequest, EndVerb,
+    EndpointSpec, EngineError, EventKind, IpcMode, LogQuery, NetworkMode, OutputStream, PidMode, PruneFilters,
+    PruneReport, RemoveOptions, Signal, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult, Why,
 };
 use crate::spec::JoinedNamespaces;
 
@@ -257,12 +257,15 @@ impl Engine {
     /// The signal, the grace, SIGKILL. The actor is free all the while.
     async fn stop(&self, handle: &Handle, options: StopOptions, keep: Keep) -> Result<(), EngineError> {
         let mut progress = handle.watch();
-        ask(handle, |answer| Command::Stop { keep, answer }).await?;
         let record = handle.record();
         let signal = options.signal.unwrap_or_else(|| actor::stop_signal(&record));
+        let verb = if keep == Keep::ForRestart { EndVerb::Restart } else { EndVerb::Stop };
+        let asked = end_request(verb, signal);
+        ask(handle, |answer| Command::Stop { keep, asked, answer }).await?;
         let seconds = options.timeout_seconds.or(record.spec.stop_timeout_seconds).unwrap_or(DEFAULT_STOP_SECONDS);
-        let by_stop =
-            |signal| move |answer| Command::Kill { signal, by: KilledBy::Stop, reference: String::new(), answer };
+        let by_stop = |signal| {
+            move |answer| Command::Kill { signal, by: KilledBy::Stop, asked: None, reference: String::new(), answer }
+        };
         ignore_ended(ask(handle, by_stop(signal)).await)?;
         let ended = progress.wait_for(|progress| !progress.running);
         match u64::try_from(seconds) {
@@ -284,15 +287,33 @@ impl Engine {
 
     /// Sends a signal; SIGKILL when none. With SIGKILL it returns when the container has ended, as with Docker.
     pub async fn kill_container(&self, reference: &str, signal: Option<Signal>) -> Result<(), EngineError> {
+        self.kill(reference, signal.unwrap_or(Signal::KILL), EndVerb::Kill).await
+    }
+
+    async fn kill(&self, reference: &str, signal: Signal, verb: EndVerb) -> Result<(), EngineError> {
         let handle = self.inner.index.find(reference)?;
-        let signal = signal.unwrap_or(Signal::KILL);
         let mut progress = handle.watch();
-        let reference = reference.to_owned();
-        ask(&handle, |answer| Command::Kill { signal, by: KilledBy::User, reference, answer }).await?;
+        let (reference, asked) = (reference.to_owned(), Some(end_request(verb, signal)));
+        ask(&handle, |answer| Command::Kill { signal, by: KilledBy::User, asked, reference, answer }).await?;
         if signal == Signal::KILL {
             let _ = tokio::time::timeout(KILL_LIMIT, progress.wait_for(|progress| !progress.running)).await;
         }
         Ok(())
+    }
+
+    /// Why it is as it is: how its last run ended, and who asked for that.
+    pub fn container_why(&self, reference: &str) -> Result<Why, EngineError> {
+        let handle = self.inner.index.find(reference)?;
+        let view = handle.view();
+        Ok(Why {
+            id: view.id.to_string(),
+            name: view.name.to_string(),
+            status: view.state.status,
+            restart_count: view.restart_count,
+            error: view.state.error.clone(),
+            started_at: view.state.started_at,
+            end: view.end.clone(),
+        })
     }
 
     /// Freezes it.
@@ -367,6 +388,14 @@ impl Engine {
                     return self.wait_removed(&handle).await;
                 }
             }
+            if options.force && handle.view().state.status == crate::model::Status::Restarting {
+                // Its next start is forgotten.
+                let asked = end_request(EndVerb::Remove, Signal::KILL);
+                let stopped = ask(&handle, |answer| Command::Stop { keep: Keep::AsConfigured, asked, answer }).await;
+                if stopped.is_ok() && handle.live().is_some() {
+                    continue;
+                }
+            }
             let reference = reference.to_owned();
             match ask(&handle, |answer| Command::Remove { volumes: options.volumes, reference, answer }).await {
                 // `--rm` was faster.
@@ -383,7 +412,7 @@ impl Engine {
     }
 
     async fn end_for_removal(&self, handle: &Handle) -> Result<(), EngineError> {
-        match self.kill_container(handle.id.as_str(), Some(Signal::KILL)).await {
+        match self.kill(handle.id.as_str(), Signal::KILL, EndVerb::Remove).await {
             Err(error) if error.kind() != crate::model::ErrorKind::Conflict => return Err(error),
             _ => {}
         }
@@ -515,6 +544,11 @@ impl Engine {
         attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         self.tell(EventKind::Container, action, record.id.as_str(), attributes);
     }
+}
+
+/// A request for an end, by who calls now.
+fn end_request(verb: EndVerb, signal: Signal) -> EndRequest {
+    EndRequest { verb, signal: signal.number(), by: crate::caller::current(), at: jiff::Timestamp::now() }
 }
 
 /// A signal to a container that has just ended has reached its aim.

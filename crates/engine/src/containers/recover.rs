@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use monitor_protocol::record::{EXECS_DIR, EXIT_FILE, MONITOR_FILE};
-use monitor_protocol::{ExecRecord, ExitRecord, Hello, KillScope, MonitorRecord, Phase as MonitorPhase, Request};
+use monitor_protocol::{ExecRecord, Exit, ExitRecord, Hello, KillScope, MonitorRecord, Phase as MonitorPhase, Request};
 use serde::de::DeserializeOwned;
 
 use super::actor::{Actor, Recovered, Remains};
@@ -15,7 +15,7 @@ use super::life::{Happening, Life, Phase};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
 use super::{Containers, view};
 use crate::engine::{Engine, blocking};
-use crate::model::EngineError;
+use crate::model::{EndCause, EndMemory, EngineError};
 use crate::monitors::Connection;
 use crate::store::Contents;
 
@@ -163,17 +163,29 @@ pub(super) fn find_exit(folder: &Path, started: Option<Timestamp>) -> Happening 
     let of_this_run =
         |exit: &ExitRecord| started.is_none_or(|started| crate::moment::from_monitor(exit.started_at) >= started);
     match exit.filter(of_this_run) {
-        Some(exit) => Happening::Exited {
-            exit_code: exit.exit.code,
-            oom_killed: exit.exit.oom_killed,
-            at: crate::moment::from_monitor(exit.exit.at),
-        },
+        Some(exit) => exited(&exit.exit),
         None => {
             if let Some(monitor) = read(&folder.join(MONITOR_FILE)) {
                 end_orphan(&monitor);
             }
-            Happening::Exited { exit_code: UNSEEN_EXIT_CODE, oom_killed: false, at: Timestamp::now() }
+            let cause = EndCause { unseen: true, ..EndCause::default() };
+            Happening::Exited { exit_code: UNSEEN_EXIT_CODE, oom_killed: false, at: Timestamp::now(), cause }
         }
+    }
+}
+
+/// An exit, in the words of a container's life.
+pub(super) fn exited(exit: &Exit) -> Happening {
+    let memory = exit.memory.map(|memory| EndMemory {
+        limit_bytes: memory.limit_bytes,
+        peak_bytes: memory.peak_bytes,
+        kills: memory.kills,
+    });
+    Happening::Exited {
+        exit_code: exit.code,
+        oom_killed: exit.oom_killed,
+        at: crate::moment::from_monitor(exit.at),
+        cause: EndCause { signal: exit.signal.map(|signal| signal.0), memory, unseen: false },
     }
 }
 
@@ -226,11 +238,7 @@ fn take_over(life: &mut Life, hello: &Hello) -> Option<Happening> {
         MonitorPhase::Running | MonitorPhase::Exited(_) => Phase::Running { pid: container.pid },
     };
     match container.phase {
-        MonitorPhase::Exited(exit) => Some(Happening::Exited {
-            exit_code: exit.code,
-            oom_killed: exit.oom_killed,
-            at: crate::moment::from_monitor(exit.at),
-        }),
+        MonitorPhase::Exited(exit) => Some(exited(&exit)),
         MonitorPhase::Running | MonitorPhase::Paused => None,
     }
 }
@@ -291,7 +299,7 @@ mod tests {
     use super::missed_exit;
 
     fn record(started_at: i64) -> ExitRecord {
-        let exit = Exit { code: 33, signal: None, oom_killed: false, at: UnixNanos(started_at + 5) };
+        let exit = Exit { code: 33, signal: None, oom_killed: false, memory: None, at: UnixNanos(started_at + 5) };
         ExitRecord { version: RECORD_VERSION, exit, started_at: UnixNanos(started_at) }
     }
 

@@ -48,6 +48,7 @@ pub(super) fn of(
             health,
         },
         restart_count: life.restart_count,
+        end: life.end.clone(),
         mounts: mounts.collect(),
         networks: networks(inner, record, life, place),
         // Filled when somebody looks: execs come and go without the actor.

@@ -109,7 +109,7 @@ impl EngineError {
 }
 
 /// An error and its causes in one line, each once.
-pub(crate) fn chain(error: &dyn StdError) -> String {
+pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

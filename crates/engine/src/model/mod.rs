@@ -6,6 +6,7 @@ mod attach;
 mod build;
 mod container;
 mod device;
+mod end;
 mod error;
 mod event;
 mod filter;
@@ -30,8 +31,8 @@ pub use container::{
     PathStat, RemoveOptions, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
 pub use device::{Device, DeviceRule};
-pub(crate) use error::chain;
-pub use error::{EngineError, ErrorKind};
+pub use end::{EndCause, EndMemory, EndRequest, EndVerb, HealthNote, RunEnd, Why};
+pub use error::{EngineError, ErrorKind, chain};
 pub use event::{Event, EventKind};
 pub(crate) use filter::name_matches;
 pub use filter::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use oci::{ContainerId, Digest};
 
-use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation};
+use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation, RunEnd};
 
 /// Everything about one container at one moment.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct ContainerView {
     pub state: ContainerState,
     /// How often the restart policy started it again.
     pub restart_count: u32,
+    /// How its last run ended.
+    pub end: Option<RunEnd>,
     /// Its mounts beyond the defaults.
     pub mounts: Vec<MountPoint>,
     /// Its networks.

@@ -8,7 +8,7 @@ pub(crate) use program::{RUN_FLAG, run_program};
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use monitor_protocol::{Exec, Failure, Isolation, Launch, Stats};
+use monitor_protocol::{Exec, ExitMemory, Failure, Isolation, Launch, Stats};
 use oci::runtime::LinuxResources;
 
 use crate::stdio::ProcessEnds;
@@ -146,6 +146,15 @@ impl Backend {
     }
 
     /// Whether the kernel has killed one of its processes since the last call.
+    /// What the memory of a container was that the kernel has killed for want of it.
+    pub(crate) fn memory_at_exit(&self) -> Option<ExitMemory> {
+        let (memory, kills) = match self {
+            Backend::Native(container) => (container.stats().ok()?.memory, container.oom_kills()),
+            Backend::Program(container) => (container.stats().ok()?.memory, container.oom_kills()),
+        };
+        Some(ExitMemory { limit_bytes: memory.limit_bytes, peak_bytes: memory.max_usage_bytes, kills })
+    }
+
     pub(crate) fn take_oom(&mut self) -> bool {
         match self {
             Backend::Native(container) => container.take_oom(),

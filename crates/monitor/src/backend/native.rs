@@ -141,6 +141,11 @@ impl Container {
         self.oom.as_ref().map(AsFd::as_fd)
     }
 
+    /// How many processes the kernel has killed, as far as that was looked at.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.oom_kills
+    }
+
     pub(crate) fn take_oom(&mut self) -> bool {
         if let Some(watch) = &self.oom {
             watch.drain();
