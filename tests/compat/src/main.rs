@@ -19,6 +19,7 @@ mod crashes;
 mod drivers;
 mod exec;
 mod fake_server;
+mod health;
 mod hostile_layers;
 mod hostile_registries;
 mod image_copy;

@@ -150,7 +150,7 @@ pub(super) struct Actor {
     held: Vec<HeldAttach>,
     restart: Option<Pin<Box<Sleep>>>,
     keep: Keep,
-    probe: Option<health::Probe>,
+    probe: Option<health::Watch>,
 }
 
 /// A container that runs already when its actor starts.

@@ -1,6 +1,7 @@
-//! Health checks: a task per container that runs the probe and reports to the actor.
+//! Health checks: a task per container that probes (by a command in it, or from here) and reports to the actor.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use tokio::task::AbortHandle;
 
 use super::actor::Command;
 use super::handle::Handle;
+use super::probe::Probe;
 use super::record::ContainerRecord;
 use crate::engine::Engine;
-use crate::model::{Health, HealthProbe, HealthStatus, Healthcheck};
+use crate::model::{Health, HealthProbe, HealthStatus, Healthcheck, Status};
 
 /// Docker's defaults and limits.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
@@ -22,9 +24,18 @@ const LOG_LENGTH: usize = 5;
 
 /// A running check; dropping it ends the task.
 #[derive(Debug)]
-pub(super) struct Probe(AbortHandle);
+pub(super) struct Watch(AbortHandle);
 
-impl Drop for Probe {
+/// How it is found out.
+#[derive(Debug)]
+enum Means {
+    /// A command in the container.
+    Command(Vec<String>),
+    /// A connection into its network namespace.
+    Connection(Probe, Arc<OwnedFd>),
+}
+
+impl Drop for Watch {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -36,11 +47,34 @@ pub(super) fn starting() -> Health {
 }
 
 /// Starts to check, if there is something to check.
-pub(super) fn watch(engine: &Engine, handle: &Arc<Handle>, record: &ContainerRecord) -> Option<Probe> {
-    let check = record.spec.healthcheck.clone()?;
-    let command = command(&check, record.spec.shell.as_deref())?;
-    let task = tokio::spawn(run(engine.clone(), Arc::clone(handle), check, command));
-    Some(Probe(task.abort_handle()))
+pub(super) fn watch(engine: &Engine, handle: &Arc<Handle>, record: &ContainerRecord) -> Option<Watch> {
+    let check = record.spec.healthcheck.clone().unwrap_or_default();
+    let means = match Probe::of(&record.spec) {
+        // Checked at create.
+        Ok(Some(probe)) => connection(probe, handle)?,
+        Ok(None) | Err(_) => Means::Command(command(&check, record.spec.shell.as_deref())?),
+    };
+    let task = tokio::spawn(run(engine.clone(), Arc::clone(handle), check, means));
+    Some(Watch(task.abort_handle()))
+}
+
+fn connection(probe: Probe, handle: &Handle) -> Option<Means> {
+    let pid = handle.live()?.pid.unsigned_abs();
+    let opened = network::namespace_of(pid)
+        .inspect_err(|error| tracing::warn!("container {}: its health cannot be watched: {error}", handle.id));
+    Some(Means::Connection(probe, Arc::new(opened.ok()?)))
+}
+
+impl Means {
+    async fn probe(&self, engine: &Engine, handle: &Handle, timeout: Duration) -> (i32, String) {
+        match self {
+            Self::Command(command) => engine.probe(handle, command, timeout).await,
+            Self::Connection(probe, namespace) => {
+                let probing = tokio::time::timeout(timeout, probe.run(Arc::clone(namespace)));
+                probing.await.unwrap_or_else(|_| (-1, format!("Health check exceeded timeout ({timeout:?})")))
+            }
+        }
+    }
 }
 
 /// The probe's command; none when there is no check.
@@ -56,7 +90,7 @@ fn command(check: &Healthcheck, shell: Option<&[String]>) -> Option<Vec<String>>
     }
 }
 
-async fn run(engine: Engine, handle: Arc<Handle>, check: Healthcheck, command: Vec<String>) {
+async fn run(engine: Engine, handle: Arc<Handle>, check: Healthcheck, means: Means) {
     let began = tokio::time::Instant::now();
     let start_period = nanoseconds(check.start_period_ns).unwrap_or_default();
     let timeout = nanoseconds(check.timeout_ns).unwrap_or(DEFAULT_TIMEOUT);
@@ -65,8 +99,12 @@ async fn run(engine: Engine, handle: Arc<Handle>, check: Healthcheck, command: V
     loop {
         let in_start_period = began.elapsed() < start_period && health.status == HealthStatus::Starting;
         tokio::time::sleep(interval(&check, in_start_period)).await;
+        if handle.view().state.status == Status::Paused {
+            // Frozen is not ill.
+            continue;
+        }
         let start = Timestamp::now();
-        let (exit_code, output) = engine.probe(&handle, &command, timeout).await;
+        let (exit_code, output) = means.probe(&engine, &handle, timeout).await;
         if log.len() == LOG_LENGTH {
             log.pop_front();
         }

@@ -14,6 +14,7 @@
 //! | `list`, `view`, `top`, `stats`, `files`, `users` | what readers get |
 //! | `copy`, `root`, `owner` | files in and out of containers |
 //! | `trees` | folders inside volumes and images, as mounts |
+//! | `probe` | health checks without a process |
 //! | `health`, `update`, `remove`, `commit` | what their names say |
 
 mod actor;
@@ -32,6 +33,7 @@ mod names;
 mod owner;
 mod plan;
 mod ports;
+mod probe;
 mod record;
 mod recover;
 mod relay;

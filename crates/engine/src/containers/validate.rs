@@ -150,6 +150,7 @@ fn working_dir(spec: &ContainerSpec) -> Result<(), EngineError> {
 
 fn health(spec: &ContainerSpec) -> Result<(), EngineError> {
     const MILLISECOND_NS: i64 = 1_000_000;
+    super::probe::Probe::of(spec)?;
     let Some(check) = &spec.healthcheck else { return Ok(()) };
     let times = [
         ("Interval", check.interval_ns),
@@ -166,7 +167,7 @@ fn health(spec: &ContainerSpec) -> Result<(), EngineError> {
         return Err(EngineError::invalid("Retries in Healthcheck cannot be negative"));
     }
     match check.test.first().map(String::as_str) {
-        None | Some("" | "NONE" | "CMD" | "CMD-SHELL") => Ok(()),
+        None | Some("" | "NONE" | "CMD" | "CMD-SHELL" | "TCP" | "HTTP") => Ok(()),
         Some(kind) => Err(EngineError::invalid(format!("Unknown healthcheck type '{kind}' (expected 'CMD')"))),
     }
 }
