@@ -77,8 +77,8 @@ pub struct Node {
 /// A layer's tree, built entry by entry.
 #[derive(Debug, Clone)]
 pub struct LayerTree {
-    /// Nodes are never taken out: what was replaced is merely not reachable any more.
-    nodes: Vec<Node>,
+    /// Nodes are never taken out: what was replaced is merely not reachable any more. They stand in pieces, so that growing copies none.
+    nodes: Vec<Vec<Node>>,
     /// Names, links, attributes and sparse maps that came so far: all that is kept of an entry besides its node.
     kept_bytes: u64,
 }
@@ -87,10 +87,13 @@ pub struct LayerTree {
 const SYMLINKS_MAX: usize = 40;
 /// What a layer's tree may be at most in depth, symbolic links resolved.
 const DEPTH_MAX: usize = 512;
-/// One entry can imply hundreds of directories, so counting entries is not enough.
-const NODES_MAX: usize = 2_500_000;
-/// Memory for what the nodes refer to; compressed a thousandfold, a small tar could ask for any amount.
-const KEPT_BYTES_MAX: u64 = 128 << 20;
+/// Memory for the tree, which is as large as the tar has entries and not as its blob: compressed a thousandfold, a small blob could ask for
+/// any amount. It is enough for some 700,000 files.
+const MEMORY_BYTES_MAX: u64 = 144 << 20;
+/// A node, its places in a directory and in an index, and what the allocator adds to its name.
+const NODE_BYTES: u64 = size_of::<Node>() as u64 + 96;
+/// Nodes that stand together.
+const PIECE_NODES: usize = 4096;
 
 const WHITEOUT: &[u8] = b".wh.";
 const AUFS_METADATA: &[u8] = b".wh..wh.";
@@ -114,22 +117,32 @@ impl Default for LayerTree {
 impl LayerTree {
     /// An empty root directory, 0755 and owned by root.
     pub fn new() -> Self {
-        LayerTree { nodes: vec![Node::directory(implied_metadata(), Opacity::Merged)], kept_bytes: 0 }
+        LayerTree { nodes: vec![vec![Node::directory(implied_metadata(), Opacity::Merged)]], kept_bytes: 0 }
     }
 
     /// A node.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.index()]
+        &self.nodes[id.index() / PIECE_NODES][id.index() % PIECE_NODES]
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.index() / PIECE_NODES][id.index() % PIECE_NODES]
     }
 
     /// All nodes that ever were, also those that are not reachable any more.
     pub fn node_count(&self) -> usize {
-        self.nodes.len()
+        // All pieces but the last are full.
+        (self.nodes.len() - 1) * PIECE_NODES + self.nodes.last().map_or(0, Vec::len)
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.node_count() as u64 * NODE_BYTES + self.kept_bytes
     }
 
     /// The node of this number, as [`NodeId::index`] gave it.
     pub fn id(&self, index: usize) -> Option<NodeId> {
-        u32::try_from(index).ok().filter(|_| index < self.nodes.len()).map(NodeId)
+        u32::try_from(index).ok().filter(|_| index < self.node_count()).map(NodeId)
     }
 
     /// The names in a directory; of anything else, none.
@@ -171,7 +184,7 @@ impl LayerTree {
         if entry.kind != EntryKind::Directory {
             return Err(Refusal::RootNotDirectory);
         }
-        self.nodes[0].metadata = entry.metadata;
+        self.node_mut(NodeId::ROOT).metadata = entry.metadata;
         Ok(())
     }
 
@@ -224,7 +237,7 @@ impl LayerTree {
         path: &[u8],
     ) -> Result<(), Refusal> {
         let mut opacity = Opacity::Merged;
-        if let Some(existing) = existing.map(|id| &mut self.nodes[id.index()]) {
+        if let Some(existing) = existing.map(|id| self.node_mut(id)) {
             match existing.kind {
                 NodeKind::Directory { .. } => {
                     existing.metadata = metadata;
@@ -309,10 +322,11 @@ impl LayerTree {
 
     fn keep(&mut self, bytes: u64, path: &[u8]) -> Result<(), Refusal> {
         self.kept_bytes += bytes;
-        if self.kept_bytes <= KEPT_BYTES_MAX {
+        if self.memory_bytes() <= MEMORY_BYTES_MAX {
             return Ok(());
         }
-        Err(Refusal::Limit { name: Name::new(path), what: "bytes of names and attributes", limit: KEPT_BYTES_MAX })
+        let what = "bytes of memory for its files, names and attributes";
+        Err(Refusal::Limit { name: Name::new(path), what, limit: MEMORY_BYTES_MAX })
     }
 
     fn imply(&mut self, parent: NodeId, name: Box<[u8]>, opacity: Opacity, path: &[u8]) -> Result<NodeId, Refusal> {
@@ -323,11 +337,13 @@ impl LayerTree {
     }
 
     fn add(&mut self, node: Node, path: &[u8]) -> Result<NodeId, Refusal> {
-        if self.nodes.len() >= NODES_MAX {
-            return Err(Refusal::Limit { name: Name::new(path), what: "files", limit: NODES_MAX as u64 });
+        self.keep(0, path)?;
+        let id = NodeId(u32::try_from(self.node_count()).expect("memory ends before"));
+        match self.nodes.last_mut().filter(|piece| piece.len() < PIECE_NODES) {
+            Some(piece) => piece.push(node),
+            None => self.nodes.push(piece_with(node)),
         }
-        self.nodes.push(node);
-        Ok(NodeId(self.nodes.len() as u32 - 1))
+        Ok(id)
     }
 
     fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
@@ -342,13 +358,13 @@ impl LayerTree {
     }
 
     fn link(&mut self, parent: NodeId, name: Box<[u8]>, child: NodeId) {
-        if let NodeKind::Directory { children, .. } = &mut self.nodes[parent.index()].kind {
+        if let NodeKind::Directory { children, .. } = &mut self.node_mut(parent).kind {
             children.insert(name, child);
         }
     }
 
     fn make_opaque(&mut self, id: NodeId) {
-        if let NodeKind::Directory { opacity, .. } = &mut self.nodes[id.index()].kind {
+        if let NodeKind::Directory { opacity, .. } = &mut self.node_mut(id).kind {
             *opacity = Opacity::Opaque;
         }
     }
@@ -358,6 +374,13 @@ impl Node {
     fn directory(metadata: Metadata, opacity: Opacity) -> Self {
         Node { kind: NodeKind::Directory { children: Children::new(), opacity }, metadata }
     }
+}
+
+/// A piece that is not copied before it is full.
+fn piece_with(first: Node) -> Vec<Node> {
+    let mut piece = Vec::with_capacity(PIECE_NODES);
+    piece.push(first);
+    piece
 }
 
 fn implied_metadata() -> Metadata {

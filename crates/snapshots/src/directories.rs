@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use archive::tar::Limits;
 use archive::unpack::{Privileges, unpack};
 use durable::Lock;
 use oci::{DiffId, Digest};
 
 use crate::corrupt::Corrupt;
+use crate::crowd::Crowd;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::skeleton::{self, Skeleton};
 use crate::{
@@ -41,6 +41,7 @@ const WORK_PREFIX: &str = ".work-";
 pub(crate) struct Directories {
     trees: Arc<Trees>,
     empty: PathBuf,
+    crowd: Arc<Crowd>,
     _lock: Lock,
 }
 
@@ -59,7 +60,7 @@ impl Directories {
         durable::create_dir(&empty, DIR_MODE)?;
         let trees = Trees { dir, privileges: privileges(), next_work: AtomicU64::new(0), corrupt: Corrupt::default() };
         trees.sweep()?;
-        Ok(Directories { trees: Arc::new(trees), empty, _lock: lock })
+        Ok(Directories { trees: Arc::new(trees), empty, crowd: Arc::default(), _lock: lock })
     }
 }
 
@@ -170,7 +171,7 @@ impl Snapshotter for Directories {
     }
 
     fn stage(&self) -> Result<LayerWriter, Error> {
-        LayerWriter::new(self.trees.clone(), &self.trees.dir, Limits::default())
+        LayerWriter::new(self.trees.clone(), &self.trees.dir, &self.crowd)
     }
 
     fn has(&self, layer: &DiffId) -> bool {

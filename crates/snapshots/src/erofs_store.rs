@@ -19,11 +19,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use archive::tar::Limits;
 use durable::{Lock, PathError, StagedFile};
 use oci::{DiffId, Digest};
 
 use crate::corrupt::Corrupt;
+use crate::crowd::Crowd;
 use crate::layer_writer::{Commit, StagedLayer};
 use crate::{
     Backend, Change, Error, LayerUsage, LayerWriter, OpenError, OverlayXattrs, Selection, Snapshotter, Upper, index,
@@ -43,6 +43,7 @@ pub(crate) struct ErofsStore {
     backend: Backend,
     /// Held while mounting or unmounting, so that two threads do not mount one layer twice.
     mounting: Mutex<()>,
+    crowd: Arc<Crowd>,
     _lock: Lock,
 }
 
@@ -59,7 +60,14 @@ impl ErofsStore {
         let made = durable::create_dir(&dir, DIR_MODE).and_then(|()| durable::sweep_temporaries(&dir)).map(drop);
         made.and_then(|()| durable::create_dir(&mounts.join("empty"), DIR_MODE))?;
         let files = Arc::new(Files { dir, corrupt: Corrupt::default() });
-        Ok(ErofsStore { files, mounts: mounts.to_owned(), backend, mounting: Mutex::new(()), _lock: lock })
+        Ok(ErofsStore {
+            files,
+            mounts: mounts.to_owned(),
+            backend,
+            mounting: Mutex::new(()),
+            crowd: Arc::default(),
+            _lock: lock,
+        })
     }
 
     fn place(&self, layer: &DiffId) -> PathBuf {
@@ -211,7 +219,7 @@ impl Commit for Files {
         }
         let staged_index = StagedFile::create(&self.dir)?;
         index::write(&layer.tree, &layer.diff_id, layer.file.file(), layer.tar_bytes, staged_index.file())?;
-        drop(layer.tree);
+        drop((layer.tree, layer.leave));
         layer.file.sync()?;
         staged_index.sync()?;
         staged_index.commit_volatile(&format!("{}.erofs", layer.diff_id.hex()))?;
@@ -232,7 +240,7 @@ impl Snapshotter for ErofsStore {
     }
 
     fn stage(&self) -> Result<LayerWriter, Error> {
-        LayerWriter::new(self.files.clone(), &self.files.dir, Limits::default())
+        LayerWriter::new(self.files.clone(), &self.files.dir, &self.crowd)
     }
 
     fn has(&self, layer: &DiffId) -> bool {

@@ -13,6 +13,7 @@ use durable::StagedFile;
 use oci::DiffId;
 
 use crate::Error;
+use crate::crowd::{Crowd, Leave};
 use crate::pipeline::Pipeline;
 
 /// A layer that has been stored.
@@ -29,6 +30,8 @@ pub struct Layer {
 pub(crate) struct StagedLayer {
     pub(crate) file: StagedFile,
     pub(crate) tree: LayerTree,
+    /// Goes with the tree.
+    pub(crate) leave: Option<Leave>,
     pub(crate) diff_id: DiffId,
     pub(crate) tar_bytes: u64,
 }
@@ -51,14 +54,17 @@ pub struct LayerWriter {
     file: StagedFile,
     decoder: Decoder,
     tree: LayerTree,
+    crowd: Arc<Crowd>,
+    leave: Option<Leave>,
     refused: Option<Refusal>,
 }
 
 impl LayerWriter {
-    pub(crate) fn new(store: Arc<dyn Commit>, dir: &Path, limits: Limits) -> Result<Self, Error> {
+    pub(crate) fn new(store: Arc<dyn Commit>, dir: &Path, crowd: &Arc<Crowd>) -> Result<Self, Error> {
         let file = StagedFile::create(dir)?;
         let pipeline = Pipeline::new(file.file(), file.path()).map_err(Error::io("open", file.path()))?;
-        Ok(LayerWriter { store, pipeline, file, decoder: Decoder::new(limits), tree: LayerTree::new(), refused: None })
+        let (decoder, tree) = (Decoder::new(Limits::default()), LayerTree::new());
+        Ok(LayerWriter { store, pipeline, file, decoder, tree, crowd: Arc::clone(crowd), leave: None, refused: None })
     }
 
     /// Ends the tar and names the layer: everything is on the disk before its name is. A layer that was here already is kept as it
@@ -74,7 +80,8 @@ impl LayerWriter {
         if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
             return Err(Error::WrongDigest { expected: *expected, actual: diff_id });
         }
-        self.store.commit(StagedLayer { file: self.file, tree: self.tree, diff_id, tar_bytes })?;
+        let (file, tree, leave) = (self.file, self.tree, self.leave);
+        self.store.commit(StagedLayer { file, tree, leave, diff_id, tar_bytes })?;
         Ok(Layer { diff_id, tar_bytes })
     }
 
@@ -91,6 +98,7 @@ impl LayerWriter {
             };
             self.refused = parse(&mut self.decoder, &mut self.tree, &room[..length]).err();
             self.pipeline.advance(length);
+            self.crowd.admit(self.tree.memory_bytes(), &mut self.leave);
         }
         Ok(())
     }
@@ -122,6 +130,7 @@ impl Write for LayerWriter {
             self.refused = Some(refusal.clone());
             return Err(refusal.into());
         }
+        self.crowd.admit(self.tree.memory_bytes(), &mut self.leave);
         Ok(taken)
     }
 

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use oci::DiffId;
 
 mod corrupt;
+mod crowd;
 mod directories;
 mod erofs_store;
 mod error;

@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 /// Bytes that go through the pipeline together.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Buffers in all: memory for one layer.
-const BUFFERS: usize = 10;
+const BUFFERS: usize = 8;
 /// Requests to the disk at one time.
 const WRITERS: usize = 3;
 /// What direct writes must be aligned to, in memory and on the disk, on any disk.

@@ -119,6 +119,24 @@ fn bomb(dress: Dress, size: u64) -> Vec<u8> {
     [pack(&head), piece.repeat((size / PIECE) as usize), pack(&[0; 1024])].concat()
 }
 
+/// A frame of zstd that wants a window of two gibibytes.
+fn wide_window() -> Vec<u8> {
+    let (magic, no_flags, window_log_31) = (0xfd2f_b528_u32, 0_u8, (31 - 10) << 3);
+    let last_raw_block_of_1024 = &(1_u32 | 1024 << 3).to_le_bytes()[..3];
+    [&magic.to_le_bytes()[..], &[no_flags, window_log_31], last_raw_block_of_1024, &[0; 1024]].concat()
+}
+
+/// A tar of as many empty files as wanted.
+fn crowd(entries: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity((entries as usize + 2) * 512);
+    for number in 0..entries {
+        let name = format!("a-folder-with-a-name-of-some-length-{:03}/a-file-with-one-{number:08}", number % 500);
+        bytes.extend(RawTar::new().header(RawHeader::new(&name, b'0')).without_end());
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
 /// An engine whose root has little room.
 fn engine_on_a_small_disk(storage: &str) -> Engine {
     let host = Host::new();
@@ -160,4 +178,27 @@ fn bombs_end_at_the_end_of_the_disk() {
         };
         std::thread::scope(|scope| scope.spawn(test).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     }
+}
+
+#[test]
+fn crowds_and_wide_windows_fit_into_little_memory() {
+    let engine = Engine::start();
+    let wide = wide_window();
+    // Three layers come side by side, but only one of many files at a time.
+    let crowds: Vec<Vec<u8>> = (0..3).map(|more| crowd(120_000 + more)).collect();
+    let layers: Vec<(Vec<u8>, Dress)> = crowds.iter().map(|tar| (tar.clone(), Dress::Gzip)).collect();
+    let pictures = vec![Picture::of_blobs(&[(Dress::Zstd, wide.clone(), vec![0; 1024])]), Picture::new(&layers)];
+    serve_all(pictures.clone());
+    assert_refused("pull", &pull(&engine, 0), "too much memory for decoding");
+    assert_refused("load", &load(&engine, &pictures[0]), "too much memory for decoding");
+    assert_refused("import", &import(&engine, &wide), "too much memory for decoding");
+    for (how, answer) in
+        [("pull", pull(&engine, 1)), ("load", load(&engine, &pictures[1])), ("import", import(&engine, &crowds[0]))]
+    {
+        assert!(answer.is_good(), "{how}: {}", answer.text);
+    }
+    // Three such trees at once would take more than this.
+    let peak = memory_bytes(engine.pid(), "VmHWM");
+    assert!(peak < MEMORY_BYTES_MAX / 3, "the engine took {peak} bytes");
+    engine.finish();
 }
