@@ -77,42 +77,98 @@ pub(crate) fn for_peers() -> Result<()> {
     install(&["debootstrap"])
 }
 
-/// The Debian release that has Compose.
-const COMPOSE_SUITE: &str = "trixie";
+/// The Debian release that has the programs which this machine's may lack or have too old.
+const LATER_SUITE: &str = "trixie";
 
-/// Unpacks Docker Compose to `target/compose`, unless it is there. Its package is of a later Debian release than this machine's may be, so
-/// apt is given lists and folders of its own and nothing is installed.
-pub(crate) fn compose() -> Result<()> {
-    let folder = workspace().join("target/compose");
-    let program = folder.join("docker-compose");
-    if program.exists() {
-        return Ok(());
+/// Plugins of Docker's command line that tests use: the package, and the folder below `target` in which its program is.
+const PLUGINS: &[(&str, &str)] = &[("docker-compose", "compose")];
+
+/// Unpacks the plugins that are not there yet.
+pub(crate) fn plugins() -> Result<()> {
+    for (package, folder) in PLUGINS {
+        let Some(later) = Later::begin(folder)? else { continue };
+        later.unpack(package)?;
+        // A program of its own, without libraries.
+        later.finish(package, &later.folder.join("root/usr/libexec/docker/cli-plugins").join(package))?;
     }
-    say(&format!("unpacking Docker Compose to {}", folder.display()));
-    for part in ["lists/partial", "cache/archives/partial", "root"] {
-        std::fs::create_dir_all(folder.join(part))?;
-    }
-    std::fs::write(folder.join("sources.list"), format!("deb {} {COMPOSE_SUITE} main\n", mirror()?))?;
-    apt(&folder, &["update", "-qq"])?;
-    apt(&folder, &["download", "-qq", "docker-compose"])?;
-    let package = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
-    let package = package.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let package = package.context("apt-get downloaded no package")?;
-    run(Command::new("dpkg").arg("-x").arg(&package).arg(folder.join("root")))?;
-    // Last: until it is there all is done again.
-    Ok(std::fs::rename(folder.join("root/usr/libexec/docker/cli-plugins/docker-compose"), program)?)
+    Ok(())
 }
 
-/// apt-get that sees only what is in `folder`.
-fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
-    let places = [("Dir::Etc::SourceList", "sources.list"), ("Dir::State::Lists", "lists"), ("Dir::Cache", "cache")];
-    let mut command = Command::new("apt-get");
-    for (name, place) in places {
-        command.arg("-o").arg(format!("{name}={}", folder.join(place).display()));
-    }
-    command.args(["-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User=root"]);
-    run(command.args(arguments).current_dir(folder))
+/// Unpacks CRIU with the libraries that it wants to `target/criu`, unless it is there: Debian 12's knows no kernel of today.
+pub(crate) fn criu() -> Result<()> {
+    const STARTER: &str = "#!/bin/sh\n\
+        root=$(dirname \"$(readlink -f \"$0\")\")/root/usr\n\
+        set -- --library-path \"$root/lib/x86_64-linux-gnu\" \"$root/sbin/criu\" \"$@\"\n\
+        exec \"$root/lib64/ld-linux-x86-64.so.2\" \"$@\"\n";
+    let Some(later) = Later::begin("criu")? else { return Ok(()) };
+    later.unpack("criu")?;
+    let starter = later.folder.join("starter");
+    std::fs::write(&starter, STARTER)?;
+    std::fs::set_permissions(&starter, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    later.finish("criu", &starter)
 }
+
+/// Programs of a later Debian release than this machine's may be: apt is given lists and folders of its own, and nothing is installed.
+struct Later {
+    folder: std::path::PathBuf,
+}
+
+impl Later {
+    /// A folder below `target` for the program of that name; nothing where it has been finished.
+    fn begin(name: &str) -> Result<Option<Self>> {
+        let folder = workspace().join("target").join(name);
+        if folder.join(FINISHED).exists() {
+            return Ok(None);
+        }
+        say(&format!("unpacking {name} to {}", folder.display()));
+        for part in ["lists/partial", "cache/archives/partial", "root"] {
+            std::fs::create_dir_all(folder.join(part))?;
+        }
+        std::fs::write(folder.join("sources.list"), format!("deb {} {LATER_SUITE} main\n", mirror()?))?;
+        // No package counts as installed, so that all that one needs is fetched.
+        std::fs::write(folder.join("status"), "")?;
+        let later = Self { folder };
+        later.apt(&["update", "-qq"])?;
+        Ok(Some(later))
+    }
+
+    /// Fetches a package with all that it needs, and unpacks them below `root`.
+    fn unpack(&self, package: &str) -> Result<()> {
+        self.apt(&["install", "-y", "-qq", "--no-install-recommends", "--download-only", package])?;
+        for entry in std::fs::read_dir(self.folder.join("cache/archives"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                run(Command::new("dpkg").arg("-x").arg(&path).arg(self.folder.join("root")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the program in its place; until then all is done again.
+    fn finish(&self, name: &str, program: &Path) -> Result<()> {
+        std::fs::rename(program, self.folder.join(name))?;
+        Ok(std::fs::write(self.folder.join(FINISHED), "")?)
+    }
+
+    /// apt-get that sees only what is in the folder.
+    fn apt(&self, arguments: &[&str]) -> Result<()> {
+        let places = [
+            ("Dir::Etc::SourceList", "sources.list"),
+            ("Dir::State::Lists", "lists"),
+            ("Dir::State::status", "status"),
+            ("Dir::Cache", "cache"),
+        ];
+        let mut command = Command::new("apt-get");
+        for (name, place) in places {
+            command.arg("-o").arg(format!("{name}={}", self.folder.join(place).display()));
+        }
+        command.args(["-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User=root"]);
+        run(command.args(arguments).stdout(std::process::Stdio::null()))
+    }
+}
+
+/// The file that says that a program has been unpacked whole.
+const FINISHED: &str = ".finished";
 
 /// The Debian mirror that this machine's own apt uses.
 pub(crate) fn mirror() -> Result<String> {

@@ -9,7 +9,8 @@ use crate::{lint, packages, vm};
 /// Runs the tests whose names match one of the filters, or, without filters, all tests, those in virtual machines too, and the lints.
 pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     packages::for_tests()?;
-    packages::compose()?;
+    packages::plugins()?;
+    packages::criu()?;
     packages::cargo_tool("cargo-nextest")?;
     let programs = programs::build(Profile::Debug)?;
     let mut nextest = cargo();

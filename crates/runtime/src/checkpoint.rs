@@ -5,6 +5,7 @@
 //! error with the place of CRIU's own log.
 
 use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,8 +13,9 @@ use cgroups::Cgroup;
 use linux::clone::Child;
 use linux::mount_attr::{MountAttr, Reach, set_attributes};
 use linux::namespace;
-use oci::runtime::Spec;
+use oci::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::container::{Membership, Running, cgroup_error, cgroup_path, detect_host};
@@ -24,6 +26,15 @@ use crate::namespaces::NamespacePlan;
 use crate::request::{CgroupAccess, CgroupManager};
 use crate::root::clean;
 use crate::state::Saved;
+
+/// What the standard streams were, beside the images: three links as `/proc/PID/fd` has them. Other runtimes write it in this form too.
+const DESCRIPTORS_FILE: &str = "descriptors.json";
+/// How far from its end CRIU's log is searched for errors.
+const MAX_LOG_BYTES: u64 = 64 * 1024;
+/// Longer links of standard streams are not looked at.
+const MAX_DESCRIPTORS_BYTES: u64 = 64 * 1024;
+/// The name by which both directions speak of a network namespace that the container joined.
+const OUTER_NETWORK: &str = "extRootNetNS";
 
 /// What is said to CRIU for both directions.
 #[derive(Debug, Clone, Default)]
@@ -61,10 +72,19 @@ pub struct RestoreRequest<'a> {
 
 /// Writes a container's processes to images. They end, unless the options say otherwise.
 pub fn checkpoint(container: &Saved, options: &CriuOptions) -> Result<()> {
+    if container.spec.process.as_ref().is_some_and(|process| process.terminal) {
+        return Err(Error::new(Stage::Operate, "checkpoint is not supported for a container with a terminal"));
+    }
     make_directory(&options.image_path)?;
     let verb = if options.pre_dump { "pre-dump" } else { "dump" };
     let mut criu = criu(verb, &container.rootfs, options)?;
     criu.args(["--tree".to_owned(), container.pid.to_string()]);
+    if let Some(namespace) = joined_network(&container.spec)? {
+        let failed = || format!("cannot look at the network namespace {}", namespace.path.display());
+        let inode = rustix::fs::fstat(&namespace.fd).context(Stage::Operate, failed)?.st_ino;
+        criu.args(["--external".to_owned(), format!("net[{inode}]:{OUTER_NETWORK}")]);
+    }
+    save_descriptors(container.pid, &options.image_path)?;
     for destination in outside_mounts(&container.spec) {
         criu.args(["--external".to_owned(), format!("mnt[{destination}]:{destination}")]);
     }
@@ -84,6 +104,13 @@ pub fn checkpoint(container: &Saved, options: &CriuOptions) -> Result<()> {
 ///
 /// The caller leaves its mount namespace for a new one.
 pub fn restore(request: &RestoreRequest<'_>) -> Result<Running> {
+    let hooks = request.spec.hooks.iter();
+    if hooks.clone().any(|hooks| !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty()) {
+        return Err(Error::new(
+            Stage::Hook,
+            "restore is not supported for a container with prestart or createRuntime hooks",
+        ));
+    }
     let namespaces = NamespacePlan::plan(request.spec, [None, None])?;
     let cgroup = match request.cgroup {
         CgroupManager::None => None,
@@ -127,8 +154,77 @@ fn restore_into(request: &RestoreRequest<'_>, cgroup: Option<&Cgroup>) -> Result
     for place in cgroup.iter().flat_map(|cgroup| cgroup.paths()) {
         criu.args(["--cgroup-root".to_owned(), format!("{}:/{}", place.name, place.below)]);
     }
+    let mut handed_on = Inherited::default();
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for (stream, link) in streams.into_iter().zip(read_descriptors(&request.options.image_path)?) {
+        // What is no pipe is opened anew by its path.
+        if link.starts_with("pipe:[") {
+            handed_on.add(&mut criu, stream, &link)?;
+        }
+    }
+    if let Some(namespace) = joined_network(request.spec)? {
+        handed_on.add(&mut criu, namespace.fd.as_fd(), OUTER_NETWORK)?;
+    }
     run(criu, "restore", request.options)?;
     read_pid(&pid_file)
+}
+
+/// Descriptors that criu finds open, as long as this lives.
+#[derive(Default)]
+struct Inherited(Vec<OwnedFd>);
+
+impl Inherited {
+    /// Says to criu that a descriptor is to be used where the images have `name`.
+    fn add(&mut self, criu: &mut Command, descriptor: BorrowedFd<'_>, name: &str) -> Result<()> {
+        let failed = || format!("cannot hand {name} to criu");
+        // The streams' own numbers are criu's streams.
+        let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3).context(Stage::Operate, failed)?;
+        rustix::io::fcntl_setfd(&copy, FdFlags::empty()).context(Stage::Operate, failed)?;
+        criu.args(["--inherit-fd".to_owned(), format!("fd[{}]:{name}", copy.as_raw_fd())]);
+        self.0.push(copy);
+        Ok(())
+    }
+}
+
+/// A namespace that the configuration names by its path.
+struct JoinedNetwork {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// The network namespace that the container was put into: it is not in the images.
+fn joined_network(spec: &Spec) -> Result<Option<JoinedNetwork>> {
+    let mut namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    let network = namespaces.find(|one| one.kind == LinuxNamespaceType::Network && !one.path.is_empty());
+    let Some(path) = network.map(|network| PathBuf::from(&network.path)) else { return Ok(None) };
+    let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let fd = fd.context(Stage::Namespaces, || format!("cannot open the network namespace {}", path.display()))?;
+    Ok(Some(JoinedNetwork { path, fd }))
+}
+
+fn save_descriptors(pid: i32, images: &Path) -> Result<()> {
+    let links = [0, 1, 2].map(|descriptor| {
+        let link = std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}"));
+        link.map(|path| path.display().to_string()).unwrap_or_default()
+    });
+    let text = serde_json::to_vec(&links).unwrap_or_default();
+    durable::write_volatile(images, DESCRIPTORS_FILE, &text)
+        .map_err(|error| Error::new(Stage::Operate, error.to_string()))
+}
+
+/// The links of the standard streams; nothing where images of another origin have none.
+fn read_descriptors(images: &Path) -> Result<Vec<String>> {
+    use std::io::Read;
+    let path = images.join(DESCRIPTORS_FILE);
+    let failed = || format!("cannot read {}", path.display());
+    let file = match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(Stage::Operate, failed)?,
+    };
+    let mut text = Vec::new();
+    file.take(MAX_DESCRIPTORS_BYTES).read_to_end(&mut text).context(Stage::Operate, failed)?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::new(Stage::Operate, format!("{} is not a list of links: {error}", path.display())))
 }
 
 fn read_pid(pid_file: &Path) -> Result<Child> {
@@ -142,7 +238,6 @@ fn read_pid(pid_file: &Path) -> Result<Child> {
 
 /// CRIU wants the root to be a mount whose parent passes nothing on.
 fn bind_root_on_itself(rootfs: &Path) -> Result<()> {
-    use std::os::fd::AsFd;
     let failed = || format!("cannot bind {} on itself", rootfs.display());
     namespace::unshare(namespace::MOUNT).context(Stage::Namespaces, || "cannot create a mount namespace")?;
     let host = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(Stage::Rootfs, failed)?;
@@ -186,7 +281,23 @@ fn run(mut criu: Command, verb: &str, options: &CriuOptions) -> Result<()> {
         return Ok(());
     }
     let log = work_path(options).join(log_name(verb));
-    Err(Error::new(Stage::Operate, format!("criu failed: {}; its log is {}", output.status, log.display())))
+    let cause = last_error(&log).unwrap_or_else(|| output.status.to_string());
+    Err(Error::new(Stage::Operate, format!("criu failed: {cause}; its log is {}", log.display())))
+}
+
+/// The last error that CRIU's log tells, without the time and the place in CRIU's sources.
+fn last_error(log: &Path) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_LOG_BYTES))).ok()?;
+    let mut tail = Vec::new();
+    file.take(MAX_LOG_BYTES).read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    // The last of all says only that the verb failed.
+    let errors = tail.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): ").map(|(_, text)| text));
+    let mut told = errors.map(str::trim).filter(|text| !text.is_empty() && !text.ends_with("FAILED."));
+    told.next_back().map(str::to_owned)
 }
 
 fn log_name(verb: &str) -> String {
@@ -208,13 +319,10 @@ fn is_from_outside(mount: &oci::runtime::Mount) -> bool {
     MountOptions::parse(mount).source != Source::FileSystem
 }
 
-/// The destinations of binds, of masked files and of the cgroup hierarchies: their sources are not in the images.
+/// The destinations of binds: their sources are not in the images. What covers masked paths is of file systems of the container's own.
 fn outside_mounts(spec: &Spec) -> Vec<String> {
     let binds = spec.mounts.iter().filter(|mount| is_from_outside(mount));
-    let mut destinations: Vec<String> =
-        binds.map(|mount| clean(Path::new(&mount.destination)).display().to_string()).collect();
-    destinations.extend(spec.linux.iter().flat_map(|linux| linux.masked_paths.iter().cloned()));
-    destinations
+    binds.map(|mount| clean(Path::new(&mount.destination)).display().to_string()).collect()
 }
 
 #[cfg(test)]
@@ -222,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn binds_and_masks_come_from_outside() {
+    fn binds_come_from_outside() {
         let spec: Spec = serde_json::from_value(serde_json::json!({
             "ociVersion": "1.3.0",
             "mounts": [
@@ -232,7 +340,29 @@ mod tests {
             "linux": { "maskedPaths": ["/proc/kcore"] },
         }))
         .unwrap();
-        assert_eq!(outside_mounts(&spec), ["/etc/hosts", "/proc/kcore"]);
+        assert_eq!(outside_mounts(&spec), ["/etc/hosts"]);
+    }
+
+    #[test]
+    fn the_cause_is_the_last_error_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("dump.log");
+        assert_eq!(last_error(&log), None);
+        let text = "(00.1) Error (criu/a.c:1): first\n(00.2) Error (criu/b.c:22): tty: no master\n(00.3) pie: 1: hello\n(00.4) Error (criu/c.c:3): Dumping FAILED.\n";
+        std::fs::write(&log, text).unwrap();
+        assert_eq!(last_error(&log).as_deref(), Some("tty: no master"));
+    }
+
+    #[test]
+    fn what_the_streams_were_is_read_back_and_bad_images_are_refused() {
+        let images = tempfile::tempdir().unwrap();
+        assert_eq!(read_descriptors(images.path()).unwrap(), Vec::<String>::new());
+        save_descriptors(std::process::id().cast_signed(), images.path()).unwrap();
+        let read = read_descriptors(images.path()).unwrap();
+        assert_eq!(read[1], std::fs::read_link("/proc/self/fd/1").unwrap().display().to_string());
+        std::fs::write(images.path().join(DESCRIPTORS_FILE), "{").unwrap();
+        let error = read_descriptors(images.path()).unwrap_err();
+        assert!(error.message.contains("descriptors.json is not a list of links"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod apparmor;
 mod attacks;
+mod checkpoint;
 mod commands;
 mod engines;
 mod exec;

@@ -37,7 +37,7 @@ pub(crate) struct Runtime {
 
 /// A container of a test: a bundle and an id. What is left of it goes with it.
 pub(crate) struct Container<'a> {
-    runtime: &'a Runtime,
+    pub(crate) runtime: &'a Runtime,
     pub(crate) id: String,
     pub(crate) spec: Value,
     pub(crate) bundle: PathBuf,

@@ -94,6 +94,9 @@ pub(super) fn checkpoint(global: &Global, arguments: Arguments) -> Result<ExitCo
         return Err(CommandError::Refused("container not running".to_owned()));
     }
     runtime::checkpoint(&found.saved, &options.criu)?;
+    if !options.criu.leave_running && !options.criu.pre_dump {
+        super::operate::remove(global, &found, &options.id, true)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,6 +128,7 @@ pub(super) fn restore(global: &Global, arguments: Arguments) -> Result<ExitCode,
     if let Some(path) = &options.pid_file {
         write_pid_file(path, saved.pid)?;
     }
+    directory.run_poststart(&saved)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let code = stay(Watched { pid: running.pid, pidfd: &running.pidfd, console: None, notify: None }, &signals)?;
     super::create::tell(global, directory.delete(&saved)?);

@@ -129,7 +129,8 @@ pub(super) fn delete(global: &Global, mut arguments: Arguments) -> Result<ExitCo
     }
 }
 
-fn remove(global: &Global, found: &Found, id: &str, force: bool) -> Result<(), CommandError> {
+/// Removes a container; one that is not stopped only by force.
+pub(super) fn remove(global: &Global, found: &Found, id: &str, force: bool) -> Result<(), CommandError> {
     match found.status {
         Status::Stopped => {}
         // Nothing of the user's runs yet: init only waits.
