@@ -18,7 +18,7 @@ pub struct Membership {
     pub addresses: Vec<IpAddr>,
     /// The names that it is found by; the first is the one that its addresses are called.
     pub names: Vec<String>,
-    /// Names that it alone has for others there: what, and whose.
+    /// Names that it alone has for others there: what, and whose, by a name that all there know or by the client's own key.
     pub links: Vec<(String, String)>,
 }
 
@@ -114,10 +114,15 @@ impl State {
         self.clients.get(client).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Where a container is on a network; none when it is not there.
+    /// Where a container is on a network, by its key or by a name that it has there; none when it is not there.
     fn addresses_of(&self, client: &str, network: &str) -> Option<Vec<IpAddr>> {
-        let there = self.memberships(client).iter().find(|membership| membership.network == network)?;
-        Some(there.addresses.clone()).filter(|addresses| !addresses.is_empty())
+        let there = self.memberships(client).iter().find(|membership| membership.network == network);
+        let named = || self.names.get(&(network.to_owned(), client.to_lowercase()));
+        let addresses = match there {
+            Some(there) => there.addresses.clone(),
+            None => named()?.iter().map(|(_, address)| *address).collect(),
+        };
+        Some(addresses).filter(|addresses| !addresses.is_empty())
     }
 
     fn learn(&mut self, client: &str, memberships: Vec<Membership>) {
@@ -173,12 +178,16 @@ mod tests {
     fn a_link_is_a_name_for_one_alone() {
         let directory = Directory::default();
         let mut linked = membership("front", "10.0.0.1", &["web"]);
-        linked.links = vec![("Store".into(), "2".into()), ("gone".into(), "9".into())];
+        linked.links =
+            vec![("Store".into(), "2".into()), ("gone".into(), "9".into()), ("later".into(), "Cache".into())];
         directory.put("1", vec![linked]);
         directory.put("2", vec![membership("front", "10.0.0.2", &["db"])]);
         assert_eq!(directory.by_name("1", "store"), found(&["10.0.0.2"]));
         assert_eq!(directory.by_name("2", "store"), Found::Unknown);
         assert_eq!(directory.by_name("1", "gone"), Found::Unknown);
+        assert_eq!(directory.by_name("1", "later"), Found::Unknown);
+        directory.put("3", vec![membership("front", "10.0.0.3", &["cache"])]);
+        assert_eq!(directory.by_name("1", "later"), found(&["10.0.0.3"]), "who came after the link");
     }
 
     fn found(addresses: &[&str]) -> Found {

@@ -314,7 +314,7 @@ fn close(inner: &Inner) {
         tracing::warn!("cannot unmount layers: {}", crate::model::chain(&error));
     }
     if remaining == network::Remaining::Nothing {
-        remove_cgroup_parent(&inner.options.name);
+        remove_cgroup(&format!("/{}", inner.options.name));
     }
     if let Err(error) = inner.networks.close(remaining) {
         tracing::warn!("cannot close the networks: {}", crate::model::chain(&error));
@@ -326,9 +326,9 @@ fn close(inner: &Inner) {
 const PARENT_TRIES: u32 = 40;
 const PARENT_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
-/// Removes the cgroup above those of the containers, once the last of them is gone.
-fn remove_cgroup_parent(name: &str) {
-    let (Ok(host), Ok(path)) = (cgroups::Host::detect(), cgroups::CgroupPath::parse(&format!("/{name}"))) else {
+/// Removes a cgroup once the last that is in it is gone: the one above those of the containers, or one whose monitor was killed.
+pub(crate) fn remove_cgroup(name: &str) {
+    let (Ok(host), Ok(path)) = (cgroups::Host::detect(), cgroups::CgroupPath::parse(name)) else {
         // Where there are no cgroups none was made.
         return;
     };
@@ -338,5 +338,5 @@ fn remove_cgroup_parent(name: &str) {
         }
         std::thread::sleep(PARENT_PAUSE);
     }
-    tracing::warn!("the cgroup /{name} is still in use");
+    tracing::warn!("the cgroup {name} is still in use");
 }

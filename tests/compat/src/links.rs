@@ -23,6 +23,10 @@ fn links_on_the_default_bridge_are_hosts_and_variables() {
     run(&engine, "web", &["--link", "db:store"]);
     assert!(exec(&engine, "web", &["cat", "/etc/hosts"]).contains("\tstore "));
     assert!(reaches(&engine, "web", "store"));
+    engine.docker(["rm", "--link", "web/nothing"]).fails(1);
+    engine.docker(["rm", "--link", "web/store"]).ok();
+    assert!(!exec(&engine, "web", &["cat", "/etc/hosts"]).contains("\tstore "));
+    assert_eq!(engine.docker(["inspect", "-f", "{{.HostConfig.Links}}", "web"]).ok(), "[]");
     engine.docker(["stop", "-t", "0", "db"]).ok();
     let error = engine.docker(["run", "--name", "late", "--link", "db:store", "busybox", "true"]).fails(125);
     assert!(error.contains("Cannot link to a non running container: /db AS /late/store"), "{error}");
@@ -43,8 +47,11 @@ fn links_on_a_users_network_are_names_of_one_container() {
     assert!(reaches(&engine, "web", "store") && !reaches(&engine, "other", "store"));
     engine.docker(["network", "connect", "--link", "db:third", "back", "other"]).fails(1);
     engine.docker(["network", "disconnect", "back", "other"]).ok();
-    engine.docker(["network", "connect", "--link", "db:third", "back", "other"]).ok();
+    let links = ["--link", "db:third", "--link", "later:fourth"];
+    engine.docker(["network", "connect"]).args(links).args(["back", "other"]).ok();
     assert!(reaches(&engine, "other", "third"));
+    run(&engine, "later", &["--network", "back"]);
+    assert!(reaches(&engine, "other", "fourth"), "who is linked to may come later");
     engine.kill();
     engine.launch();
     assert!(reaches(&engine, "web", "store"));
@@ -65,8 +72,12 @@ fn an_endpoint_may_have_a_name_settings_and_further_addresses() {
         .args(["busybox", "true"])
         .fails(125);
     assert!(error.contains("invalid endpoint sysctl net.ipv4.ip_forward=1"), "{error}");
-    let error = engine.docker(["run", "--network", "name=back,driver-opt=un=heard", "busybox", "true"]).fails(125);
-    assert!(error.contains("the option un=heard of the endpoint on back is not built"), "{error}");
+    let unheard = "name=back,driver-opt=com.docker.network.un=heard,driver-opt=note=kept";
+    let error = engine.docker(["run", "--network", unheard, "busybox", "true"]).fails(125);
+    assert!(error.contains("the option com.docker.network.un=heard of the endpoint on back is not built"), "{error}");
+    run(&engine, "noted", &["--network", "name=back,driver-opt=note=kept"]);
+    let shown = engine.docker(["inspect", "-f", "{{.NetworkSettings.Networks.back.DriverOpts}}", "noted"]).ok();
+    assert_eq!(shown, "map[note:kept]");
     engine.docker(["network", "create", "-o", "com.docker.network.container_iface_prefix=wire", "more"]).ok();
     engine.docker(["network", "connect", "more", "one"]).ok();
     assert!(exec(&engine, "one", &["ls", "/sys/class/net"]).contains("wire0"));

@@ -79,6 +79,11 @@ pub(crate) enum Command {
         name: ContainerName,
         answer: Answer<()>,
     },
+    /// Removes a link of the default bridge.
+    Unlink {
+        alias: String,
+        answer: Answer<()>,
+    },
     Connect {
         network: String,
         endpoint: Box<EndpointSpec>,
@@ -302,6 +307,10 @@ impl Actor {
                 let _ = answer.send(self.rename(name).await);
                 Next::Continue
             }
+            Command::Unlink { alias, answer } => {
+                let _ = answer.send(self.unlink(&alias).await);
+                Next::Continue
+            }
             Command::Connect { network, endpoint, answer } => {
                 let _ = answer.send(self.connect(network, *endpoint).await);
                 Next::Continue
@@ -380,10 +389,11 @@ impl Actor {
         let inner = Arc::clone(&self.engine.inner);
         let (folder, fallback) = (inner.container_dir(&self.handle.id), self.life.started_at);
         let happening = blocking(move || Ok(super::recover::find_exit(&folder, fallback))).await;
-        match happening {
-            Ok(happening) => self.ended(happening).await,
-            Err(_) => Next::Continue,
+        let Ok(happening) = happening else { return Next::Continue };
+        if let Err(error) = self.engine.tidy_up_after(&happening, &self.record).await {
+            tracing::warn!("container {}: {error}", self.handle.id);
         }
+        self.ended(happening).await
     }
 
     /// The container has ended: tell everybody, and remove it if that is how it was made.
@@ -554,6 +564,20 @@ impl Actor {
         self.handle.publish_record(self.record.clone());
         self.publish();
         self.tell("rename", &[("oldName", &format!("/{old}"))]);
+        Ok(())
+    }
+
+    /// Removes a link: from what the next start is told, and from the hosts file that a running container has.
+    async fn unlink(&mut self, alias: &str) -> Result<(), EngineError> {
+        let before = self.record.spec.links.len();
+        self.record.spec.links.retain(|text| super::links::Link::parse(text).is_ok_and(|link| link.alias != alias));
+        if self.record.spec.links.len() == before {
+            return Err(EngineError::not_found(format!("no such link: /{}/{alias}", self.record.name)));
+        }
+        self.write_record(Durability::Machine).await?;
+        start::forget_host(&self.record, &self.engine.inner.container_dir(&self.record.id), alias);
+        self.handle.publish_record(self.record.clone());
+        self.publish();
         Ok(())
     }
 

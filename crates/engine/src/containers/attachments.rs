@@ -165,11 +165,14 @@ fn wishes(network: &str, endpoint: &EndpointSpec, usual: &str) -> Result<Wishes,
                 wishes.interface = Some(crate::networks::interface_name("container", value)?);
             }
             "com.docker.network.endpoint.sysctls" => {}
-            _ => {
+            // Docker's namespace of options: one that is not built would be missed.
+            other if other.starts_with("com.docker.network.") => {
                 return Err(EngineError::not_implemented(format!(
                     "the option {key}={value} of the endpoint on {network} is not built"
                 )));
             }
+            // Notes of others, for others: kept and shown.
+            _ => {}
         }
     }
     let interface = wishes.interface.as_deref().unwrap_or(usual);

@@ -380,7 +380,7 @@ impl Engine {
     /// Removes it.
     pub async fn remove_container(&self, reference: &str, options: RemoveOptions) -> Result<(), EngineError> {
         if options.link {
-            return Err(EngineError::not_implemented("removing links (link=1) is not built"));
+            return self.remove_link(reference).await;
         }
         let handle = self.inner.index.find(reference)?;
         for _ in 0..FORCED_ATTEMPTS {
@@ -411,6 +411,16 @@ impl Engine {
             }
         }
         Err(EngineError::conflict(format!("container {reference} is started again and again")))
+    }
+
+    /// Removes a link of the default bridge, `CONTAINER/ALIAS`.
+    async fn remove_link(&self, reference: &str) -> Result<(), EngineError> {
+        let Some((container, alias)) = reference.trim_start_matches('/').split_once('/') else {
+            return Err(EngineError::conflict("conflict, cannot remove the default link name of the container"));
+        };
+        let handle = self.inner.index.find(container)?;
+        let alias = alias.to_owned();
+        ask(&handle, |answer| Command::Unlink { alias, answer }).await
     }
 
     async fn end_for_removal(&self, handle: &Handle) -> Result<(), EngineError> {

@@ -81,6 +81,9 @@ impl Engine {
             Some((_, hello)) => take_over(&mut life, hello),
             None => missed_exit(&self.inner.container_dir(&record.id), &mut life),
         };
+        if let Some(missed) = &missed {
+            self.tidy_up_after(missed, &record).await?;
+        }
         let first = view::of(&self.inner, &record, &life, &stored.place, None);
         let running = life.pid().is_some();
         let progress = Progress { active: running, running, exit_code: life.exit_code, ..Progress::default() };
@@ -97,6 +100,19 @@ impl Engine {
             tokio::spawn(actor.run(queue));
         }
         Ok(handle)
+    }
+
+    /// What a monitor does at the end of its container, for one that was killed itself; before the container may start again.
+    pub(super) async fn tidy_up_after(&self, end: &Happening, record: &ContainerRecord) -> Result<(), EngineError> {
+        if !matches!(end, Happening::Exited { cause: EndCause { unseen: true, .. }, .. }) {
+            return Ok(());
+        }
+        let path = crate::spec::cgroup_path(&self.inner.options.name, &record.spec, &record.id);
+        blocking(move || {
+            crate::engine::remove_cgroup(&path);
+            Ok(())
+        })
+        .await
     }
 
     /// A monitor answers on its socket, or is gone.

@@ -59,14 +59,11 @@ fn memberships(inner: &Inner, record: &ContainerRecord, place: &Place) -> Vec<Me
     memberships
 }
 
-/// The names that a container alone has for others. Who is not there (yet) is not found.
+/// The names that a container alone has for others. Who is not there yet is found by name once it is.
 fn links(inner: &Inner, requested: &EndpointSpec) -> Vec<(String, String)> {
     let parsed = super::links::parse(&requested.links).unwrap_or_default();
-    let known = parsed.into_iter().filter_map(|link| {
-        let other = inner.index.id_of(&link.container)?;
-        Some((link.alias, other.to_string()))
-    });
-    known.collect()
+    let whose = |name: String| inner.index.id_of(&name).map_or(name, |id| id.to_string());
+    parsed.into_iter().map(|link| (link.alias, whose(link.container))).collect()
 }
 
 /// Starts a container's name server in its namespace, if it is on a network with names. Without one it has the host's servers, which

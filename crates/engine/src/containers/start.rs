@@ -408,13 +408,26 @@ pub(super) fn change_hosts(record: &ContainerRecord, folder: &Path, before: &Pla
         return;
     }
     let addresses = |place: &Place| place.endpoints.iter().flat_map(network::Endpoint::addresses).collect::<Vec<_>>();
+    let names = (record.hostname.as_str(), record.spec.domainname.as_str());
+    rewrite_hosts(record, folder, |text| network::change_hosts(text, names, &addresses(before), &addresses(after)));
+}
+
+/// Takes the line of a link out of a container's `/etc/hosts`, if it has been started.
+pub(super) fn forget_host(record: &ContainerRecord, folder: &Path, alias: &str) {
+    if !folder.join("hosts").exists() {
+        return;
+    }
+    rewrite_hosts(record, folder, |text| {
+        let others = text.lines().filter(|line| line.split_whitespace().nth(1) != Some(alias));
+        others.flat_map(|line| [line, "\n"]).collect()
+    });
+}
+
+/// A container that runs goes on with what it has where this fails.
+fn rewrite_hosts(record: &ContainerRecord, folder: &Path, change: impl FnOnce(&str) -> String) {
     let changed = std::fs::read_to_string(folder.join("hosts"))
         .map_err(|error| EngineError::system("cannot read the container's hosts file", error))
-        .and_then(|text| {
-            let names = (record.hostname.as_str(), record.spec.domainname.as_str());
-            let text = network::change_hosts(&text, names, &addresses(before), &addresses(after));
-            write(record, folder, "hosts", &text)
-        });
+        .and_then(|text| write(record, folder, "hosts", &change(&text)));
     if let Err(error) = changed {
         tracing::warn!("container {}: {error}", record.id);
     }

@@ -97,6 +97,7 @@ fn networks(inner: &Inner, record: &ContainerRecord, life: &Life, place: &Place)
         if running.is_some() {
             view.endpoint_id = identity(&format!("endpoint {name}"));
         }
+        view.mac_address = requested.mac_address.clone().unwrap_or_default();
         let id = user.as_ref().map_or(DEFAULT_NETWORK, |record| record.id.as_str());
         let found = place.endpoints.iter().find(|endpoint| endpoint.network == id);
         if let (Some(endpoint), Some(_)) = (found, running) {

@@ -242,7 +242,7 @@ fn linux(input: &SpecInput<'_>) -> Result<Linux, EngineError> {
     Ok(Linux {
         sysctl: spec.sysctls.clone(),
         resources: Some(linux_resources(spec, input.devices, input.block_devices, input.host)),
-        cgroups_path: cgroup_path(input),
+        cgroups_path: cgroup_path(input.engine_name, input.spec, input.id),
         namespaces: namespaces(input),
         uid_mappings: input.id_mappings.map(|mappings| mappings.uids.clone()).unwrap_or_default(),
         gid_mappings: input.id_mappings.map(|mappings| mappings.gids.clone()).unwrap_or_default(),
@@ -255,10 +255,11 @@ fn linux(input: &SpecInput<'_>) -> Result<Linux, EngineError> {
 }
 
 /// Where the container's cgroup is, below each hierarchy's root.
-fn cgroup_path(input: &SpecInput<'_>) -> String {
-    let parent = input.spec.resources.cgroup_parent.trim_matches('/');
-    let parent = if parent.is_empty() { input.engine_name } else { parent };
-    format!("/{parent}/{}", input.id)
+/// Where a container's cgroup is.
+pub(crate) fn cgroup_path(engine_name: &str, spec: &ContainerSpec, id: &oci::ContainerId) -> String {
+    let parent = spec.resources.cgroup_parent.trim_matches('/');
+    let parent = if parent.is_empty() { engine_name } else { parent };
+    format!("/{parent}/{id}")
 }
 
 fn device_node(device: &ResolvedDevice) -> LinuxDevice {
