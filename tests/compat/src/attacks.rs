@@ -7,6 +7,7 @@
 //! |---|---|
 //! | CVE-2014-6407, CVE-2014-9356, CVE-2025-62518, CVE-2026-17106, CVE-2026-33056 | `snapshots attacks::`, on every store |
 //! | documents and layers that never end | `images hostile::`, `archive` unit tests |
+//! | CVE-2019-14271 | `copies_load_nothing_of_the_containers` |
 //! | CVE-2020-15257, CVE-2025-9074 | `a_shared_network_shows_no_socket_of_ours` |
 //! | CVE-2021-41091, CVE-2021-41103, CVE-2024-25621 | `nobody_runs_a_containers_programs_on_the_host` |
 //! | CVE-2022-23648 | `volumes_are_filled_from_the_image_alone` |
@@ -327,6 +328,42 @@ fn nobody_runs_a_containers_programs_on_the_host() {
         for path in seen_by_root.lines() {
             let mut command = engine.host().program("test").args(["-e", path]).into_command();
             assert!(!command.uid(NOBODY).gid(NOBODY).status().unwrap().success(), "{path}");
+        }
+        engine.finish();
+    });
+}
+
+/// CVE-2019-14271: libraries of the container that whoever copies its files may load, for the names of users, say.
+///
+/// They are pipes that nobody writes to: whoever opens one waits, and fails the test.
+#[test]
+fn copies_load_nothing_of_the_containers() {
+    on_both_stores(|engine| {
+        import(&engine, &[], |root| {
+            let libraries = ["lib/x86_64-linux-gnu", "lib64", "usr/lib/x86_64-linux-gnu", "etc"];
+            for folder in libraries {
+                std::fs::create_dir_all(root.join(folder)).unwrap();
+                for name in ["libnss_files.so.2", "libc.so.6", "ld-linux-x86-64.so.2", "ld.so.preload", "ld.so.cache"] {
+                    rustix::fs::mkfifoat(rustix::fs::CWD, root.join(folder).join(name), 0o777.into()).unwrap();
+                }
+            }
+            for name in ["nsswitch.conf", "localtime", "locale.alias"] {
+                rustix::fs::mkfifoat(rustix::fs::CWD, root.join("etc").join(name), 0o777.into()).unwrap();
+            }
+        });
+        let file = engine.host().files().join("file");
+        std::fs::write(&file, "copied").unwrap();
+        let file = file.to_str().unwrap();
+        engine.docker(["run", "-d", "--name", "one", "hostile", "sleep", "1000"]).ok();
+        for _ in ["running", "stopped"] {
+            engine.docker(["cp", "-a", file, "one:/tmp/file"]).ok();
+            engine.docker(["cp", "one:/tmp/file", file]).ok();
+            let copied = engine.docker(["cp", "-a", "one:/etc", "-"]).run().expect_code(0).stdout;
+            assert!(copied.windows(13).any(|name| name == b"nsswitch.conf"));
+            engine.docker(["diff", "one"]).ok();
+            engine.docker(["export", "-o", "/dev/null", "one"]).run();
+            engine.docker(["commit", "one", "committed"]).ok();
+            engine.docker(["stop", "-t", "0", "one"]).ok();
         }
         engine.finish();
     });

@@ -36,7 +36,7 @@ volumes:
 "#;
 
 /// The compose program: `CONEX_COMPOSE`, or the one that `./x test` unpacks.
-fn compose_program() -> PathBuf {
+pub(crate) fn compose_program() -> PathBuf {
     let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/compose/docker-compose");
     let program = std::env::var_os("CONEX_COMPOSE").map_or_else(default, PathBuf::from);
     assert!(program.exists(), "{} is missing: ./x test puts it there", program.display());

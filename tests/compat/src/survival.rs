@@ -57,3 +57,46 @@ fn a_clean_stop_leaves_containers_running_and_attach_works_again() {
     assert_eq!(again.text(), "got once more", "it can be started again");
     engine.finish();
 }
+
+#[test]
+fn restart_policies_hold_over_the_death_of_daemon_monitors_and_containers() {
+    let mut engine = Engine::with_busybox();
+    let policies = [
+        ("no", "no"),
+        ("always", "always"),
+        ("unless", "unless-stopped"),
+        ("failed", "on-failure:3"),
+        ("always-stopped", "always"),
+        ("unless-stopped", "unless-stopped"),
+    ];
+    for (name, policy) in policies {
+        engine.docker(["run", "-d", "--name", name, "--restart", policy, "busybox", "sleep", "1000"]).ok();
+    }
+    engine.docker(["stop", "-t", "0", "always-stopped", "unless-stopped"]).ok();
+    let processes: Vec<String> = ["no", "always", "unless", "failed"]
+        .iter()
+        .flat_map(|name| {
+            let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", name]).ok();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+            [monitor, pid]
+        })
+        .collect();
+    // As when the machine loses its power: nobody is left to see how they end.
+    engine.kill();
+    engine.host().program("kill").arg("-KILL").args(&processes).ok();
+    engine.launch();
+    let state = |name: &str| engine.docker(["inspect", "-f", "{{.State.Status}}", name]).ok();
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    for name in ["always", "unless", "failed", "always-stopped"] {
+        while state(name) != "running" {
+            assert!(std::time::Instant::now() < end, "{name} is {}", state(name));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let code = engine.docker(["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "no"]).ok();
+    assert_eq!(code, "exited 255", "nobody saw how it ended");
+    assert_eq!(state("unless-stopped"), "exited");
+    engine.docker(["rm", "-f", "no", "always", "unless", "failed", "always-stopped", "unless-stopped"]).ok();
+    engine.finish();
+}
