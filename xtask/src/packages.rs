@@ -27,6 +27,8 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "bzip2", package: "bzip2" },
     Needed { program: "python3", package: "python3" },
     Needed { program: "strace", package: "strace" },
+    Needed { program: "git", package: "git" },
+    Needed { program: "ssh-agent", package: "openssh-client" },
     Needed { program: "skopeo", package: "skopeo" },
     Needed { program: "docker-registry", package: "docker-registry" },
     Needed { program: "htpasswd", package: "apache2-utils" },
@@ -81,7 +83,7 @@ pub(crate) fn for_peers() -> Result<()> {
 const LATER_SUITE: &str = "trixie";
 
 /// Plugins of Docker's command line that tests use: the package, and the folder below `target` in which its program is.
-const PLUGINS: &[(&str, &str)] = &[("docker-compose", "compose")];
+const PLUGINS: &[(&str, &str)] = &[("docker-compose", "compose"), ("docker-buildx", "buildx")];
 
 /// Unpacks the plugins that are not there yet.
 pub(crate) fn plugins() -> Result<()> {

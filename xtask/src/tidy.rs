@@ -32,6 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["network", "images", "monitor"],
     &["builder"],
     &["engine", "api-client"],
+    &["buildkit"],
     &["api-server", "cli"],
     &["conex", "conex-runtime"],
 ];

@@ -1,5 +1,6 @@
 //! From a request to its handler.
 
+use buildkit::BuildKit;
 use docker_api::{Route, RouteError, route};
 use engine::{AbsentLayers, Engine, Pinning};
 use hyper::body::Incoming;
@@ -7,8 +8,8 @@ use hyper::body::Incoming;
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
-    archive, build, containers, execs, images, networks, registries, streams, system, unsupported, verify, volumes,
-    websocket, why,
+    archive, build, buildkit as kit_handlers, containers, execs, images, networks, registries, streams, system,
+    unsupported, verify, volumes, websocket, why,
 };
 use crate::hijack::HijackSlot;
 use crate::reply::{self, Reply};
@@ -16,7 +17,7 @@ use crate::request::Request;
 
 /// Answers one request; never fails.
 pub(crate) async fn dispatch(
-    engine: Engine,
+    (engine, kit): (Engine, BuildKit),
     request: http::Request<Incoming>,
     peer: Peer,
     hijack: HijackSlot,
@@ -29,7 +30,7 @@ pub(crate) async fn dispatch(
             let caller = peer.clone();
             let request = Request::new(request, version, peer, hijack);
             let caller: engine::Caller = std::sync::Arc::new(move || caller.who());
-            let outcome = engine::as_caller(caller, handle(&engine, route, request)).await;
+            let outcome = engine::as_caller(caller, handle((&engine, &kit), route, request)).await;
             reply::with_identity(outcome.unwrap_or_else(|error| refuse(&error, &path)))
         }
         // Docker's own router answers this before it knows who it is.
@@ -47,7 +48,7 @@ fn refuse(error: &ApiError, path: &str) -> Reply {
     reply::refusal(error)
 }
 
-async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Reply> {
+async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Request) -> ApiResult<Reply> {
     match route {
         Route::Ping => Ok(reply::ping(request.method())),
         Route::Options => Ok(reply::empty(http::StatusCode::OK)),
@@ -56,6 +57,8 @@ async fn handle(engine: &Engine, route: Route, request: Request) -> ApiResult<Re
         Route::Events => system::events(engine, request),
         Route::DiskUsage => system::disk_usage(engine, &request).await,
         Route::Build => build::build(engine, request).await,
+        Route::Grpc => kit_handlers::grpc(kit, request).await,
+        Route::Session => kit_handlers::session(kit, request).await,
         Route::BuildPrune => build::prune(engine, &request).await,
         Route::BuildCancel => build::cancel(engine, &request),
         Route::ContainerList => containers::list(engine, &request).await,

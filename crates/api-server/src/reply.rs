@@ -72,7 +72,7 @@ pub(crate) fn with_identity(mut reply: Reply) -> Reply {
 /// `GET /_ping` and, without a body, `HEAD /_ping`.
 pub(crate) fn ping(method: &http::Method) -> Reply {
     const HEADERS: [(&str, &str); 4] = [
-        ("builder-version", "1"),
+        ("builder-version", "2"),
         ("swarm", "inactive"),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),

@@ -49,6 +49,11 @@ impl Request {
         self.parts.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// All values of a header.
+    pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.parts.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    }
+
     /// The `filters` parameter.
     pub(crate) fn filters(&self) -> ApiResult<Filters> {
         Ok(Filters::parse(self.query.get("filters"))?)

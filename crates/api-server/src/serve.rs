@@ -42,7 +42,9 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) {
-    let handler: Handler = Arc::new(move |request, peer, slot| Box::pin(dispatch(engine.clone(), request, peer, slot)));
+    let kit = buildkit::BuildKit::new(engine.clone());
+    let handler: Handler =
+        Arc::new(move |request, peer, slot| Box::pin(dispatch((engine.clone(), kit.clone()), request, peer, slot)));
     serve_with(handler, listeners, options, shutdown).await;
 }
 

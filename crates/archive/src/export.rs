@@ -27,6 +27,12 @@ pub fn tree(root: BorrowedFd<'_>, ids: &Ids, output: &mut dyn Write) -> io::Resu
     Export::new(output, Form::Tree, ids).directory(root, Vec::new())
 }
 
+/// The same without the root itself.
+pub fn contents(root: BorrowedFd<'_>, ids: &Ids, output: &mut dyn Write) -> io::Result<()> {
+    let root = open(root, b".", OFlags::DIRECTORY)?;
+    Export::new(output, Form::Contents, ids).directory(root, Vec::new())
+}
+
 /// Writes one file or directory of a container, which may change it meanwhile, as a tar in which it is called `name`. Symbolic links
 /// in `path` are followed inside `root`, the last component is not followed unless a slash is behind it.
 ///
@@ -78,6 +84,8 @@ pub fn layer(upper: BorrowedFd<'_>, selection: Selection, output: &mut dyn Write
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Tree,
+    /// A tree whose root has no entry.
+    Contents,
     Layer,
 }
 
@@ -133,7 +141,9 @@ impl<'a> Export<'a> {
     fn enter(&mut self, dir: OwnedFd, path: &[u8]) -> io::Result<Level> {
         let stat = rustix::fs::fstat(&dir)?;
         let metadata = self.ids.bring_inside(metadata(&stat, dir.as_fd())?);
-        self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::Directory })?;
+        if self.form != Form::Contents || !path.is_empty() {
+            self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::Directory })?;
+        }
         if self.form == Form::Layer && is_opaque(dir.as_fd())? {
             let mark = [path, if path.is_empty() { b"" } else { b"/" }, OPAQUE].concat();
             self.writer.file(&mark, &Metadata { mtime: metadata.mtime, ..Metadata::default() }, b"")?;

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! <root>/build/cache/<key>.json     one step
+//! <root>/build/steps/<place>.json   what a step of a Dockerfile depended on when it ran last, to say what has changed since
 //! ```
 //!
 //! A record is written after its layer is safe. One whose layer is gone is forgotten when it is met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use durable::{RecordError, Versioned};
 use oci::{DiffId, Digest};
@@ -22,6 +23,8 @@ pub enum CacheKind {
     Files,
     /// A command ran.
     Command,
+    /// Files that a command saw and that are part of no image.
+    Context,
 }
 
 /// One step's result.
@@ -48,17 +51,82 @@ impl Versioned for CacheEntry {
     const VERSION: u32 = 1;
 }
 
+/// What a step depends on, each thing by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inputs {
+    facts: Vec<(String, Digest)>,
+    files: Vec<(String, Digest)>,
+}
+
+impl Inputs {
+    pub(crate) fn new(what: &str, layers: &[DiffId]) -> Inputs {
+        let layers: Vec<String> = layers.iter().map(DiffId::to_string).collect();
+        let mut inputs = Inputs { facts: Vec::new(), files: Vec::new() };
+        inputs.add("the kind of step", what).add("the step before", layers.join(" "));
+        inputs
+    }
+
+    pub(crate) fn add(&mut self, name: &str, value: impl AsRef<str>) -> &mut Inputs {
+        self.facts.push((name.to_owned(), Digest::of(value.as_ref().as_bytes())));
+        self
+    }
+
+    /// Adds files: all of them in one digest, and those that can be named one by one.
+    pub(crate) fn add_files(&mut self, all: Digest, files: Vec<(String, Digest)>) {
+        self.facts.push(("the files".to_owned(), all));
+        self.files = files;
+    }
+
+    /// What a step's result is found by.
+    pub(crate) fn key(&self) -> Digest {
+        Digest::of(format!("2 {:?}", self.facts).as_bytes())
+    }
+}
+
+/// What a step depended on when it ran last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StepRecord {
+    facts: BTreeMap<String, Digest>,
+    files: BTreeMap<String, Digest>,
+}
+
+impl Versioned for StepRecord {
+    const VERSION: u32 = 1;
+}
+
+/// So many changed files are named.
+const NAMED_FILES_MAX: usize = 10;
+
 /// All of it.
 #[derive(Debug)]
 pub struct Cache {
     dir: PathBuf,
+    steps: PathBuf,
     entries: Mutex<BTreeMap<Digest, CacheEntry>>,
+    making: Mutex<BTreeSet<Digest>>,
+    made: Condvar,
+}
+
+/// A step that is being made: whoever needs the same one waits until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    cache: &'a Cache,
+    key: Digest,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.cache.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.cache.made.notify_all();
+    }
 }
 
 impl Cache {
-    /// Opens the cache in `dir`, which exists. Records that cannot be read, or whose layer is gone, are dropped: a cache may forget.
-    pub fn open(dir: &Path, snapshotter: &dyn Snapshotter) -> Result<Cache, durable::PathError> {
+    /// Opens the cache in `dir`, and what steps depended on in `steps`; both exist. Records that cannot be read, or whose layer is gone,
+    /// are dropped: a cache may forget.
+    pub fn open(dir: &Path, steps: &Path, snapshotter: &dyn Snapshotter) -> Result<Cache, durable::PathError> {
         durable::sweep_temporaries(dir)?;
+        durable::sweep_temporaries(steps)?;
         let listed =
             std::fs::read_dir(dir).map_err(|error| durable::PathError::new(durable::Operation::Read, dir, error))?;
         let mut entries = BTreeMap::new();
@@ -73,7 +141,50 @@ impl Cache {
                 _ => durable::remove(dir, &name)?,
             }
         }
-        Ok(Cache { dir: dir.to_owned(), entries: Mutex::new(entries) })
+        Ok(Cache {
+            dir: dir.to_owned(),
+            steps: steps.to_owned(),
+            entries: Mutex::new(entries),
+            making: Mutex::default(),
+            made: Condvar::new(),
+        })
+    }
+
+    /// Waits until nobody else makes the step with this key.
+    pub(crate) fn hold(&self, key: &Digest) -> Making<'_> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        while !making.insert(*key) {
+            making = self.made.wait(making).unwrap_or_else(PoisonError::into_inner);
+        }
+        Making { cache: self, key: *key }
+    }
+
+    /// What has changed since the step at this place ran last.
+    pub(crate) fn explain(&self, place: &Digest, inputs: &Inputs) -> Vec<String> {
+        let Ok(before) = durable::load::<StepRecord>(&self.steps.join(step_file(place))) else {
+            return vec!["it has not run before".to_owned()];
+        };
+        let changed = |(name, digest): &&(String, Digest)| before.facts.get(name) != Some(digest);
+        let names = inputs.facts.iter().filter(changed).map(|(name, _)| name.as_str());
+        let mut reasons = Vec::new();
+        for name in names {
+            let files = if name == "the files" { changed_files(&before.files, &inputs.files) } else { Vec::new() };
+            if files.is_empty() {
+                reasons.push(format!("{name} changed"));
+            }
+            reasons.extend(files);
+        }
+        if reasons.is_empty() {
+            reasons.push("nothing has changed, but its result is not in the cache any more".to_owned());
+        }
+        reasons
+    }
+
+    /// Remembers what the step at this place depended on.
+    pub(crate) fn remember(&self, place: &Digest, inputs: &Inputs) -> Result<(), RecordError> {
+        let record =
+            StepRecord { facts: inputs.facts.iter().cloned().collect(), files: inputs.files.iter().cloned().collect() };
+        durable::save(&self.steps, &step_file(place), &record)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, CacheEntry>> {
@@ -123,5 +234,62 @@ impl Cache {
             pruned.extend(entries.remove(&key).map(|entry| (key, entry)));
         }
         Ok(pruned)
+    }
+}
+
+fn step_file(place: &Digest) -> String {
+    format!("{}.json", place.hex())
+}
+
+fn changed_files(before: &BTreeMap<String, Digest>, now: &[(String, Digest)]) -> Vec<String> {
+    let now: BTreeMap<&String, &Digest> = now.iter().map(|(path, digest)| (path, digest)).collect();
+    let mut changes: Vec<String> = Vec::new();
+    for (path, digest) in &now {
+        match before.get(*path) {
+            None => changes.push(format!("{path} is new")),
+            Some(old) if old != *digest => changes.push(format!("{path} changed")),
+            Some(_) => {}
+        }
+    }
+    changes.extend(before.keys().filter(|path| !now.contains_key(path)).map(|path| format!("{path} is gone")));
+    let more = changes.len().saturating_sub(NAMED_FILES_MAX);
+    changes.truncate(NAMED_FILES_MAX);
+    if more > 0 {
+        changes.push(format!("{more} more files changed"));
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(command: &str, files: &[(&str, &str)]) -> Inputs {
+        let mut inputs = Inputs::new("run", &[]);
+        inputs.add("the command", command);
+        let files: Vec<_> =
+            files.iter().map(|(path, text)| ((*path).to_owned(), Digest::of(text.as_bytes()))).collect();
+        inputs.add_files(Digest::of(format!("{files:?}").as_bytes()), files);
+        inputs
+    }
+
+    #[test]
+    fn what_changed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache {
+            dir: dir.path().to_owned(),
+            steps: dir.path().to_owned(),
+            entries: Mutex::default(),
+            making: Mutex::default(),
+            made: Condvar::new(),
+        };
+        let place = Digest::of(b"place");
+        let first = inputs("a", &[("x", "1"), ("y", "1")]);
+        assert_eq!(cache.explain(&place, &first), ["it has not run before"]);
+        cache.remember(&place, &first).unwrap();
+        let second = inputs("b", &[("x", "2"), ("z", "1")]);
+        assert_eq!(cache.explain(&place, &second), ["the command changed", "x changed", "z is new", "y is gone"]);
+        assert_ne!(first.key(), second.key());
+        assert_eq!(first.key(), inputs("a", &[("x", "1"), ("y", "1")]).key());
     }
 }

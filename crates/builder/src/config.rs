@@ -6,7 +6,7 @@ use dockerfile::{Environment, HealthcheckTest, Pair, clean_path};
 use oci::image::{ContainerConfig, EmptyObject, Healthcheck, History, ImageConfig, Platform};
 use oci::{DiffId, Digest};
 
-use crate::time::{Clock, go_duration};
+use crate::time::go_duration;
 
 /// What every image begins with that begins with nothing.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,6 +53,13 @@ impl State {
         State { image, environment, arguments: Vec::new(), command_set: false, triggers }
     }
 
+    /// What a stage begins with that begins with this one: what was declared stays visible.
+    pub(crate) fn into_next_stage(mut self) -> State {
+        self.command_set = false;
+        self.triggers = self.image.config.on_build.take().unwrap_or_default();
+        self
+    }
+
     pub(crate) fn layers(&self) -> &[DiffId] {
         &self.image.rootfs.diff_ids
     }
@@ -62,15 +69,16 @@ impl State {
     }
 
     /// A step that only changed the configuration.
-    pub(crate) fn note(&mut self, created_by: String, clock: Clock) {
-        self.add_history(created_by, None, clock);
+    pub(crate) fn note(&mut self, created_by: String) {
+        self.add_history(created_by, None);
     }
 
-    /// A step that may have made a layer.
-    pub(crate) fn add_history(&mut self, created_by: String, layer: Option<DiffId>, clock: Clock) {
+    /// A step that may have made a layer, with the time at which that was.
+    pub(crate) fn add_history(&mut self, created_by: String, made: Option<(DiffId, String)>) {
+        let layer = made.as_ref().map(|(layer, _)| *layer);
         self.image.rootfs.diff_ids.extend(layer);
         self.image.history.push(History {
-            created: Some(clock.now()),
+            created: made.map(|(_, time)| time),
             created_by,
             comment: COMMENT.to_owned(),
             empty_layer: layer.is_none(),

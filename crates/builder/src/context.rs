@@ -1,15 +1,20 @@
-//! A build's context: its tar as it came, beside the tree that it describes. Nothing is unpacked.
+//! Files that a build copies from: a tree in memory, and the bytes in one file (a tar as it came, or what a client sent) or in the folder
+//! that they are in anyway. Nothing is unpacked.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use archive::layer::{LayerTree, Node, NodeId, NodeKind};
 use archive::tar::Reader;
+use dockerfile::ignore::Ignore;
 use durable::StagedFile;
+use oci::Digest;
+
+use crate::folder::FolderFiles;
 
 /// Linux follows at most so many symbolic links in one name.
 const SYMLINKS_MAX: usize = 40;
@@ -19,14 +24,30 @@ const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// Files that a build can copy from.
 #[derive(Debug)]
 pub struct Context {
-    /// Removed with the context.
-    _staged: StagedFile,
-    tar: Arc<File>,
+    bytes: Bytes,
     tree: LayerTree,
     /// Files with several names.
     linked: HashSet<NodeId>,
     /// Files that are left out although they came.
-    hidden: Vec<NodeId>,
+    hidden: HashSet<NodeId>,
+    /// What is known of the files' bytes.
+    digests: Mutex<HashMap<NodeId, Digest>>,
+}
+
+/// Where the files' bytes are.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// In a file that is removed with the context.
+    Staged {
+        /// Removes it.
+        _staged: StagedFile,
+        /// The file.
+        file: Arc<File>,
+    },
+    /// In a file that others use as well.
+    Shared(Arc<File>),
+    /// Where they always were.
+    Folder(FolderFiles),
 }
 
 /// Why a context cannot be used.
@@ -38,6 +59,12 @@ pub enum ContextError {
     /// It cannot be kept.
     #[error(transparent)]
     Store(#[from] durable::PathError),
+    /// A folder cannot be read, or what a client sends of it cannot be kept.
+    #[error("cannot read the build context: {0}")]
+    Folder(#[source] io::Error),
+    /// Which files there are cannot be written down.
+    #[error("cannot keep the build context: {0}")]
+    Index(#[source] durable::RecordError),
     /// A name that would hide files of other layers.
     #[error("cannot use the build context: a file called .wh.{0} cannot be in an image")]
     Whiteout(String),
@@ -73,7 +100,17 @@ impl Context {
             tree.apply(entry).map_err(|refusal| ContextError::Tar(refusal.into()))?;
         }
         let tar = Arc::new(staged.file().try_clone().map_err(ContextError::Tar)?);
-        let mut context = Context { _staged: staged, tar, tree, linked: HashSet::new(), hidden: Vec::new() };
+        Context::made(Bytes::Staged { _staged: staged, file: tar }, tree, HashMap::new())
+    }
+
+    /// A tree, its bytes, and what is known of them.
+    pub(crate) fn made(
+        bytes: Bytes,
+        tree: LayerTree,
+        digests: HashMap<NodeId, Digest>,
+    ) -> Result<Context, ContextError> {
+        let (linked, hidden) = (HashSet::new(), HashSet::new());
+        let mut context = Context { bytes, tree, linked, hidden, digests: Mutex::new(digests) };
         context.survey()?;
         Ok(context)
     }
@@ -84,6 +121,22 @@ impl Context {
         let metadata = archive::tar::Metadata { mode: 0o644, ..Default::default() };
         let written = writer.file(name.as_bytes(), &metadata, contents).and_then(|()| writer.finish());
         Context::of(&mut written.map_err(ContextError::Tar)?.as_slice(), dir)
+    }
+
+    /// A context of one file that is somewhere already.
+    pub fn of_stored(
+        name: &str,
+        file: Arc<File>,
+        (size, digest): (u64, Digest),
+        metadata: archive::tar::Metadata,
+    ) -> Result<Context, ContextError> {
+        let mut tree = LayerTree::new();
+        let kind = archive::tar::EntryKind::File { size, sparse: None };
+        let path = name.as_bytes().to_vec();
+        let entry = archive::tar::Entry { path, metadata, kind, header_offset: 0, data_offset: 0, data_size: size };
+        tree.apply(entry).map_err(|refusal| ContextError::Tar(refusal.into()))?;
+        let digests = tree.id(tree.node_count() - 1).map(|id| (id, digest)).into_iter().collect();
+        Context::made(Bytes::Shared(file), tree, digests)
     }
 
     /// Refuses whiteouts and notes files with several names.
@@ -109,9 +162,38 @@ impl Context {
         self.linked.contains(&id)
     }
 
-    /// Leaves a file out.
-    pub(crate) fn hide(&mut self, path: &str) {
-        self.hidden.extend(self.find(path));
+    /// Leaves out what an ignore file names.
+    pub fn ignore(&mut self, ignore: &Ignore) {
+        if ignore.is_empty() {
+            return;
+        }
+        let (mut hidden, mut open) = (HashSet::new(), vec![(NodeId::ROOT, String::new())]);
+        while let Some((directory, above)) = open.pop() {
+            for (name, child) in self.tree.children(directory) {
+                let name = String::from_utf8_lossy(name);
+                let path = if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") };
+                let is_directory = matches!(self.node(child).kind, NodeKind::Directory { .. });
+                let ignored = ignore.matches(&path);
+                if ignored && (!is_directory || ignore.ignores_all_below(&path)) {
+                    hidden.insert(child);
+                } else if is_directory {
+                    open.push((child, path));
+                }
+            }
+        }
+        self.hidden = hidden;
+    }
+
+    pub(crate) fn folder(&self) -> Option<&FolderFiles> {
+        if let Bytes::Folder(folder) = &self.bytes { Some(folder) } else { None }
+    }
+
+    pub(crate) fn each_digest(&self, mut look: impl FnMut(NodeId, Digest)) {
+        self.digests().iter().for_each(|(id, digest)| look(*id, *digest));
+    }
+
+    fn digests(&self) -> MutexGuard<'_, HashMap<NodeId, Digest>> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
@@ -155,33 +237,31 @@ impl Context {
         above.last().copied()
     }
 
-    /// A file's bytes.
-    pub(crate) fn open(&self, id: NodeId) -> Option<Contents> {
-        match &self.node(id).kind {
-            NodeKind::File { size, data_offset, sparse } => Some(Contents {
-                file: Arc::clone(&self.tar),
-                size: *size,
-                position: 0,
-                runs: match sparse {
-                    None => vec![(0, *size, *data_offset)],
-                    Some(map) => {
-                        let mut stored = *data_offset;
-                        let run = |segment: &archive::tar::SparseSegment| {
-                            let at = stored;
-                            stored += segment.length;
-                            (segment.offset, segment.length, at)
-                        };
-                        map.segments.iter().map(run).collect()
-                    }
-                },
-            }),
-            _ => None,
-        }
+    /// A file's bytes; nothing for what is no file.
+    pub(crate) fn open(&self, id: NodeId) -> io::Result<Option<Contents>> {
+        let NodeKind::File { size, data_offset, sparse } = &self.node(id).kind else { return Ok(None) };
+        let (file, size, data_offset) = match &self.bytes {
+            Bytes::Staged { file, .. } | Bytes::Shared(file) => (Arc::clone(file), *size, *data_offset),
+            Bytes::Folder(folder) => (folder.open(id)?, *size, 0),
+        };
+        let runs = match sparse {
+            None => vec![(0, size, data_offset)],
+            Some(map) => {
+                let mut stored = data_offset;
+                let run = |segment: &archive::tar::SparseSegment| {
+                    let at = stored;
+                    stored += segment.length;
+                    (segment.offset, segment.length, at)
+                };
+                map.segments.iter().map(run).collect()
+            }
+        };
+        Ok(Some(Contents { file, size, position: 0, runs }))
     }
 
     /// A small text in the context.
     pub fn text(&self, path: &str) -> Option<String> {
-        let contents = self.open(self.find(path)?)?;
+        let contents = self.open(self.find(path)?).ok()??;
         let mut bytes = Vec::new();
         if contents.size > TEXT_BYTES_MAX {
             return None;
@@ -190,20 +270,16 @@ impl Context {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Digests of files' bytes, each file hashed once.
-    pub(crate) fn digest(
-        &self,
-        id: NodeId,
-        known: &mut HashMap<NodeId, oci::Digest>,
-    ) -> io::Result<Option<oci::Digest>> {
-        if let Some(digest) = known.get(&id) {
+    /// The digest of a file's bytes; each file is hashed once.
+    pub(crate) fn digest(&self, id: NodeId) -> io::Result<Option<Digest>> {
+        if let Some(digest) = self.digests().get(&id) {
             return Ok(Some(*digest));
         }
-        let Some(mut contents) = self.open(id) else { return Ok(None) };
+        let Some(mut contents) = self.open(id)? else { return Ok(None) };
         let mut digester = oci::Digester::new();
         io::copy(&mut contents, &mut digester)?;
         let digest = digester.finish();
-        known.insert(id, digest);
+        self.digests().insert(id, digest);
         Ok(Some(digest))
     }
 }

@@ -1,9 +1,9 @@
 //! COPY and ADD: which files they take, what that means to the cache, and the layer that they make.
 
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use archive::layer::{NodeId, NodeKind};
 use archive::tar::Metadata;
@@ -39,7 +39,7 @@ enum Shape {
 /// One source that was found.
 #[derive(Debug)]
 struct Item {
-    /// 0 is the build's context, others are `own`.
+    /// Which of the places that files come from.
     origin: usize,
     node: NodeId,
     /// Its name: the last part of its path, or with `--parents` what is kept of the path.
@@ -50,25 +50,35 @@ struct Item {
 
 /// What COPY and ADD ask for, expanded.
 #[derive(Debug)]
-pub(crate) struct CopyRequest<'a> {
+pub(crate) struct CopyRequest {
     pub(crate) instruction: &'static str,
-    pub(crate) sources: &'a Sources,
+    pub(crate) sources: Sources,
     pub(crate) exclude: Ignore,
     pub(crate) keep_parents: bool,
-    /// Archives in the context are unpacked.
-    pub(crate) unpack: bool,
 }
 
 /// The files that a COPY or ADD takes.
 #[derive(Debug)]
-pub(crate) struct FoundSources<'a> {
-    request: CopyRequest<'a>,
-    context: &'a Context,
-    own: Vec<Context>,
+pub(crate) struct FoundSources {
+    request: CopyRequest,
+    origins: Vec<Arc<Context>>,
     items: Vec<Item>,
+    /// Items from elsewhere.
+    remote: Vec<usize>,
     /// Patterns may match several files, so the destination is a directory.
     several: bool,
 }
+
+/// What of the files decides about the result.
+#[derive(Debug)]
+pub(crate) struct FileFacts {
+    pub(crate) digest: Digest,
+    /// Each file by its path, as far as they are few enough to be remembered.
+    pub(crate) files: Vec<(String, Digest)>,
+}
+
+/// So many files are remembered one by one.
+const REMEMBERED_FILES_MAX: usize = 2000;
 
 /// What the files become.
 #[derive(Debug)]
@@ -80,37 +90,64 @@ pub(crate) struct Placement<'a> {
     pub(crate) clock: Clock,
 }
 
-impl<'a> FoundSources<'a> {
-    /// Looks for the sources in the build's context.
-    pub(crate) fn in_context(request: CopyRequest<'a>, context: &'a Context, dir: &Path) -> Result<Self, BuildError> {
-        let mut found = FoundSources { request, context, own: Vec::new(), items: Vec::new(), several: false };
-        for path in &found.request.sources.paths {
-            let outside = clean_path(path.trim_start_matches('/'));
-            if outside == ".." || outside.starts_with("../") {
-                let instruction = found.request.instruction;
-                return Err(BuildError::OutsideContext { instruction, path: path.clone() });
-            }
+impl FoundSources {
+    pub(crate) fn new(request: CopyRequest) -> Self {
+        FoundSources { request, origins: Vec::new(), items: Vec::new(), remote: Vec::new(), several: false }
+    }
+
+    /// Refuses a source that would be outside of the context.
+    pub(crate) fn check_inside(&self, path: &str) -> Result<(), BuildError> {
+        let outside = clean_path(path.trim_start_matches('/'));
+        if outside == ".." || outside.starts_with("../") {
+            let instruction = self.request.instruction;
+            return Err(BuildError::OutsideContext { instruction, path: path.to_owned() });
         }
-        for path in &found.request.sources.paths {
-            let items = found.find(0, path, Owners::Reset)?;
-            found.items.extend(items);
-        }
-        found.check_patterns()?;
-        if found.request.unpack {
-            found.unpack(dir)?;
-        }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Takes files of a context.
+    pub(crate) fn add(&mut self, context: &Arc<Context>, path: &str) -> Result<(), BuildError> {
+        let origin = self.origin_of(context);
+        let items = self.find(origin, path, Owners::Reset)?;
+        self.items.extend(items);
+        Ok(())
+    }
+
+    /// Takes everything in a context.
+    pub(crate) fn add_whole(&mut self, context: Arc<Context>) {
+        let origin = self.origin_of(&context);
+        let (shape, owners) = (Shape::Contents, Owners::Reset);
+        self.remote.push(self.items.len());
+        self.items.push(Item { origin, node: NodeId::ROOT, name: String::new(), shape, owners });
+    }
+
+    /// Takes a file that came from the web.
+    pub(crate) fn add_download(&mut self, download: &crate::host::Download) {
+        let Some(node) = download.context.find(&download.name) else { return };
+        let origin = self.origin_of(&download.context);
+        let (shape, owners) = (Shape::Itself, Owners::Reset);
+        self.remote.push(self.items.len());
+        self.items.push(Item { origin, node, name: download.name.clone(), shape, owners });
+    }
+
+    /// Ends the search, and takes archives apart where `unpacks` says so of a source from elsewhere or from here.
+    pub(crate) fn settle(&mut self, dir: &Path, unpacks: impl Fn(bool) -> bool) -> Result<(), BuildError> {
+        self.check_patterns()?;
+        self.unpack(dir, unpacks)
+    }
+
+    fn origin_of(&mut self, context: &Arc<Context>) -> usize {
+        let known = self.origins.iter().position(|known| Arc::ptr_eq(known, context));
+        known.unwrap_or_else(|| {
+            self.origins.push(Arc::clone(context));
+            self.origins.len() - 1
+        })
     }
 
     /// Looks for the sources in the files of a stage or image.
-    pub(crate) fn in_root(
-        request: CopyRequest<'a>,
-        root: &Root,
-        context: &'a Context,
-        dir: &Path,
-    ) -> Result<Self, BuildError> {
-        let mut found = FoundSources { request, context, own: Vec::new(), items: Vec::new(), several: false };
-        for path in &found.request.sources.paths {
+    pub(crate) fn in_root(request: CopyRequest, root: &Root, dir: &Path) -> Result<Self, BuildError> {
+        let mut found = FoundSources::new(request);
+        for path in &found.request.sources.paths.clone() {
             let whole = path.replace("/./", "/");
             let from = if Wildcard::is_pattern(&whole) {
                 Wildcard::path(whole.trim_start_matches('/'))
@@ -122,8 +159,8 @@ impl<'a> FoundSources<'a> {
             let Some(files) = export(root, &from, dir)? else {
                 return Err(found.missing(path));
             };
-            found.own.push(files);
-            let items = found.find(found.own.len(), path, Owners::Kept)?;
+            let origin = found.origin_of(&Arc::new(files));
+            let items = found.find(origin, path, Owners::Kept)?;
             found.items.extend(items);
         }
         found.check_patterns()?;
@@ -147,7 +184,7 @@ impl<'a> FoundSources<'a> {
     }
 
     fn origin(&self, number: usize) -> &Context {
-        if number == 0 { self.context } else { &self.own[number - 1] }
+        &self.origins[number]
     }
 
     fn find(&self, origin: usize, path: &str, owners: Owners) -> Result<Vec<Item>, BuildError> {
@@ -181,16 +218,21 @@ impl<'a> FoundSources<'a> {
     }
 
     /// Takes archives apart; what only looks like one is copied as it is.
-    fn unpack(&mut self, dir: &Path) -> Result<(), BuildError> {
+    fn unpack(&mut self, dir: &Path, unpacks: impl Fn(bool) -> bool) -> Result<(), BuildError> {
         for index in 0..self.items.len() {
-            let item = &self.items[index];
-            let Some(contents) = self.origin(item.origin).open(item.node) else { continue };
-            if contents.size == 0 || !is_archive(Box::new(contents)) {
+            if !unpacks(self.remote.contains(&index)) {
                 continue;
             }
-            let Some(contents) = self.origin(item.origin).open(item.node) else { continue };
-            self.own.push(Context::read(Box::new(contents), dir)?);
-            let origin = self.own.len();
+            let item = &self.items[index];
+            let open =
+                || self.origin(item.origin).open(item.node).map_err(BuildError::io("cannot read the build context"));
+            let Some(contents) = open()?.filter(|contents| contents.size > 0) else { continue };
+            if !is_archive(Box::new(contents)) {
+                continue;
+            }
+            let Some(contents) = open()? else { continue };
+            let origin = self.origins.len();
+            self.origins.push(Arc::new(Context::read(Box::new(contents), dir)?));
             let item = &mut self.items[index];
             *item = Item {
                 origin,
@@ -204,19 +246,21 @@ impl<'a> FoundSources<'a> {
     }
 
     /// What of the files decides about the result: names, kinds, permissions, owners where they are kept, contents. Not times.
-    pub(crate) fn digest(&self, known: &mut HashMap<NodeId, Digest>) -> Result<Digest, BuildError> {
-        let mut digester = Digester::new();
+    pub(crate) fn facts(&self) -> Result<FileFacts, BuildError> {
+        let (mut digester, mut files) = (Digester::new(), Vec::new());
         for item in &self.items {
-            let mut own = HashMap::new();
-            let known = if item.origin == 0 { &mut *known } else { &mut own };
-            let mut facts =
-                Facts { context: self.origin(item.origin), known, owners: item.owners, into: &mut digester };
-            facts.add(item.node, &item.name).map_err(BuildError::io("cannot read the build context"))?;
+            let context = self.origin(item.origin);
+            let mut facts = Facts { context, owners: item.owners, into: &mut digester, files: &mut files };
+            facts.add(item.node, &item.name, &item.name).map_err(BuildError::io("cannot read the build context"))?;
         }
         for file in &self.request.sources.files {
             digester.update(format!("{:?}{:?}", file.name, file.content).as_bytes());
+            files.push((file.name.clone(), Digest::of(file.content.as_bytes())));
         }
-        Ok(digester.finish())
+        if files.len() > REMEMBERED_FILES_MAX {
+            files.clear();
+        }
+        Ok(FileFacts { digest: digester.finish(), files })
     }
 
     /// Plans the layer.
@@ -243,29 +287,32 @@ impl<'a> FoundSources<'a> {
 /// Adds files to a digest.
 struct Facts<'a> {
     context: &'a Context,
-    known: &'a mut HashMap<NodeId, Digest>,
     owners: Owners,
     into: &'a mut Digester,
+    files: &'a mut Vec<(String, Digest)>,
 }
 
 impl Facts<'_> {
-    fn add(&mut self, id: NodeId, name: &str) -> io::Result<()> {
+    fn add(&mut self, id: NodeId, name: &str, path: &str) -> io::Result<()> {
         let node = self.context.node(id);
         let metadata = &node.metadata;
         let owner = (self.owners == Owners::Kept).then_some((metadata.uid, metadata.gid));
         let kind = match &node.kind {
             NodeKind::Directory { .. } => "directory".to_owned(),
-            NodeKind::File { .. } => format!("{:?}", self.context.digest(id, self.known)?),
+            NodeKind::File { .. } => format!("{:?}", self.context.digest(id)?),
             other => format!("{other:?}"),
         };
+        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
         let facts = format!("{name:?} {:o} {owner:?} {:?} {kind}\n", metadata.mode, metadata.xattrs);
         self.into.write_all(facts.as_bytes())?;
-        let children: Vec<(String, NodeId)> = self
-            .context
-            .children(id)
-            .map(|(name, child)| (String::from_utf8_lossy(name).into_owned(), child))
-            .collect();
-        children.iter().try_for_each(|(name, child)| self.add(*child, name))?;
+        if !is_directory && self.files.len() <= REMEMBERED_FILES_MAX {
+            self.files.push((path.to_owned(), Digest::of(facts.as_bytes())));
+        }
+        for (name, child) in self.context.children(id) {
+            let name = String::from_utf8_lossy(name);
+            let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
+            self.add(child, &name, &below)?;
+        }
         self.into.write_all(b".\n")
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use dockerfile::ParseError;
 use dockerfile::expand::ExpandError;
+use oci::Digest;
 
 use crate::context::ContextError;
 use crate::host::HostError;
@@ -102,12 +103,6 @@ pub enum BuildError {
     /// A mount where none can be.
     #[error("invalid mount target {0:?}")]
     MountTarget(String),
-    /// A secret that the build needs and did not get.
-    #[error("secret {0}: not found")]
-    Secret(String),
-    /// An SSH agent that the build needs and did not get.
-    #[error("no SSH key {0:?} forwarded from the client")]
-    Ssh(String),
     /// The base image is for something else.
     #[error("image {image} is for {actual}, and {wanted} was asked for")]
     Platform {
@@ -118,6 +113,29 @@ pub enum BuildError {
         /// What was asked for.
         wanted: String,
     },
+    /// Another stage failed, or the build was cancelled.
+    #[error("build cancelled")]
+    Stopped,
+    /// Which lint rules count cannot be read.
+    #[error(transparent)]
+    LintChoice(#[from] dockerfile::lint::ChoiceError),
+    /// A command asks for more than builds may.
+    #[error("{0} is not allowed")]
+    NotAllowed(&'static str),
+    /// A file from the web is not what it should be.
+    #[error("digest mismatch {actual}: {expected}")]
+    Checksum {
+        /// What it is.
+        actual: Digest,
+        /// What it should be.
+        expected: String,
+    },
+    /// A checksum that is none.
+    #[error("invalid checksum {0:?}: only sha256 is supported")]
+    ChecksumForm(String),
+    /// A platform that is none.
+    #[error("invalid platform {0:?}")]
+    PlatformName(String),
     /// `SOURCE_DATE_EPOCH` is no time.
     #[error("invalid SOURCE_DATE_EPOCH: {0}")]
     Epoch(String),

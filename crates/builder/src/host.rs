@@ -1,62 +1,17 @@
 //! What a build asks of the engine around it.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use images::Image;
 use oci::image::Platform;
-use oci::{DiffId, Reference};
+use oci::{DiffId, Digest};
+
+use crate::context::Context;
+use crate::event::{Sink, StepId};
 
 pub use dockerfile::mount::Sharing;
-
-/// What to build.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Path of the Dockerfile in the context.
-    pub dockerfile: String,
-    /// The names that the image gets.
-    pub tags: Vec<Reference>,
-    /// Which stage; the last one when none.
-    pub target: Option<String>,
-    /// `--build-arg`
-    pub arguments: BTreeMap<String, String>,
-    /// `--label`
-    pub labels: BTreeMap<String, String>,
-    /// Whether layers of earlier builds are taken.
-    pub use_cache: bool,
-    /// What it is for, if not for this machine.
-    pub platform: Option<Platform>,
-}
-
-/// What happens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A step begins.
-    Step {
-        /// Its number, from 1.
-        number: usize,
-        /// How many there are.
-        total: usize,
-        /// The instruction.
-        text: String,
-    },
-    /// Its layer was there already.
-    Cached,
-    /// A container runs.
-    Running(String),
-    /// What it writes to its standard output.
-    Stdout(Vec<u8>),
-    /// What it writes to its standard error.
-    Stderr(Vec<u8>),
-    /// The container is gone.
-    Removed(String),
-    /// The state that the step left, by the digest of its configuration.
-    State(oci::Digest),
-    /// Something that is better known.
-    Warning(String),
-}
 
 /// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +30,19 @@ pub struct Job {
     pub network: JobNetwork,
     /// What is mounted.
     pub mounts: Vec<JobMount>,
+    /// Secrets that it sees as variables. They are written nowhere.
+    pub secrets: Vec<SecretVariable>,
+}
+
+/// A secret as a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretVariable {
+    /// The variable.
+    pub name: String,
+    /// The secret.
+    pub id: String,
+    /// Whether the build fails without it.
+    pub required: bool,
 }
 
 /// The network of a command.
@@ -99,6 +67,17 @@ pub struct JobMount {
     pub kind: JobMountKind,
 }
 
+/// Permissions, owner and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobMountKind {
@@ -111,10 +90,39 @@ pub enum JobMountKind {
     Cache {
         /// Its name, which is no path.
         id: String,
+        /// The name as the Dockerfile has it.
+        name: String,
         /// Who may use it at once.
         sharing: Sharing,
-        /// Permissions, owner and group when it is made.
-        owner: (u32, u32, u32),
+        /// What it holds when it is made: a directory of these layers.
+        seed: Option<(Vec<DiffId>, String)>,
+        /// Whose it is when it is made.
+        owner: Ownership,
+    },
+    /// A file or directory of these layers. What is written to it is lost.
+    Bind {
+        /// The layers, lowest first.
+        layers: Vec<DiffId>,
+        /// Which file or directory of theirs.
+        source: String,
+    },
+    /// A secret as a file.
+    Secret {
+        /// The secret.
+        id: String,
+        /// Whether the build fails without it.
+        required: bool,
+        /// Whose the file is.
+        owner: Ownership,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// The agent.
+        id: String,
+        /// Whether the build fails without it.
+        required: bool,
+        /// Whose the socket is.
+        owner: Ownership,
     },
 }
 
@@ -134,16 +142,65 @@ pub enum Outcome {
 #[error("{0}")]
 pub struct HostError(pub String);
 
-/// What a build asks of the engine around it. Every method blocks.
-pub trait Host: Debug {
-    /// The base image of this name.
-    fn image(&self, name: &str) -> Result<Arc<Image>, HostError>;
+/// The Dockerfile as it came, with its ignore file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerfileText {
+    /// The Dockerfile.
+    pub text: String,
+    /// `X.dockerignore`, else `.dockerignore`.
+    pub ignore: Option<String>,
+}
+
+/// Which files of a client's folder, or of a remote place, are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Which folder; none for the build's own context.
+    pub name: Option<&'a crate::NamedContext>,
+    /// What the ignore file says.
+    pub ignore: &'a str,
+    /// The only paths that the build looks at; none for all.
+    pub paths: Option<&'a [String]>,
+}
+
+/// A file from elsewhere.
+#[derive(Debug)]
+pub struct Download {
+    /// The file, its only one.
+    pub context: Arc<Context>,
+    /// The SHA-256 of its bytes.
+    pub digest: Digest,
+    /// What it is called.
+    pub name: String,
+}
+
+/// What a build asks of the engine around it. Every method blocks, and is called from several threads at once.
+pub trait Host: Debug + Send + Sync {
+    /// The Dockerfile; nothing where it is not there.
+    fn dockerfile(&self, path: &str) -> Result<Option<DockerfileText>, HostError>;
+
+    /// Files to copy from.
+    fn context(&self, wanted: &Wanted<'_>, step: StepId, events: Sink<'_>) -> Result<Arc<Context>, HostError>;
+
+    /// The image of this name for this platform, which is fetched when it is not here.
+    fn image(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        step: StepId,
+        events: Sink<'_>,
+    ) -> Result<Arc<Image>, HostError>;
 
     /// The merged files of these layers, lowest first, read-only.
     fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, HostError>;
 
     /// Runs a command and keeps what it changed as a layer.
-    fn run(&self, job: &Job, events: &mut dyn FnMut(Event)) -> Result<Outcome, HostError>;
+    fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError>;
+
+    /// A file from the web.
+    fn download(&self, url: &str, step: StepId, events: Sink<'_>) -> Result<Download, HostError>;
+
+    /// The files of a repository, with `.git` where `keep_git_dir`.
+    fn clone_repository(&self, url: &str, keep_git_dir: bool) -> Result<Arc<Context>, HostError>;
 
     /// Whether the client has gone; the build ends then.
     fn cancelled(&self) -> bool;

@@ -1,34 +1,53 @@
 //! Dockerfiles to images.
 //!
 //! ```text
-//! context (a tar, kept as it came, with its tree in memory)
-//!      │
-//! Dockerfile ─▶ needed stages ─▶ steps ─┬─ configuration only: nothing is stored
-//!                                       ├─ COPY, ADD, WORKDIR: a layer's tar is written, no file system is touched
-//!                                       └─ RUN: the host runs it and gives its layer back
-//!                                              │
-//!                             cache: what a step depends on ─▶ its layer, kept across builds and restarts
+//! Dockerfile ─▶ needed stages, a thread each ─▶ steps ─┬─ configuration only: nothing is stored
+//!                                                      ├─ COPY, ADD, WORKDIR: a layer's tar is written, no file system is touched
+//! contexts: a tar as it came (context),                └─ RUN: the host runs it and gives its layer back
+//! a client's folder of which only                                             │
+//! changes are sent (synced), a folder                        cache: what a step depends on ─▶ its layer,
+//! of this machine (folder)                                   kept across builds and restarts
 //! ```
 //!
 //! The cache's keys are made of contents: the state that a step begins with, the step itself, and the names, owners, permissions and
 //! bytes of the files that it takes. Times are not in them. Everything blocks. What must not be known here: containers (but for
 //! [`Host`]), HTTP, how a client is told.
 
-mod base;
+mod build;
 mod cache;
+mod clamp;
 mod config;
 mod context;
 mod copy;
 mod error;
+mod event;
+mod finish;
+mod folder;
+mod git;
 mod host;
+mod lint;
 mod output;
 mod owner;
+mod request;
 mod root;
+mod run;
+mod single;
+mod stage;
 mod step;
+mod synced;
 mod time;
 
-pub use base::build;
+pub use build::{Built, Read, build, read, store};
 pub use cache::{Cache, CacheEntry, CacheKind};
 pub use context::{Context, ContextError};
 pub use error::BuildError;
-pub use host::{Event, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Request, Sharing};
+pub use event::{Description, Event, LintWarning, Output, Progress, Sink, StepId};
+pub use folder::KnownFiles;
+pub use git::{Repository, RepositoryError, is_repository, is_web};
+pub use host::{
+    DockerfileText, Download, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Ownership,
+    SecretVariable, Sharing, Wanted,
+};
+pub use lint::{Linted, lint};
+pub use request::{Allowed, NamedContext, Request, Reuse};
+pub use synced::{Receiver, SentFile, SentKind, SyncedFolders};

@@ -120,7 +120,7 @@ impl<'a> Output<'a> {
                         first_names.insert((std::ptr::from_ref(context), node), path.to_owned());
                     }
                     start(&entry_kind(context, node))?;
-                    if let Some(mut contents) = context.open(node) {
+                    if let Some(mut contents) = context.open(node)? {
                         io::copy(&mut contents, writer)?;
                     }
                 }

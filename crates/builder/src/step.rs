@@ -1,20 +1,28 @@
 //! One step: what it does to the state of its stage.
 
-use dockerfile::arguments::{self, is_for_commands, is_proxy};
+use std::sync::Arc;
+
+use archive::tar::Metadata;
+use dockerfile::arguments::{self, is_for_commands};
 use dockerfile::ignore::Ignore;
-use dockerfile::mount::{Mount, MountKind};
-use dockerfile::{Add, Copy, Instruction, Network, Run, Security, Seen, Sources, clean_path, parse_ports};
+use dockerfile::{Add, Copy, Instruction, Seen, Sources, clean_path, parse_ports};
 use oci::{DiffId, Digest};
 
-use crate::base::Build;
-use crate::cache::{CacheEntry, CacheKind};
+use crate::build::{Build, is_remote};
+use crate::cache::{CacheEntry, CacheKind, Inputs};
 use crate::config::State;
+use crate::context::Context;
 use crate::copy::{CopyRequest, FoundSources, Placement};
 use crate::error::BuildError;
-use crate::host::{Event, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome};
+use crate::event::{Event, StepId};
 use crate::output::Output;
-use crate::owner::{ModeChange, parse_owner};
+use crate::owner::{ModeChange, Owner, parse_owner};
+use crate::request::NamedContext;
 use crate::root::{Found, Root};
+use crate::stage::{Origin, Place, Shown, makes_files};
+
+/// A layer with the time at which it was made.
+pub(crate) type Made = Option<(DiffId, String)>;
 
 /// How COPY and ADD were written, beyond their sources.
 struct CopyOptions<'a> {
@@ -24,42 +32,85 @@ struct CopyOptions<'a> {
     chmod: Option<&'a String>,
     exclude: &'a [String],
     parents: bool,
-    unpack: bool,
+    link: bool,
+    /// Whether archives are taken apart; where nothing is said, those of the context are and those from elsewhere are not.
+    unpack: Unpack,
     from: Option<&'a String>,
+    keep_git_dir: bool,
+    checksum: Option<&'a String>,
+}
+
+/// What happens to archives.
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
+enum Unpack {
+    Never,
+    Local,
+    Always,
+}
+
+/// Where COPY takes its files from.
+enum Source {
+    /// The context and addresses, found already.
+    Found(Box<FoundSources>),
+    /// A stage or an image.
+    Layers(Vec<DiffId>),
 }
 
 impl Build<'_> {
-    /// Carries out one instruction of stage `index`.
+    /// Carries out one instruction of a stage.
     pub(crate) fn step(
-        &mut self,
+        &self,
         instruction: &Instruction,
         source: &str,
         state: &mut State,
-        index: usize,
+        place: &mut Place,
+        origin: Origin,
     ) -> Result<(), BuildError> {
-        if self.host.cancelled() {
-            return Err(HostError("build cancelled".to_owned()).into());
+        if self.stopped() {
+            return Err(BuildError::Stopped);
         }
-        self.begin_step(source.to_owned());
+        let shown = if makes_files(instruction) { Shown::Listed } else { Shown::Unlisted };
+        let step = self.begin(place.describe(source, source, origin, shown));
+        place.position += 1;
+        let result = self.carry_out(step, instruction, state, place);
+        match &result {
+            Ok(()) => {
+                self.tell(Event::State(step, state.digest()));
+                self.end(step, None);
+            }
+            Err(error) => self.end(step, Some(error)),
+        }
+        if shown == Shown::Listed {
+            place.last = Some(step);
+        }
+        result
+    }
+
+    fn carry_out(
+        &self,
+        step: StepId,
+        instruction: &Instruction,
+        state: &mut State,
+        place: &Place,
+    ) -> Result<(), BuildError> {
         let escape = self.dockerfile.directives.escape;
         let expanded = instruction.expand(escape, &state.environment, &mut Seen::default())?;
         match &expanded {
-            Instruction::Run(run) => self.run_command(run, state)?,
-            Instruction::Copy(copy) => self.copy(&CopyOptions::of_copy(copy), state, index)?,
-            Instruction::Add(add) => self.copy(&CopyOptions::of_add(add)?, state, index)?,
-            Instruction::Workdir(path) => self.work_in(path, state)?,
+            Instruction::Run(run) => self.run_command(step, run, state, place)?,
+            Instruction::Copy(copy) => self.copy(step, &CopyOptions::of_copy(copy), state, place)?,
+            Instruction::Add(add) => self.copy(step, &CopyOptions::of_add(add)?, state, place)?,
+            Instruction::Workdir(path) => self.work_in(step, path, state, place)?,
             Instruction::Arg(declared) => self.declare(declared, state)?,
             configuration => {
                 if let Some(text) = configure(configuration, state)? {
-                    state.note(text, self.clock);
+                    state.note(text);
                 }
             }
         }
-        self.tell(Event::State(state.digest()));
         Ok(())
     }
 
-    fn declare(&mut self, declared: &[dockerfile::Argument], state: &mut State) -> Result<(), BuildError> {
+    fn declare(&self, declared: &[dockerfile::Argument], state: &mut State) -> Result<(), BuildError> {
         let escape = self.dockerfile.directives.escape;
         let mut texts = Vec::new();
         for argument in declared {
@@ -75,261 +126,227 @@ impl Build<'_> {
             });
             state.arguments.push((argument.name.clone(), value));
         }
-        state.note(format!("ARG {}", texts.join(" ")), self.clock);
+        state.note(format!("ARG {}", texts.join(" ")));
         Ok(())
     }
 
-    /// The result of an earlier build, or of `make`, which is remembered.
-    fn cached(
-        &mut self,
-        key: &Digest,
+    /// The result of an earlier build, or of `make`, which is remembered. Of several builds that need the same at once, one makes it.
+    pub(crate) fn cached(
+        &self,
+        step: StepId,
+        place: &Place,
+        inputs: &Inputs,
         kind: CacheKind,
         description: &str,
-        make: impl FnOnce(&mut Self) -> Result<Option<DiffId>, BuildError>,
-    ) -> Result<Option<DiffId>, BuildError> {
-        if self.request.use_cache
-            && let Some(entry) = self.cache.find(key, self.snapshotter)
+        make: impl FnOnce() -> Result<Option<DiffId>, BuildError>,
+    ) -> Result<Made, BuildError> {
+        let key = inputs.key();
+        let _making = self.cache.hold(&key);
+        if place.reuses
+            && let Some(entry) = self.cache.find(&key, self.snapshotter)
         {
-            self.tell(Event::Cached);
-            return Ok(entry.layer);
+            self.tell(Event::Cached(step));
+            return Ok(self.made(&entry));
         }
-        let layer = make(self)?;
+        let position = Digest::of(format!("{}\n{}\n{}", self.request.identity, place.name, place.position).as_bytes());
+        let reasons =
+            if place.reuses { self.cache.explain(&position, inputs) } else { vec!["the cache is not used".to_owned()] };
+        self.tell(Event::Because(step, reasons));
+        let layer = make()?;
         let size_bytes = layer.map(|layer| self.snapshotter.size(&layer)).transpose()?.unwrap_or(0);
         let now = jiff::Timestamp::now().as_second();
         let description = description.to_owned();
-        self.cache.store(
-            key,
-            CacheEntry { layer, size_bytes, kind, description, created_s: now, last_used_s: now, uses: 0 },
-        )?;
-        Ok(layer)
+        let entry = CacheEntry { layer, size_bytes, kind, description, created_s: now, last_used_s: now, uses: 0 };
+        self.cache.store(&key, entry.clone())?;
+        self.cache.remember(&position, inputs)?;
+        Ok(self.made(&entry))
+    }
+
+    fn made(&self, entry: &CacheEntry) -> Made {
+        let time = || jiff::Timestamp::from_second(entry.created_s).unwrap_or_default().to_string();
+        entry.layer.map(|layer| (layer, self.clock.fixed().unwrap_or_else(time)))
     }
 
     fn write(&self, output: Output<'_>) -> Result<Option<DiffId>, BuildError> {
         if output.is_unchanged() { Ok(None) } else { Ok(Some(output.write(self.snapshotter)?.0)) }
     }
 
-    fn root(&self, layers: &[DiffId]) -> Result<Root, BuildError> {
+    pub(crate) fn root(&self, layers: &[DiffId]) -> Result<Root, BuildError> {
         Ok(Root::new(self.host.view(layers)?))
     }
 
-    fn work_in(&mut self, path: &str, state: &mut State) -> Result<(), BuildError> {
+    fn work_in(&self, step: StepId, path: &str, state: &mut State, place: &Place) -> Result<(), BuildError> {
         let path = clean_path(&state.absolute(path));
         state.image.config.working_dir.clone_from(&path);
         let text = format!("WORKDIR {path}");
         if path == "/" {
-            state.note(text, self.clock);
+            state.note(text);
             return Ok(());
         }
         let user = state.image.config.user.clone();
-        let key = key("workdir", state.layers(), &[&path, &user, &self.clock_key()]);
         let layers = state.layers().to_vec();
-        let layer = self.cached(&key, CacheKind::Files, &text, |build| {
-            let root = build.root(&layers)?;
-            let place = root.resolve(&path).map_err(BuildError::io("cannot look into the image's files"))?;
+        let mut inputs = Inputs::new("workdir", &layers);
+        inputs.add("the directory", &path).add("the user", &user).add("SOURCE_DATE_EPOCH", self.clock_key());
+        let made = self.cached(step, place, &inputs, CacheKind::Files, &text, || {
+            let root = self.root(&layers)?;
+            let at = root.resolve(&path).map_err(BuildError::io("cannot look into the image's files"))?;
             let wrong = BuildError::io("cannot look into the image's files");
-            if matches!(root.look(&place).map_err(wrong)?, Found::Directory(_)) {
+            if matches!(root.look(&at).map_err(wrong)?, Found::Directory(_)) {
                 return Ok(None);
             }
-            let owner = if user.is_empty() { Default::default() } else { parse_owner(&user, &root)? };
-            let mtime = build.clock.file_time();
+            let owner = if user.is_empty() { Owner::default() } else { parse_owner(&user, &root)? };
+            let mtime = self.clock.file_time();
             let mut output = Output::new(&root);
-            output.directory(&place, &|_| archive::tar::Metadata {
-                mode: 0o755,
-                uid: owner.uid,
-                gid: owner.gid,
-                mtime,
-                xattrs: Vec::new(),
-            })?;
-            build.write(output)
+            let metadata = Metadata { mode: 0o755, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() };
+            output.directory(&at, &|_| metadata.clone())?;
+            self.write(output)
         })?;
-        state.add_history(text, layer, self.clock);
+        state.add_history(text, made);
         Ok(())
     }
 
     /// A fixed clock is part of what a step makes.
-    fn clock_key(&self) -> String {
-        self.request.arguments.get("SOURCE_DATE_EPOCH").cloned().unwrap_or_default()
+    pub(crate) fn clock_key(&self) -> String {
+        self.clock.fixed().unwrap_or_default()
     }
 
-    fn copy(&mut self, options: &CopyOptions<'_>, state: &mut State, index: usize) -> Result<(), BuildError> {
+    fn copy(
+        &self,
+        step: StepId,
+        options: &CopyOptions<'_>,
+        state: &mut State,
+        place: &Place,
+    ) -> Result<(), BuildError> {
         let destination = state.absolute(&options.sources.destination);
-        let from = options.from.map(|name| self.source_layers(name, index)).transpose()?;
-        let source_root = from.as_ref().map(|layers| self.root(layers)).transpose()?;
-        let context = self.context;
-        let found = match (&source_root, &from) {
-            (Some(_), Some(_)) => None,
-            _ => Some(FoundSources::in_context(options.request()?, context, self.dir)?),
-        };
-        let content = match (&found, &from) {
-            (Some(found), _) => found.digest(&mut self.digests)?.to_string(),
-            (None, layers) => format!("{layers:?}"),
-        };
-        let facts = options.facts();
-        let key = key("copy", state.layers(), &[&destination, &facts, &content, &self.clock_key()]);
+        let source = self.source(step, options, place)?;
         let layers = state.layers().to_vec();
-        let layer = self.cached(&key, CacheKind::Files, &options.history(), |build| {
-            let root = build.root(&layers)?;
-            let found = match (found, &source_root) {
-                (Some(found), _) => found,
-                (None, Some(source)) => FoundSources::in_root(options.request()?, source, context, build.dir)?,
-                (None, None) => unreachable!("files come from the context or from a root"),
+        // A layer that is linked is the same on whatever it lies.
+        let below: &[DiffId] = if options.link { &[] } else { &layers };
+        let mut inputs = Inputs::new("copy", below);
+        inputs.add("the destination", &destination).add("the instruction", options.facts());
+        inputs.add("SOURCE_DATE_EPOCH", self.clock_key());
+        match &source {
+            Source::Found(found) => {
+                let facts = found.facts()?;
+                inputs.add_files(facts.digest, facts.files);
+            }
+            Source::Layers(layers) => drop(inputs.add("the files copied from", format!("{layers:?}"))),
+        }
+        let numeric = |text: &String| text.split(':').all(|part| part.parse::<u32>().is_ok());
+        let owner = match options.chown {
+            Some(text) if options.link && !numeric(text) => {
+                let owner = parse_owner(text, &self.root(&layers)?)?;
+                inputs.add("the owner", format!("{owner:?}"));
+                Some(owner)
+            }
+            _ => None,
+        };
+        let made = self.cached(step, place, &inputs, CacheKind::Files, &options.history(), || {
+            let root = self.root(below)?;
+            let found = match source {
+                Source::Found(found) => found,
+                Source::Layers(from) => {
+                    Box::new(FoundSources::in_root(options.request()?, &self.root(&from)?, self.dir)?)
+                }
+            };
+            let owner = match (owner, options.chown) {
+                (Some(owner), _) => Some(owner),
+                (None, text) => text.map(|text| parse_owner(text, &root)).transpose()?,
             };
             let placement = Placement {
                 destination: &destination,
-                owner: options.chown.map(|text| parse_owner(text, &root)).transpose()?,
+                owner,
                 mode: options.chmod.map(|text| ModeChange::parse(text)).transpose()?,
-                clock: build.clock,
+                clock: self.clock,
             };
-            build.write(found.place(&root, &placement)?)
+            self.write(found.place(&root, &placement)?)
         })?;
-        state.add_history(format!("{} # buildkit", options.history()), layer, self.clock);
+        state.add_history(format!("{} # buildkit", options.history()), made);
         Ok(())
     }
 
-    /// The layers of a stage that is done, or of an image.
-    fn source_layers(&self, name: &str, index: usize) -> Result<Vec<DiffId>, BuildError> {
+    fn source(&self, step: StepId, options: &CopyOptions<'_>, place: &Place) -> Result<Source, BuildError> {
+        if let Some(name) = options.from {
+            return match self.files_of(name, step, place)? {
+                Files::Layers(layers) => Ok(Source::Layers(layers)),
+                Files::Context(context) => {
+                    let mut found = FoundSources::new(options.request()?);
+                    options.sources.paths.iter().try_for_each(|path| found.add(&context, path))?;
+                    found.settle(self.dir, |_| false)?;
+                    Ok(Source::Found(Box::new(found)))
+                }
+            };
+        }
+        let mut found = FoundSources::new(options.request()?);
+        for path in &options.sources.paths {
+            if options.instruction == "ADD" && is_remote(path) {
+                self.add_remote(step, options, path, &mut found)?;
+            } else {
+                found.check_inside(path)?;
+                found.add(&self.context(None)?, path)?;
+            }
+        }
+        let unpack = options.unpack;
+        found.settle(self.dir, |remote| unpack == Unpack::Always || unpack == Unpack::Local && !remote)?;
+        Ok(Source::Found(Box::new(found)))
+    }
+
+    fn add_remote(
+        &self,
+        step: StepId,
+        options: &CopyOptions<'_>,
+        url: &str,
+        found: &mut FoundSources,
+    ) -> Result<(), BuildError> {
+        if crate::git::is_repository(url) {
+            if options.checksum.is_some() {
+                return Err(BuildError::Unsupported("ADD --checksum of a repository".to_owned()));
+            }
+            found.add_whole(self.host.clone_repository(url, options.keep_git_dir)?);
+            return Ok(());
+        }
+        let download = self.host.download(url, step, self.events)?;
+        if let Some(expected) = options.checksum {
+            let wanted = Digest::parse(expected).map_err(|_| BuildError::ChecksumForm(expected.clone()))?;
+            if wanted != download.digest {
+                return Err(BuildError::Checksum { actual: download.digest, expected: expected.clone() });
+            }
+        }
+        found.add_download(&download);
+        Ok(())
+    }
+
+    /// What a name after `--from` means: a named context, a stage that is done, or an image.
+    pub(crate) fn files_of(&self, name: &str, step: StepId, place: &Place) -> Result<Files, BuildError> {
+        let index = place.index;
+        match self.named_context(name) {
+            Some(NamedContext::Image(image)) => {
+                return Ok(Files::Layers(self.image(image, self.request.platform.as_ref(), step)?.layers.clone()));
+            }
+            Some(folder) => return Ok(Files::Context(self.context(Some(folder))?)),
+            None => {}
+        }
         if let Some(stage) = self.find_stage(name, index) {
-            let state = self.done.get(&stage);
-            let later = || BuildError::LaterStage(name.to_owned(), format!("stage-{index}"));
-            return state.map(|state| state.layers().to_vec()).ok_or_else(later);
+            return Ok(Files::Layers(self.stage_result(stage)?.state.layers().to_vec()));
         }
         if self.find_stage(name, self.dockerfile.stages.len()).is_some() {
             let own = &self.dockerfile.stages[index];
             let own = own.name.clone().unwrap_or_else(|| format!("stage-{index}"));
             return Err(BuildError::LaterStage(name.to_owned(), own));
         }
-        Ok(self.host.image(name)?.layers.clone())
-    }
-
-    fn run_command(&mut self, run: &Run, state: &mut State) -> Result<(), BuildError> {
-        if run.security == Security::Insecure {
-            return Err(BuildError::Unsupported("RUN --security=insecure".to_owned()));
+        if name == "scratch" {
+            return Ok(Files::Layers(Vec::new()));
         }
-        if !run.devices.is_empty() {
-            return Err(BuildError::Unsupported("RUN --device".to_owned()));
-        }
-        let arguments = command(run, state)?;
-        let mounts = self.mounts(run, state)?;
-        let environment = state.environment.entries();
-        let working_dir = Some(state.image.config.working_dir.clone()).filter(|dir| !dir.is_empty());
-        let mut job = Job {
-            layers: state.layers().to_vec(),
-            arguments,
-            environment,
-            user: state.image.config.user.clone(),
-            working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
-            network: match run.network {
-                Network::Default => JobNetwork::Default,
-                Network::None => JobNetwork::None,
-                Network::Host => JobNetwork::Host,
-            },
-            mounts,
-        };
-        // The proxies that the build was started with are no part of what it makes.
-        let hidden = |entry: &String| {
-            let name = entry.split('=').next().unwrap_or_default();
-            is_proxy(name) && self.request.arguments.contains_key(name)
-        };
-        let visible: Vec<&String> = job.environment.iter().filter(|entry| !hidden(entry)).collect();
-        let facts = format!("{:?}{visible:?}{:?}{:?}", job.arguments, job.mounts, job.network);
-        let key = key("run", &job.layers, &[&facts, &job.user, &job.working_dir]);
-        let proxies = self.request.arguments.iter().filter(|(name, _)| is_proxy(name));
-        let declared = &state.environment;
-        let more: Vec<String> = proxies
-            .filter(|(name, _)| declared.get(name).is_none())
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        job.environment.extend(more);
-        let text = run_text(&job.arguments, state);
-        let layer = self.cached(&key, CacheKind::Command, &text, |build| build.execute(&job))?;
-        state.add_history(format!("RUN {text} # buildkit"), layer, self.clock);
-        Ok(())
-    }
-
-    fn execute(&mut self, job: &Job) -> Result<Option<DiffId>, BuildError> {
-        let outcome = self.host.run(job, &mut *self.events)?;
-        match outcome {
-            Outcome::Unchanged => Ok(None),
-            Outcome::Layer(layer) => Ok(Some(layer)),
-            Outcome::Failed(code) => Err(BuildError::Command { command: job.arguments.join(" "), code }),
-        }
-    }
-
-    fn mounts(&self, run: &Run, state: &State) -> Result<Vec<JobMount>, BuildError> {
-        let escape = self.dockerfile.directives.escape.char();
-        let expander = dockerfile::expand::Expander::new(escape);
-        let mut expand = |word: &str| Ok(expander.expand(word, &state.environment)?.text);
-        let mut mounts = Vec::new();
-        for mount in run.mounts(&mut expand)? {
-            mounts.extend(job_mount(&mount, state)?);
-        }
-        Ok(mounts)
+        Ok(Files::Layers(self.image(name, self.request.platform.as_ref(), step)?.layers.clone()))
     }
 }
 
-fn job_mount(mount: &Mount, state: &State) -> Result<Option<JobMount>, BuildError> {
-    let kind = match &mount.kind {
-        MountKind::Tmpfs { size_bytes } => JobMountKind::Tmpfs { size_bytes: *size_bytes },
-        MountKind::Cache { id, sharing, from: None, source, owner } if source.is_empty() => {
-            let name = id.clone().unwrap_or_else(|| clean_path(&mount.target));
-            // A digest, so that no name can be a path.
-            let id = Digest::of(name.as_bytes()).hex();
-            let owner = (owner.mode.unwrap_or(0o755), owner.uid.unwrap_or(0), owner.gid.unwrap_or(0));
-            JobMountKind::Cache { id, sharing: *sharing, owner }
-        }
-        MountKind::Cache { .. } => return Err(BuildError::Unsupported("RUN --mount=type=cache,from=…".to_owned())),
-        MountKind::Bind { .. } => return Err(BuildError::Unsupported("RUN --mount=type=bind".to_owned())),
-        // Without a session nobody gives secrets; a step that can do without one does, as in Docker.
-        MountKind::Secret { id, required: true, .. } => return Err(BuildError::Secret(id.clone())),
-        MountKind::Ssh { id, required: true, .. } => {
-            return Err(BuildError::Ssh(id.clone().unwrap_or_else(|| "default".to_owned())));
-        }
-        MountKind::Secret { .. } | MountKind::Ssh { .. } => return Ok(None),
-    };
-    let target = clean_path(&state.absolute(&mount.target));
-    if target == "/" {
-        return Err(BuildError::MountTarget(target));
-    }
-    Ok(Some(JobMount { target, read_only: mount.read_only, kind }))
-}
-
-/// Program and arguments. A heredoc that stands alone is a script for the shell; others are put back behind their command.
-fn command(run: &Run, state: &State) -> Result<Vec<String>, BuildError> {
-    let shell = state.shell();
-    let dockerfile::CommandLine::Shell(line) = &run.command else { return Ok(run.command.arguments(&shell)) };
-    let [first, ..] = run.heredocs.as_slice() else { return Ok(run.command.arguments(&shell)) };
-    let alone = line.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with("<<") && !line.trim().contains(' ');
-    if alone {
-        let script = first.text();
-        if let Some(rest) = script.strip_prefix("#!") {
-            // The kernel would start this interpreter with the script's file; it gets the script itself.
-            let interpreter = rest.lines().next().unwrap_or_default().split_whitespace();
-            let name = interpreter.clone().next().unwrap_or_default().to_owned();
-            return Err(BuildError::Unsupported(format!("a RUN heredoc with an interpreter of its own ({name})")));
-        }
-        return Ok(shell.into_iter().chain([script]).collect());
-    }
-    let mut text = line.clone();
-    for heredoc in &run.heredocs {
-        text.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
-    }
-    Ok(shell.into_iter().chain([text]).collect())
-}
-
-/// `|2 A=1 B=2 /bin/sh -c make`: the declared arguments count as part of the command.
-fn run_text(arguments: &[String], state: &State) -> String {
-    let mut declared: Vec<String> = Vec::new();
-    for (name, value) in &state.arguments {
-        let value = state.environment.get(name).or(value.as_deref()).unwrap_or_default();
-        let entry = format!("{name}={value}");
-        match declared.iter_mut().find(|old| old.starts_with(&format!("{name}="))) {
-            Some(old) => *old = entry,
-            None => declared.push(entry),
-        }
-    }
-    let prefix =
-        if declared.is_empty() { String::new() } else { format!("|{} {} ", declared.len(), declared.join(" ")) };
-    prefix + &arguments.join(" ")
+/// What files are taken from.
+pub(crate) enum Files {
+    /// A stage or an image.
+    Layers(Vec<DiffId>),
+    /// A folder.
+    Context(Arc<Context>),
 }
 
 /// Instructions that change the configuration alone; gives what the history says.
@@ -381,12 +398,6 @@ fn configure(instruction: &Instruction, state: &mut State) -> Result<Option<Stri
     }))
 }
 
-/// What a step depends on.
-fn key(what: &str, layers: &[DiffId], facts: &[&str]) -> Digest {
-    let layers: Vec<String> = layers.iter().map(DiffId::to_string).collect();
-    Digest::of(format!("1 {what} {layers:?} {facts:?}").as_bytes())
-}
-
 impl<'a> CopyOptions<'a> {
     fn of_copy(copy: &'a Copy) -> Self {
         CopyOptions {
@@ -396,17 +407,16 @@ impl<'a> CopyOptions<'a> {
             chmod: copy.chmod.as_ref(),
             exclude: &copy.exclude,
             parents: copy.parents,
-            unpack: false,
+            link: copy.link,
+            unpack: Unpack::Never,
             from: copy.from.as_ref(),
+            keep_git_dir: false,
+            checksum: None,
         }
     }
 
     fn of_add(add: &'a Add) -> Result<Self, BuildError> {
-        let remote = |path: &&String| path.contains("://") || path.starts_with("git@");
-        if let Some(path) = add.sources.paths.iter().find(remote) {
-            return Err(BuildError::Unsupported(format!("ADD from an address ({path})")));
-        }
-        if add.checksum.is_some() {
+        if add.checksum.is_some() && !add.sources.paths.iter().all(|path| is_remote(path)) {
             return Err(BuildError::Unsupported("ADD --checksum of a local file".to_owned()));
         }
         Ok(CopyOptions {
@@ -416,28 +426,39 @@ impl<'a> CopyOptions<'a> {
             chmod: add.chmod.as_ref(),
             exclude: &add.exclude,
             parents: false,
-            unpack: add.unpack.unwrap_or(true),
+            link: add.link,
+            unpack: match add.unpack {
+                None => Unpack::Local,
+                Some(true) => Unpack::Always,
+                Some(false) => Unpack::Never,
+            },
             from: None,
+            keep_git_dir: add.keep_git_dir.unwrap_or(false),
+            checksum: add.checksum.as_ref(),
         })
     }
 
-    fn request(&self) -> Result<CopyRequest<'a>, BuildError> {
+    fn request(&self) -> Result<CopyRequest, BuildError> {
         Ok(CopyRequest {
             instruction: self.instruction,
-            sources: self.sources,
+            sources: self.sources.clone(),
             exclude: Ignore::of(self.exclude.iter().map(String::as_str))?,
             keep_parents: self.parents,
-            unpack: self.unpack,
         })
     }
 
     fn facts(&self) -> String {
-        format!("{:?}", (self.sources, self.chown, self.chmod, self.exclude, self.parents, self.unpack, self.from))
+        let from = self.from.is_some();
+        format!(
+            "{:?}",
+            (self.sources, self.chown, self.chmod, self.exclude, self.parents, self.unpack, from, self.link)
+        )
     }
 
     /// The instruction as the history shows it.
     fn history(&self) -> String {
         let mut words = vec![self.instruction.to_owned()];
+        words.extend(self.checksum.map(|checksum| format!("--checksum={checksum}")));
         if self.parents {
             words.push("--parents".to_owned());
         }

@@ -179,7 +179,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let registry = Registry::open(&contents.networks);
     let id = engine_id(&options.root)?;
     let networks = open_networks(&options, &contents, &registry, remap.as_ref(), &id)?;
-    let builds = Builds::open(&options.root, snapshotter.as_ref())?;
+    let builds = Builds::open(&options.root, &options.run, snapshotter.as_ref())?;
     let inner = Inner {
         id,
         opened: jiff::Timestamp::now(),

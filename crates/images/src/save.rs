@@ -93,7 +93,25 @@ impl ImageStore {
         output: &mut dyn Write,
     ) -> Result<(), SaveError> {
         let _lease = self.lease();
-        let images = select(&self.catalogue(), names)?;
+        self.write_archive(&select(&self.catalogue(), names)?, without, output)
+    }
+
+    /// The same for an image that is not in the store as long as its layers are; the caller holds a lease.
+    pub fn save_unnamed(
+        &self,
+        image: Arc<Image>,
+        tags: Vec<Reference>,
+        output: &mut dyn Write,
+    ) -> Result<(), SaveError> {
+        self.write_archive(&[Saved { image, tags }], &HashSet::new(), output)
+    }
+
+    fn write_archive(
+        &self,
+        images: &[Saved],
+        without: &HashSet<DiffId>,
+        output: &mut dyn Write,
+    ) -> Result<(), SaveError> {
         let mut archive = ArchiveWriter { tar: Writer::new(output), written: HashSet::new() };
         let absent: BTreeSet<DiffId> = images
             .iter()
@@ -105,8 +123,8 @@ impl ImageStore {
             archive.file(ABSENT_LAYERS, &json(&absent)?)?;
             archive.written.extend(absent.iter().map(|layer| *layer.digest()));
         }
-        archive.describe(&images)?;
-        for saved in &images {
+        archive.describe(images)?;
+        for saved in images {
             for (layer, size_bytes) in saved.image.layers.iter().zip(&saved.image.layer_sizes) {
                 archive.layer(self, layer, *size_bytes)?;
             }

@@ -33,6 +33,7 @@ mod retry;
 mod session;
 mod upload;
 mod url;
+mod web;
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
@@ -49,3 +50,4 @@ pub use retry::Retry;
 pub use session::{Found, Login, Session};
 pub use upload::{Mount, Source, Upload};
 pub use url::{Scheme, Url, UrlError};
+pub use web::{Validators, WebFile, WebStream};

@@ -9,6 +9,7 @@ mod api;
 mod artifacts;
 mod attacks;
 mod build;
+mod buildx;
 mod cli;
 mod compose;
 mod copy;

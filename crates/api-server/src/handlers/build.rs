@@ -1,67 +1,133 @@
 //! `POST /build`, the classic one, and its cache.
 
+mod printer;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use base64::Engine as _;
+use docker_api::AuthConfig;
 use docker_api::Query;
 use docker_api::container::HostConfig;
-use docker_api::progress::{ErrorDetail, Message};
-use engine::Engine;
-use engine::model::{BuildEvent, BuildRequest, ContainerSpec, EngineError, NetworkMode};
+use docker_api::progress::Message;
+use engine::model::build::{DockerfileText, Event, NamedContext, Reuse};
+use engine::model::{
+    BuildEvent, BuildFolder, BuildPruneRequest, BuildRequest, BuildSource, ContainerSpec, EngineError, NetworkMode,
+    Secrets,
+};
+use engine::{Credentials, Engine};
 use http::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use self::printer::{Printer, Verbosity};
 use crate::body::{ReplyBody, Writer};
 use crate::error::{ApiError, ApiResult};
 use crate::map::resources;
 use crate::reply::{self, Reply};
 use crate::request::Request;
 
-/// So long are the ids that are shown.
-const SHORT_ID: usize = 12;
-/// Standard error of commands is red, as in Docker.
-const RED: &str = "\u{1b}[91m";
-const PLAIN: &str = "\u{1b}[0m";
-
-/// What the client wants to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verbosity {
-    Everything,
-    /// The image's id alone.
-    Quiet,
-}
+/// Who asks at which registry.
+const REGISTRY_CONFIG_HEADER: &str = "X-Registry-Config";
+/// Secrets of a build.
+const SECRETS_HEADER: &str = "X-Conex-Build-Secrets";
 
 pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply> {
-    let wanted = parse(&request.query)?;
+    let mut wanted = parse(&request.query)?;
+    wanted.credentials = registry_config(&request);
+    wanted.secrets = secrets(&request)?;
     let verbosity = if request.query.flag("q") { Verbosity::Quiet } else { Verbosity::Everything };
     let first_lines = notes(&request.query);
     let peer = request.peer.clone();
-    let mut events = engine.build_image(request.into_upload(), wanted)?;
-    // The first event decides between a status and a line in the answer.
-    let first = match events.recv().await {
-        Some(Err(error)) => return Err(error.into()),
-        Some(event) => event,
-        None => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the build ended without a result")),
+    let query = &request.query;
+    let source = match (query.get("remote"), query.get("folder")) {
+        ("", "") => None,
+        (url, "") => Some(BuildSource::Remote(url.to_owned())),
+        (_, path) => Some(BuildSource::Folder(folder(query, path)?)),
     };
+    let source = match source {
+        Some(source) => source,
+        None => BuildSource::Tar(request.into_upload()),
+    };
+    let mut events = engine.build_image(source, wanted)?;
+    // The first event after the Dockerfile was read decides between a status and a line in the answer.
+    let mut first = Vec::new();
+    loop {
+        match events.recv().await {
+            Some(Err(error)) => return Err(error.into()),
+            Some(event) => {
+                let is_reading = matches!(&event, Ok(BuildEvent::Happens(Event::Begin(_, what))) if what.stage.is_none())
+                    || matches!(&event, Ok(BuildEvent::Happens(Event::End(..))));
+                first.push(event);
+                if !is_reading {
+                    break;
+                }
+            }
+            None => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the build ended without a result")),
+        }
+    }
     let (writer, body) = ReplyBody::watched(peer);
     tokio::spawn(async move {
         for line in first_lines {
             let _ = writer.send(Message::stream(line).to_line()).await;
         }
-        let mut next = Some(first);
-        while let Some(event) = next {
-            if write_event(&writer, event, verbosity).await.is_break() {
+        let mut printer = Printer::new(verbosity);
+        for event in first {
+            if write_event(&writer, event, &mut printer).await.is_break() {
                 return;
             }
-            next = tokio::select! {
+        }
+        loop {
+            let event = tokio::select! {
                 event = events.recv() => event,
                 () = writer.closed() => return,
             };
+            let Some(event) = event else { return };
+            if write_event(&writer, event, &mut printer).await.is_break() {
+                return;
+            }
         }
     });
     Ok(reply::stream("application/json", body))
+}
+
+/// A folder that the client says it shares with the engine.
+fn folder(query: &Query, path: &str) -> ApiResult<BuildFolder> {
+    let number = |key: &str| {
+        query.get(key).parse().map_err(|_| ApiError::bad_request(format!("{key} must be a number beside folder")))
+    };
+    let text = query.get("dockerfiletext");
+    Ok(BuildFolder {
+        path: path.into(),
+        device: number("folderdevice")?,
+        inode: number("folderinode")?,
+        dockerfile: (!text.is_empty()).then(|| DockerfileText {
+            text: text.to_owned(),
+            ignore: Some(query.get("ignoretext").to_owned()).filter(|text| !text.is_empty()),
+        }),
+    })
+}
+
+/// Who asks at which registry. As in Docker a header that cannot be read is none.
+fn registry_config(request: &Request) -> BTreeMap<String, Credentials> {
+    let bytes = request.header(REGISTRY_CONFIG_HEADER).and_then(|text| {
+        let engines = [&base64::engine::general_purpose::URL_SAFE, &base64::engine::general_purpose::STANDARD];
+        engines.into_iter().find_map(|engine| engine.decode(text).ok())
+    });
+    let given: BTreeMap<String, AuthConfig> =
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    given.into_iter().map(|(host, auth)| (host, super::registries::credentials(auth))).collect()
+}
+
+/// Secrets, in a header of ours because addresses are logged: JSON of names and contents in base64, in base64.
+fn secrets(request: &Request) -> ApiResult<Secrets> {
+    let Some(text) = request.header(SECRETS_HEADER) else { return Ok(Secrets::default()) };
+    let wrong = || ApiError::bad_request(format!("invalid {SECRETS_HEADER}"));
+    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| wrong());
+    let given: BTreeMap<String, String> = serde_json::from_slice(&decode(text)?).map_err(|_| wrong())?;
+    let secrets = given.into_iter().map(|(id, text)| Ok((id, decode(&text)?))).collect::<ApiResult<_>>()?;
+    Ok(Secrets(secrets))
 }
 
 /// What was asked for and makes no difference here.
@@ -93,11 +159,40 @@ fn parse(query: &Query) -> ApiResult<BuildRequest> {
         // An argument without value is taken from the client's environment, by the client.
         arguments: arguments.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
         labels: json_of(query, "labels")?.unwrap_or_default(),
-        no_cache: query.flag("nocache"),
+        reuse: if query.flag("nocache") { Reuse::Nothing } else { Reuse::All },
+        pull: query.flag("pull"),
+        keep_containers: matches!(query.get("rm"), "0" | "false" | "False") && !query.flag("forcerm"),
+        contexts: named_contexts(query)?,
+        host_network: matches!(query.get("networkmode"), "host"),
+        agents: json_of::<BTreeMap<String, String>>(query, "ssh")?
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(id, path)| (id, path.into()))
+            .collect(),
         platform: text("platform"),
         id: text("buildid"),
         template: template(query)?,
+        ..BuildRequest::default()
     })
+}
+
+/// `--build-context`: `NAME=docker-image://…`, an address, or a folder of this machine.
+fn named_contexts(query: &Query) -> ApiResult<BTreeMap<String, NamedContext>> {
+    let given: BTreeMap<String, String> = json_of(query, "contexts")?.unwrap_or_default();
+    let context = |(name, value): (String, String)| {
+        let context = match value.strip_prefix("docker-image://") {
+            Some(image) => NamedContext::Image(image.to_owned()),
+            None if value.contains("://") || value.starts_with("git@") => NamedContext::Remote(value),
+            None if value.starts_with('/') => NamedContext::Client(value),
+            None => {
+                return Err(ApiError::bad_request(format!(
+                    "invalid context {name}={value}: a folder must be absolute"
+                )));
+            }
+        };
+        Ok((name, context))
+    };
+    given.into_iter().map(context).collect()
 }
 
 fn refuse(query: &Query) -> ApiResult<()> {
@@ -108,14 +203,8 @@ fn refuse(query: &Query) -> ApiResult<()> {
     if query.flag("squash") {
         return refuse("squash");
     }
-    if !query.get("remote").is_empty() {
-        return refuse("a remote build context");
-    }
     if !query.get("outputs").is_empty() {
         return refuse("an output other than an image");
-    }
-    if query.flag("pull") {
-        return refuse("pulling base images");
     }
     if !matches!(query.get("isolation"), "" | "default") {
         return Err(ApiError::bad_request(format!("unsupported isolation: {:?}", query.get("isolation"))));
@@ -158,10 +247,18 @@ fn template(query: &Query) -> ApiResult<ContainerSpec> {
     })
 }
 
-async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, verbosity: Verbosity) -> ControlFlow<()> {
+async fn write_event(
+    writer: &Writer,
+    event: Result<BuildEvent, EngineError>,
+    printer: &mut Printer,
+) -> ControlFlow<()> {
     let (messages, ends) = match event {
-        Ok(event) => lines(event, verbosity),
-        Err(error) => (vec![Message::failure(error.message())], ControlFlow::Break(())),
+        Ok(event) => printer.lines(event),
+        Err(error) => {
+            let mut messages = printer.rest();
+            messages.push(Message::failure(error.message()));
+            (messages, ControlFlow::Break(()))
+        }
     };
     for message in messages {
         if writer.send(message.to_line()).await.is_err() {
@@ -169,44 +266,6 @@ async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, ve
         }
     }
     ends
-}
-
-/// The lines that Docker's classic builder would write.
-fn lines(event: BuildEvent, verbosity: Verbosity) -> (Vec<Message>, ControlFlow<()>) {
-    let goes_on = ControlFlow::Continue(());
-    match event {
-        BuildEvent::Built { image, tags } => (built(image, &tags, verbosity), ControlFlow::Break(())),
-        BuildEvent::Failed { code, message } => {
-            let detail = ErrorDetail { code: i64::from(code), message: message.clone() };
-            let failure = Message { error: message, error_detail: Some(detail), ..Message::default() };
-            (vec![failure], ControlFlow::Break(()))
-        }
-        _ if verbosity == Verbosity::Quiet => (Vec::new(), goes_on),
-        BuildEvent::Step { number, total, text } => {
-            (vec![Message::stream(format!("Step {number}/{total} : {text}")), Message::stream("\n")], goes_on)
-        }
-        BuildEvent::Cached => (vec![Message::stream(" ---> Using cache\n")], goes_on),
-        BuildEvent::Running(id) => (vec![Message::stream(format!(" ---> Running in {id}\n"))], goes_on),
-        BuildEvent::Removed(id) => {
-            (vec![Message::stream(format!(" ---> Removed intermediate container {id}\n"))], goes_on)
-        }
-        BuildEvent::State(digest) => (vec![Message::stream(format!(" ---> {}\n", &digest.hex()[..SHORT_ID]))], goes_on),
-        BuildEvent::Stdout(bytes) => (vec![Message::stream(String::from_utf8_lossy(&bytes))], goes_on),
-        BuildEvent::Stderr(bytes) => {
-            (vec![Message::stream(format!("{RED}{}{PLAIN}", String::from_utf8_lossy(&bytes)))], goes_on)
-        }
-        BuildEvent::Warning(text) => (vec![Message::stream(text)], goes_on),
-    }
-}
-
-fn built(image: oci::Digest, tags: &[String], verbosity: Verbosity) -> Vec<Message> {
-    if verbosity == Verbosity::Quiet {
-        return vec![Message::stream(format!("{image}\n"))];
-    }
-    let aux = Message { aux: Some(json!({ "ID": image.to_string() })), ..Message::default() };
-    let success = Message::stream(format!("Successfully built {}\n", &image.hex()[..SHORT_ID]));
-    let tagged = tags.iter().map(|tag| Message::stream(format!("Successfully tagged {tag}\n")));
-    [aux, success].into_iter().chain(tagged).collect()
 }
 
 pub(crate) fn cancel(engine: &Engine, request: &Request) -> ApiResult<Reply> {
@@ -228,21 +287,66 @@ struct PruneReport {
 }
 
 pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
-    let filters = request.filters()?;
-    let limits = ["keep-storage", "reserved-space", "max-used-space", "min-free-space"];
-    let limited = limits.iter().find(|key| !matches!(request.query.get(key), "" | "0"));
-    if let Some(key) = limited {
-        return Err(ApiError::not_implemented(format!("{key} is not supported by this builder")));
-    }
-    if !filters.is_empty() {
-        return Err(ApiError::not_implemented("filters for the build cache are not supported by this builder"));
-    }
-    let report = engine.prune_build_cache(request.query.flag("all")).await?;
-    let removed: Vec<String> = report.removed.iter().map(oci::Digest::hex).collect();
+    let report = engine.prune_build_cache(prune_request(request)?).await?;
+    let removed: Vec<String> = report.removed.iter().map(|view| view.id.hex()).collect();
     Ok(reply::document(&PruneReport {
         caches_deleted: Some(removed).filter(|list| !list.is_empty()),
         space_reclaimed: report.reclaimed_bytes,
     }))
+}
+
+fn prune_request(request: &Request) -> ApiResult<BuildPruneRequest> {
+    let query = &request.query;
+    let mut wanted = BuildPruneRequest { all: query.flag("all"), ..BuildPruneRequest::default() };
+    // The newest clients reserve space, older ones keep storage: both mean what stays.
+    for key in ["keep-storage", "reserved-space", "max-used-space"] {
+        if let Some(bytes) = request.number(key)?.filter(|bytes| *bytes > 0) {
+            let bytes = u64::try_from(bytes).unwrap_or_default();
+            wanted.keep_bytes = Some(wanted.keep_bytes.map_or(bytes, |kept| kept.min(bytes)));
+        }
+    }
+    if request.number("min-free-space")?.is_some_and(|bytes| bytes > 0) {
+        return Err(ApiError::not_implemented("min-free-space is not supported by this builder"));
+    }
+    for (key, values) in request.filters()?.iter() {
+        let value = values.first().map(String::as_str).unwrap_or_default();
+        match key {
+            "until" | "unused-for" => {
+                let seconds = dockerfile_duration(value)?;
+                wanted.unused_for_s = Some(seconds);
+            }
+            "type" => wanted.kind = Some(value.to_owned()),
+            "id" => wanted.ids = values.to_vec(),
+            other => return Err(ApiError::bad_request(format!("invalid filter '{other}'"))),
+        }
+    }
+    Ok(wanted)
+}
+
+/// `24h`, as Go writes durations.
+fn dockerfile_duration(text: &str) -> ApiResult<i64> {
+    let wrong = || ApiError::bad_request(format!("invalid duration {text:?}"));
+    let (mut seconds, mut number) = (0.0, String::new());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter.is_ascii_digit() || letter == '.' {
+            number.push(letter);
+            continue;
+        }
+        let unit = match (letter, letters.peek()) {
+            ('h', _) => 3600.0,
+            ('m', Some('s')) => {
+                letters.next();
+                0.001
+            }
+            ('m', _) => 60.0,
+            ('s', _) => 1.0,
+            _ => return Err(wrong()),
+        };
+        seconds += number.parse::<f64>().map_err(|_| wrong())? * unit;
+        number.clear();
+    }
+    if number.is_empty() && !text.is_empty() { Ok(seconds as i64) } else { Err(wrong()) }
 }
 
 /// The cache as `system df` shows it.
@@ -250,7 +354,7 @@ pub(crate) fn cache(engine: &Engine) -> Vec<serde_json::Value> {
     let item = |entry: engine::model::BuildCacheView| {
         json!({
             "ID": entry.id.hex(),
-            "Type": if entry.is_command { "exec.cachemount" } else { "regular" },
+            "Type": entry.kind.name(),
             "Description": entry.description,
             "InUse": false,
             "Shared": entry.in_use,
@@ -267,31 +371,6 @@ pub(crate) fn cache(engine: &Engine) -> Vec<serde_json::Value> {
 mod tests {
     use super::*;
 
-    fn text(event: BuildEvent, verbosity: Verbosity) -> String {
-        let lines = lines(event, verbosity).0;
-        lines.iter().map(|line| String::from_utf8(line.to_line()).unwrap()).collect()
-    }
-
-    #[test]
-    fn the_stream_is_dockers() {
-        let step = BuildEvent::Step { number: 1, total: 2, text: "FROM x".into() };
-        assert_eq!(
-            text(step.clone(), Verbosity::Everything),
-            "{\"stream\":\"Step 1/2 : FROM x\"}\r\n{\"stream\":\"\\n\"}\r\n"
-        );
-        assert_eq!(text(step, Verbosity::Quiet), "");
-        let image = oci::Digest::of(b"");
-        let built = BuildEvent::Built { image, tags: vec!["a:1".into()] };
-        let expected = "{\"aux\":{\"ID\":\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}}\r\n\
-                        {\"stream\":\"Successfully built e3b0c44298fc\\n\"}\r\n{\"stream\":\"Successfully tagged a:1\\n\"}\r\n";
-        assert_eq!(text(built, Verbosity::Everything), expected);
-        let failed = BuildEvent::Failed { code: 3, message: "The command".into() };
-        assert_eq!(
-            text(failed, Verbosity::Quiet),
-            "{\"errorDetail\":{\"code\":3,\"message\":\"The command\"},\"error\":\"The command\"}\r\n"
-        );
-    }
-
     #[test]
     fn parameters_are_read_or_refused_by_name() {
         let parse = |text: &str| parse(&Query::parse(text));
@@ -303,8 +382,8 @@ mod tests {
         assert_eq!(request.tags, ["a", "b:1"]);
         assert_eq!(request.arguments, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
         assert_eq!((request.template.resources.memory_bytes, request.template.shm_size_bytes), (64, 1024));
-        assert_eq!((request.template.network, request.no_cache), (NetworkMode::None, true));
-        for wrong in ["version=2", "squash=1", "remote=x", "buildargs=%5B", "memory=x", "securityopt=a", "shmsize=-1"] {
+        assert_eq!((request.template.network, request.reuse), (NetworkMode::None, Reuse::Nothing));
+        for wrong in ["version=2", "squash=1", "buildargs=%5B", "memory=x", "securityopt=a", "shmsize=-1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

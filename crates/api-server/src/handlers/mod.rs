@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod build;
+pub(crate) mod buildkit;
 pub(crate) mod containers;
 pub(crate) mod execs;
 pub(crate) mod images;

@@ -151,7 +151,7 @@ pub(super) fn logins_of(request: &Request) -> Logins {
     logins
 }
 
-fn credentials(auth: AuthConfig) -> Credentials {
+pub(super) fn credentials(auth: AuthConfig) -> Credentials {
     let AuthConfig { username, password, auth, identitytoken, registrytoken, .. } = auth;
     if !registrytoken.is_empty() {
         return Credentials::RegistryToken(registrytoken);

@@ -30,7 +30,6 @@ pub(crate) fn refusal(engine: &Engine, route: &Route) -> ApiError {
                 Ok(_) => missing("checkpoint and restore"),
             }
         }
-        Route::Session | Route::Grpc => missing("BuildKit's API"),
         other => missing(&format!("{other:?}")),
     }
 }

@@ -2,25 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use builder::{Event, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Sharing};
+use builder::{
+    Context, DockerfileText, Download, Event, Host, HostError, Job, JobNetwork, Outcome, Output, Progress, Sink,
+    StepId, Wanted,
+};
 use bytes::Bytes;
 use images::Image;
 use oci::DiffId;
-use oci::image::ImageConfig;
+use oci::image::{ImageConfig, Platform};
 use snapshots::Selection;
-use tokio::sync::mpsc;
 
 use super::BUILD_LABEL;
+use super::mounts::{Mounts, Places};
+use super::sources::{Answers, Sources};
+use super::web::Web;
 use crate::engine::Engine;
 use crate::model::{
-    Access, AttachRequest, AttachTarget, Bind, BindSource, BuildEvent, ContainerSpec, CopyUp, CreateRequest,
-    EngineError, ErrorKind, LogConfig, LogDriver, NetworkMode, PullRequest, RemoveOptions, WaitCondition,
+    AttachRequest, AttachTarget, ContainerSpec, CreateRequest, EngineError, ErrorKind, ImageProgress, LogConfig,
+    LogDriver, NetworkMode, PullRequest, RemoveOptions, WaitCondition,
 };
 
 /// How often a silent command's client is looked for.
@@ -35,7 +40,12 @@ pub(super) struct BuildHost {
     pub(super) engine: Engine,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) template: ContainerSpec,
-    pub(super) sink: mpsc::Sender<Result<BuildEvent, EngineError>>,
+    pub(super) sources: Sources,
+    pub(super) answers: Answers,
+    pub(super) credentials: BTreeMap<String, registry::Credentials>,
+    pub(super) pull: bool,
+    pub(super) keep_containers: bool,
+    /// True once nobody wants the build any more.
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -46,14 +56,22 @@ impl std::fmt::Debug for BuildHost {
 }
 
 impl Host for BuildHost {
-    fn image(&self, name: &str) -> Result<Arc<Image>, HostError> {
-        let image = match self.runtime.block_on(self.engine.image_for_create(name)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.runtime.block_on(self.pull(name)).map_err(told)?;
-                self.engine.resolve_image(name).map_err(told)?
-            }
-            result => result.map_err(told)?,
-        };
+    fn dockerfile(&self, path: &str) -> Result<Option<DockerfileText>, HostError> {
+        self.sources.dockerfile(path)
+    }
+
+    fn context(&self, wanted: &Wanted<'_>, step: StepId, events: Sink<'_>) -> Result<Arc<Context>, HostError> {
+        self.sources.context(wanted, &self.engine.inner.builds, &self.web(), (step, events))
+    }
+
+    fn image(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        step: StepId,
+        events: Sink<'_>,
+    ) -> Result<Arc<Image>, HostError> {
+        let image = self.find(name, platform, step, events)?;
         self.engine.inner.check_policy(&image, name).map_err(told)?;
         self.engine.inner.image_used(image.id.digest());
         Ok(image)
@@ -64,56 +82,129 @@ impl Host for BuildHost {
         crate::rootfs::view(&lower).map_err(failed)
     }
 
-    fn run(&self, job: &Job, events: &mut dyn FnMut(Event)) -> Result<Outcome, HostError> {
-        let caches = Caches::take(self.engine.inner.options.root.join("build/mounts"), &job.mounts)?;
-        let spec = self.spec(job, &caches)?;
+    fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
+        let builds = &self.engine.inner.builds;
+        let (caches, scratch) = (builds.dir.join("mounts"), builds.dir.join("contexts"));
+        let places = Places { caches: &caches, run: &builds.run, scratch: &scratch };
+        let snapshotter = self.engine.inner.snapshotter.as_ref();
+        let mounts = Mounts::prepare(places, snapshotter, &self.answers, (&job.mounts, &job.secrets))?;
+        let spec = self.spec(job, &mounts)?;
         let created = self.runtime.block_on(self.engine.create_from(&layers_as_image(job), create_request(spec)));
         let id = created.map_err(told)?.id;
-        events(Event::Running(id.short().to_owned()));
-        let outcome = self.run_container(id.as_str(), events);
+        let _secrets = builds.whisper(&id, mounts.environment.clone());
+        events(Event::Running(step, id.short().to_owned()));
+        let outcome = self.run_container(id.as_str(), step, events);
+        if self.keep_containers {
+            return outcome;
+        }
         let options = RemoveOptions { volumes: true, force: true, link: false };
         let removed = self.runtime.block_on(self.engine.remove_container(id.as_str(), options));
         let outcome = outcome?;
         removed.map_err(told)?;
-        events(Event::Removed(id.short().to_owned()));
+        events(Event::Removed(step, id.short().to_owned()));
         Ok(outcome)
     }
 
+    fn download(&self, url: &str, step: StepId, events: Sink<'_>) -> Result<Download, HostError> {
+        self.web().download(url, &|current, total| {
+            let done = total == Some(current);
+            events(Event::Progress(step, Progress { name: format!("downloading {url}"), current, total, done }));
+        })
+    }
+
+    fn clone_repository(&self, url: &str, keep_git_dir: bool) -> Result<Arc<Context>, HostError> {
+        let metadata = if keep_git_dir { super::git::Metadata::Kept } else { super::git::Metadata::Dropped };
+        let contexts = self.engine.inner.builds.dir.join("contexts");
+        super::git::clone(url, &contexts, metadata, &|| self.cancelled()).map(Arc::new)
+    }
+
     fn cancelled(&self) -> bool {
-        self.sink.is_closed() || self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
 
 impl BuildHost {
-    /// Fetches a base image that is not here, as `docker pull` without credentials would.
-    async fn pull(&self, name: &str) -> Result<(), EngineError> {
+    pub(super) fn web(&self) -> Web<'_> {
+        Web {
+            client: self.engine.inner.registries.web(),
+            runtime: &self.runtime,
+            dir: &self.engine.inner.builds.web,
+            cancelled: &self.cancelled,
+        }
+    }
+
+    /// The image of this name: as it is here, or fetched where it is not, where it is wanted anew, or where it is for something else.
+    fn find(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        step: StepId,
+        events: Sink<'_>,
+    ) -> Result<Arc<Image>, HostError> {
+        let here = self.runtime.block_on(self.engine.image_for_create(name));
+        match here {
+            Ok(image) if !self.pull && platform.is_none_or(|wanted| is_for(&image, wanted)) => Ok(image),
+            // What has no name in a registry cannot be fetched anew.
+            Ok(image) if oci::Reference::parse(name).is_err() || is_id(name, &image) => Ok(image),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(told(error)),
+            here => match self.fetch(name, platform, step, events) {
+                Ok(()) => self.engine.resolve_image(name).map_err(told),
+                // An image that nobody else has is as new as it gets.
+                Err(error) => match here {
+                    Ok(image) if !self.pull => Ok(image),
+                    _ => Err(told(error)),
+                },
+            },
+        }
+    }
+
+    /// Fetches a base image.
+    fn fetch(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        step: StepId,
+        events: Sink<'_>,
+    ) -> Result<(), EngineError> {
         let reference = oci::Reference::parse(name).map_err(|error| EngineError::invalid(error.to_string()))?;
         // A name alone would mean all its tags.
+        let credentials = self.credentials_for(reference.domain());
         let image = reference.with_default_tag().canonical();
-        let request = PullRequest { image, ..PullRequest::default() };
+        let platform = platform.map(images::platform_name);
+        let request = PullRequest { image, platform, credentials, ..PullRequest::default() };
+        let _inside = self.runtime.enter();
         let mut messages = self.engine.pull_image(request)?;
-        while let Some(message) = messages.recv().await {
-            message?;
+        while let Some(message) = messages.blocking_recv() {
+            if let ImageProgress::Layer { id, status, current, total } = message? {
+                let progress =
+                    Progress { name: format!("{status} {id}"), current, total, done: total == Some(current) };
+                events(Event::Progress(step, progress));
+            }
         }
         Ok(())
     }
 
-    fn spec(&self, job: &Job, caches: &Caches) -> Result<ContainerSpec, HostError> {
+    /// What the client said about this registry.
+    fn credentials_for(&self, domain: &str) -> registry::Credentials {
+        let docker = domain == "docker.io";
+        let is_this = |key: &str| {
+            let host = key.trim_start_matches("https://").trim_start_matches("http://");
+            let host = host.split('/').next().unwrap_or_default();
+            host == domain || docker && host == "index.docker.io"
+        };
+        if let Some((_, credentials)) = self.credentials.iter().find(|(key, _)| is_this(key)) {
+            return credentials.clone();
+        }
+        let asked = if docker { "https://index.docker.io/v1/" } else { domain };
+        self.answers.client.as_ref().map(|client| client.credentials(asked)).unwrap_or_default()
+    }
+
+    fn spec(&self, job: &Job, mounts: &Mounts) -> Result<ContainerSpec, HostError> {
         let network = match job.network {
             JobNetwork::Default => self.template.network.clone(),
             JobNetwork::None => NetworkMode::None,
-            JobNetwork::Host if self.template.network == NetworkMode::Host => NetworkMode::Host,
-            JobNetwork::Host => {
-                return Err(HostError("RUN --network=host needs a build with the host's network".to_owned()));
-            }
+            JobNetwork::Host => NetworkMode::Host,
         };
-        let tmpfs = job.mounts.iter().filter_map(|mount| match &mount.kind {
-            JobMountKind::Tmpfs { size_bytes } => {
-                let size = size_bytes.map(|bytes| format!("size={bytes}")).unwrap_or_default();
-                Some((mount.target.clone(), size))
-            }
-            JobMountKind::Cache { .. } => None,
-        });
         Ok(ContainerSpec {
             image: "build".to_owned(),
             user: job.user.clone(),
@@ -122,16 +213,20 @@ impl BuildHost {
             env: job.environment.clone(),
             command: Some(job.arguments.clone()),
             working_dir: job.working_dir.clone(),
-            labels: BTreeMap::from([(BUILD_LABEL.to_owned(), String::new())]),
-            binds: caches.binds.clone(),
-            tmpfs: tmpfs.collect(),
+            labels: if self.keep_containers {
+                BTreeMap::new()
+            } else {
+                BTreeMap::from([(BUILD_LABEL.to_owned(), String::new())])
+            },
+            binds: mounts.binds.clone(),
+            tmpfs: mounts.tmpfs.iter().cloned().collect(),
             log: LogConfig { driver: LogDriver::None, options: BTreeMap::new() },
             network,
             ..self.template.clone()
         })
     }
 
-    fn run_container(&self, id: &str, events: &mut dyn FnMut(Event)) -> Result<Outcome, HostError> {
+    fn run_container(&self, id: &str, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let engine = &self.engine;
         let waiter = self.runtime.block_on(async {
@@ -143,7 +238,7 @@ impl BuildHost {
             Ok::<_, EngineError>(waiter)
         });
         let waiter = waiter.map_err(told)?;
-        self.pass_on(&ours, events)?;
+        self.pass_on(&ours, step, events)?;
         let ended = self.runtime.block_on(waiter.result()).map_err(told)?;
         match ended.exit_code {
             0 => self.keep(id),
@@ -152,7 +247,7 @@ impl BuildHost {
     }
 
     /// Hands the command's output on until it ends; stops when nobody waits for the build any more.
-    fn pass_on(&self, output: &UnixStream, events: &mut dyn FnMut(Event)) -> Result<(), HostError> {
+    fn pass_on(&self, output: &UnixStream, step: StepId, events: Sink<'_>) -> Result<(), HostError> {
         output.set_read_timeout(Some(CLIENT_CHECK)).map_err(failed)?;
         let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
         loop {
@@ -166,8 +261,8 @@ impl BuildHost {
             if self.cancelled() {
                 return Err(HostError("build cancelled".to_owned()));
             }
-            while let Some(event) = next_frame(&mut pending)? {
-                events(event);
+            while let Some((stream, bytes)) = next_frame(&mut pending)? {
+                events(Event::Output(step, stream, bytes));
             }
         }
     }
@@ -187,7 +282,7 @@ impl BuildHost {
     }
 }
 
-fn next_frame(pending: &mut Vec<u8>) -> Result<Option<Event>, HostError> {
+fn next_frame(pending: &mut Vec<u8>) -> Result<Option<(Output, Vec<u8>)>, HostError> {
     let Some(header) = pending.get(..FRAME_HEADER) else { return Ok(None) };
     let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
     let is_error = header[0] == 2;
@@ -199,7 +294,7 @@ fn next_frame(pending: &mut Vec<u8>) -> Result<Option<Event>, HostError> {
     }
     let rest = pending.split_off(FRAME_HEADER + length);
     let bytes = std::mem::replace(pending, rest).split_off(FRAME_HEADER);
-    Ok(Some(if is_error { Event::Stderr(bytes) } else { Event::Stdout(bytes) }))
+    Ok(Some((if is_error { Output::Stderr } else { Output::Stdout }, bytes)))
 }
 
 /// The layers as an image without any configuration: the job says everything.
@@ -227,75 +322,18 @@ fn create_request(spec: ContainerSpec) -> CreateRequest {
     CreateRequest { name: None, platform: None, spec }
 }
 
-/// Directories that survive builds, with the locks of those that are not shared.
-#[derive(Debug)]
-struct Caches {
-    binds: Vec<Bind>,
-    _locks: Vec<durable::Lock>,
+/// Whether an image is what a platform wants; what the platform does not say is as it is.
+fn is_for(image: &Image, wanted: &Platform) -> bool {
+    let actual = image.config.platform();
+    actual.os == wanted.os
+        && actual.architecture == wanted.architecture
+        && (wanted.variant.is_empty() || actual.variant.is_empty() || wanted.variant == actual.variant)
 }
 
-/// So many builds may each have a private copy of one cache.
-const PRIVATE_COPIES: usize = 64;
-
-impl Caches {
-    fn take(dir: std::path::PathBuf, mounts: &[JobMount]) -> Result<Caches, HostError> {
-        let (mut binds, mut locks) = (Vec::new(), Vec::new());
-        for mount in mounts {
-            let JobMountKind::Cache { id, sharing, owner } = &mount.kind else { continue };
-            let name = match sharing {
-                Sharing::Shared => id.clone(),
-                Sharing::Locked => {
-                    locks.push(durable::Lock::acquire(&dir.join(format!("{id}.lock"))).map_err(failed)?);
-                    id.clone()
-                }
-                Sharing::Private => {
-                    let (name, lock) = private(&dir, id)?;
-                    locks.push(lock);
-                    name
-                }
-            };
-            let path = dir.join(&name);
-            make_cache(&path, *owner)?;
-            binds.push(bind(&path, mount));
-        }
-        Ok(Caches { binds, _locks: locks })
-    }
-}
-
-fn private(dir: &std::path::Path, id: &str) -> Result<(String, durable::Lock), HostError> {
-    for copy in 0..PRIVATE_COPIES {
-        let name = if copy == 0 { id.to_owned() } else { format!("{id}-{copy}") };
-        if let Some(lock) = durable::Lock::try_acquire(&dir.join(format!("{name}.lock"))).map_err(failed)? {
-            return Ok((name, lock));
-        }
-    }
-    Err(HostError("too many builds use a private cache at once".to_owned()))
-}
-
-fn make_cache(path: &std::path::Path, (mode, uid, gid): (u32, u32, u32)) -> Result<(), HostError> {
-    match durable::create_dir(path, mode) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        result => result.map_err(failed)?,
-    }
-    let directory = std::fs::File::open(path).map_err(failed)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-    rustix::fs::fchown(directory.as_fd(), Some(uid), Some(gid)).map_err(failed)?;
-    let mode = rustix::fs::Mode::from_raw_mode(mode);
-    rustix::fs::fchmod(directory.as_fd(), mode).map_err(failed)
-}
-
-fn bind(path: &std::path::Path, mount: &JobMount) -> Bind {
-    let source = path.display().to_string();
-    let mode = if mount.read_only { "ro" } else { "" };
-    Bind {
-        text: format!("{source}:{}", mount.target),
-        source: BindSource::Host(source),
-        target: mount.target.clone(),
-        mode: mode.to_owned(),
-        access: if mount.read_only { Access::ReadOnly } else { Access::ReadWrite },
-        propagation: None,
-        copy_up: CopyUp::Never,
-    }
+/// Whether the image was named by its id.
+fn is_id(name: &str, image: &Image) -> bool {
+    let hex = image.id.hex();
+    hex.starts_with(name.trim_start_matches("sha256:"))
 }
 
 fn told(error: EngineError) -> HostError {
@@ -313,10 +351,10 @@ mod tests {
     #[test]
     fn frames_are_taken_whole() {
         let mut pending = b"\x01\0\0\0\0\0\0\x03abc\x02\0\0\0\0\0\0\x02d".to_vec();
-        assert_eq!(next_frame(&mut pending), Ok(Some(Event::Stdout(b"abc".to_vec()))));
+        assert_eq!(next_frame(&mut pending), Ok(Some((Output::Stdout, b"abc".to_vec()))));
         assert_eq!(next_frame(&mut pending), Ok(None), "its second byte is missing");
         pending.push(b'e');
-        assert_eq!(next_frame(&mut pending), Ok(Some(Event::Stderr(b"de".to_vec()))));
+        assert_eq!(next_frame(&mut pending), Ok(Some((Output::Stderr, b"de".to_vec()))));
         assert!(next_frame(&mut vec![1, 0, 0, 0, 255, 255, 255, 255]).is_err());
     }
 }

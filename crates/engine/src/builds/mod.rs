@@ -3,25 +3,40 @@
 //! ```text
 //! <root>/build/
 //!   cache/       what each step left, by what it depended on
+//!   steps/       what each step depended on when it ran last
 //!   contexts/    contexts of builds that run; swept at the start
+//!   synced/      what clients have sent of their folders
+//!   web/         files from the web
 //!   mounts/      directories of RUN --mount=type=cache
+//! <run>/builds/  what commands see while they run
 //! ```
 
+mod cache;
+mod export;
+mod git;
 mod host;
+mod mounts;
+mod sources;
+mod web;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use builder::{BuildError, Cache, Context, Event};
-use oci::Reference;
+use builder::{BuildError, Cache, Event, KnownFiles, SyncedFolders};
+use images::Lease;
+use oci::image::ImageConfig;
+use oci::{ContainerId, Digest, Reference};
 use tokio::sync::mpsc;
 
 use self::host::BuildHost;
-use crate::engine::{Engine, blocking};
-use crate::images::{Incoming, InputStream};
-use crate::model::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest, EngineError, ErrorKind, RemoveOptions};
+use self::sources::{Answers, Sources};
+use self::web::Web;
+use crate::engine::Engine;
+use crate::model::{BuildEvent, BuildRequest, BuildSource, EngineError, ErrorKind, RemoveOptions};
+
+pub use self::export::BuiltFiles;
 
 /// What a build tells; ends with the build. An error ends it.
 pub type BuildStream = mpsc::Receiver<Result<BuildEvent, EngineError>>;
@@ -35,25 +50,108 @@ pub(crate) const BUILD_LABEL: &str = "org.conex.build";
 #[derive(Debug)]
 pub(crate) struct Builds {
     dir: PathBuf,
+    web: PathBuf,
+    run: PathBuf,
     pub(crate) cache: Arc<Cache>,
+    synced: SyncedFolders,
+    known: KnownFiles,
     /// Builds that can be cancelled, by the names that their clients gave them.
     running: Mutex<BTreeMap<String, Arc<AtomicBool>>>,
+    /// Variables that a container's first process gets and that are written nowhere.
+    whispered: Mutex<HashMap<ContainerId, Vec<String>>>,
+}
+
+/// A build that is done but not exported. Its layers stay as long as it lives.
+#[derive(Debug)]
+pub struct BuildResult {
+    /// The configuration of its image.
+    pub config: ImageConfig,
+    pub(crate) built: builder::Built,
+    _lease: Lease,
+}
+
+/// What is in a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOutline {
+    /// The stage that would be built.
+    pub target: String,
+    /// Each stage: its name and what it begins with.
+    pub stages: Vec<(Option<String>, String)>,
+    /// Arguments and the values that they would have.
+    pub arguments: Vec<(String, Option<String>)>,
+}
+
+/// Who runs a build: where it tells of itself, and how it is ended.
+#[derive(Debug, Clone, Default)]
+pub struct BuildControl {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl BuildControl {
+    /// Ends the build at its next chance.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the build was ended.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Whispered variables, forgotten when this is dropped.
+pub(super) struct Whisper<'a>(&'a Builds, ContainerId);
+
+impl Drop for Whisper<'_> {
+    fn drop(&mut self) {
+        self.0.whispered.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 impl Builds {
     /// Opens what is in `<root>/build`.
-    pub(crate) fn open(root: &Path, snapshotter: &dyn snapshots::Snapshotter) -> Result<Builds, EngineError> {
+    pub(crate) fn open(
+        root: &Path,
+        run: &Path,
+        snapshotter: &dyn snapshots::Snapshotter,
+    ) -> Result<Builds, EngineError> {
         let wrong = |error| EngineError::system("cannot open the build cache", error);
-        let dir = root.join("build");
-        for path in [dir.clone(), dir.join("cache"), dir.join("contexts"), dir.join("mounts")] {
-            match durable::create_dir(&path, 0o700) {
+        let (dir, run) = (root.join("build"), run.join("builds"));
+        let parts = ["cache", "steps", "contexts", "synced", "web", "mounts"].map(|name| dir.join(name));
+        for path in [dir.clone(), run.clone()].iter().chain(&parts) {
+            match durable::create_dir(path, 0o700) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(wrong(error)),
                 _ => {}
             }
         }
-        durable::sweep_temporaries(&dir.join("contexts")).map_err(wrong)?;
-        let cache = Cache::open(&dir.join("cache"), snapshotter).map_err(wrong)?;
-        Ok(Builds { dir, cache: Arc::new(cache), running: Mutex::default() })
+        mounts::sweep(&run);
+        sweep_contexts(&dir.join("contexts"));
+        durable::sweep_temporaries(&dir.join("web")).map_err(wrong)?;
+        cache::sweep_mounts(&dir.join("mounts"));
+        let cache = Cache::open(&dir.join("cache"), &dir.join("steps"), snapshotter).map_err(wrong)?;
+        Ok(Builds {
+            web: dir.join("web"),
+            synced: SyncedFolders::open(&dir.join("synced")).map_err(wrong)?,
+            known: KnownFiles::default(),
+            run,
+            cache: Arc::new(cache),
+            running: Mutex::default(),
+            whispered: Mutex::default(),
+            dir,
+        })
+    }
+
+    /// Tells a container's first process variables, and nobody else.
+    pub(super) fn whisper(&self, id: &ContainerId, variables: Vec<String>) -> Whisper<'_> {
+        if !variables.is_empty() {
+            self.whispered.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), variables);
+        }
+        Whisper(self, id.clone())
+    }
+
+    /// What a container's first process is told beyond its record.
+    pub(crate) fn whispered(&self, id: &ContainerId) -> Vec<String> {
+        self.whispered.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned().unwrap_or_default()
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<AtomicBool>>> {
@@ -71,59 +169,178 @@ pub(crate) fn is_of_build(image: &images::ImageId, layers: &[oci::DiffId]) -> bo
     *image == build_id(layers)
 }
 
+/// Removes what builds of a dead engine were reading.
+fn sweep_contexts(dir: &Path) {
+    for file in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = file.path();
+        let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+    }
+}
+
 impl Engine {
-    /// Builds an image from the context that arrives on `input`, a tar.
-    pub fn build_image(&self, input: InputStream, request: BuildRequest) -> Result<BuildStream, EngineError> {
-        let wanted = wanted(&request)?;
+    /// Builds an image and gives it its names, telling how it goes.
+    pub fn build_image(&self, source: BuildSource, request: BuildRequest) -> Result<BuildStream, EngineError> {
         let (sink, stream) = mpsc::channel(EVENT_QUEUE);
-        let cancelled = Arc::new(AtomicBool::new(false));
-        if let Some(id) = &request.id {
-            self.inner.builds.running().insert(id.clone(), Arc::clone(&cancelled));
+        let control = BuildControl::default();
+        let tags = parse_tags(&request.tags)?;
+        let id = request.id.clone();
+        if let Some(id) = &id {
+            self.inner.builds.running().insert(id.clone(), Arc::clone(&control.cancelled));
         }
         let (engine, runtime) = (self.clone(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
-            let host = BuildHost {
-                engine: engine.clone(),
-                runtime,
-                template: request.template,
-                sink: sink.clone(),
-                cancelled,
+            let tell = |event: Event| {
+                if sink.blocking_send(Ok(BuildEvent::Happens(event))).is_err() {
+                    control.cancel();
+                }
             };
-            let result = engine.build(input, &wanted, &host, &sink);
-            if let Some(id) = &request.id {
+            let result = engine.build_blocking(source, request, &runtime, &control, &tell);
+            let result = result.and_then(|result| {
+                let image = engine.name_build(&result, &tags)?;
+                Ok(BuildEvent::Built { image, tags: tags.iter().map(Reference::familiar).collect() })
+            });
+            if let Some(id) = &id {
                 engine.inner.builds.running().remove(id);
             }
-            engine.grown();
-            let last = match result {
-                Ok(event) => Ok(event),
-                Err(error) => ended(error),
-            };
-            let _ = sink.blocking_send(last);
+            let _ = sink.blocking_send(result.or_else(ended));
         });
         Ok(stream)
     }
 
-    fn build(
+    /// Builds, from a thread that may block.
+    pub fn build_here(
         &self,
-        input: InputStream,
-        wanted: &builder::Request,
-        host: &BuildHost,
-        sink: &mpsc::Sender<Result<BuildEvent, EngineError>>,
-    ) -> Result<BuildEvent, BuildError> {
-        let dir = self.inner.builds.dir.join("contexts");
-        let mut context = Context::read(Box::new(Incoming::new(input)), &dir)?;
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+        control: &BuildControl,
+        tell: builder::Sink<'_>,
+    ) -> Result<BuildResult, EngineError> {
+        self.build_blocking(source, request, runtime, control, tell).map_err(|error| match error {
+            // In BuildKit's words.
+            BuildError::Command { command, code } => EngineError::new(
+                ErrorKind::System,
+                format!("process {command:?} did not complete successfully: exit code: {code}"),
+            ),
+            error => match ended(error) {
+                Err(error) => error,
+                Ok(_) => EngineError::new(ErrorKind::System, "the build ended without a result"),
+            },
+        })
+    }
+
+    fn build_blocking(
+        &self,
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+        control: &BuildControl,
+        tell: builder::Sink<'_>,
+    ) -> Result<BuildResult, BuildError> {
+        let (host, wanted) = self.host(source, request, runtime, control)?;
+        let builds = &self.inner.builds;
         // While this lives, no layer that was found or made goes away.
         let lease = self.inner.images.lease();
-        let mut tell = |event: Event| {
-            let _ = sink.blocking_send(Ok(told(event)));
+        let parts = (self.inner.snapshotter.as_ref(), builds.cache.as_ref());
+        let built = builder::build(&host, parts, &builds.dir.join("contexts"), &wanted, tell);
+        // The cache of a build that failed has grown as well.
+        self.grown();
+        let built = built?;
+        Ok(BuildResult { config: built.config.clone(), built, _lease: lease })
+    }
+
+    /// The engine as this build sees it, and what is to be built.
+    fn host(
+        &self,
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+        control: &BuildControl,
+    ) -> Result<(BuildHost, builder::Request), BuildError> {
+        let mut wanted = wanted(&request).map_err(|error| builder::HostError(error.message().to_owned()))?;
+        let builds = &self.inner.builds;
+        let client = if let BuildSource::Client(client) = &source { Some(Arc::clone(client)) } else { None };
+        let web = Web { client: self.inner.registries.web(), runtime, dir: &builds.web, cancelled: &control.cancelled };
+        let sources = Sources::open(source, builds, &web)?;
+        wanted.identity =
+            format!("{}\n{}\n{}", sources.identity(), wanted.dockerfile, wanted.target.clone().unwrap_or_default());
+        let host = BuildHost {
+            engine: self.clone(),
+            runtime: runtime.clone(),
+            template: request.template,
+            sources,
+            answers: Answers { secrets: request.secrets, agents: request.agents, client },
+            credentials: request.credentials,
+            pull: request.pull,
+            keep_containers: request.keep_containers,
+            cancelled: Arc::clone(&control.cancelled),
         };
-        let parts = (self.inner.snapshotter.as_ref(), self.inner.builds.cache.as_ref());
-        let image = builder::build(host, &self.inner.images, parts, (&mut context, &dir), wanted, &mut tell)?;
-        drop(lease);
-        for tag in &wanted.tags {
+        Ok((host, wanted))
+    }
+
+    /// Reads the Dockerfile of a build and checks it, and builds nothing; blocks.
+    pub fn check_build(
+        &self,
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<builder::Linted, EngineError> {
+        self.with_host(source, request, runtime, |host, wanted| {
+            let read = builder::read(host, wanted)?;
+            let base = |name: &str| self.resolve_image(name).ok();
+            builder::lint(&read.dockerfile, wanted, &read.ignore, &base)
+        })
+    }
+
+    /// Reads the Dockerfile of a build and says what is in it; blocks.
+    pub fn outline_build(
+        &self,
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<BuildOutline, EngineError> {
+        self.with_host(source, request, runtime, |host, wanted| {
+            let dockerfile = builder::read(host, wanted)?.dockerfile;
+            let stages: Vec<(Option<String>, String)> =
+                dockerfile.stages.iter().map(|stage| (stage.name.clone(), stage.base.clone())).collect();
+            let last = stages.last().and_then(|(name, _)| name.clone()).unwrap_or_else(|| "default".to_owned());
+            let own = |argument: &dockerfile::Argument| {
+                let given = wanted.arguments.get(&argument.name).cloned();
+                (argument.name.clone(), given.or_else(|| argument.default.clone()))
+            };
+            let of_stages = dockerfile.stages.iter().flat_map(|stage| &stage.steps);
+            let of_stages = of_stages.filter_map(|step| match &step.instruction {
+                dockerfile::Instruction::Arg(arguments) => Some(arguments),
+                _ => None,
+            });
+            let arguments = dockerfile.arguments.iter().chain(of_stages.flatten()).map(own).collect();
+            Ok(BuildOutline { target: wanted.target.clone().unwrap_or(last), stages, arguments })
+        })
+    }
+
+    fn with_host<T>(
+        &self,
+        source: BuildSource,
+        request: BuildRequest,
+        runtime: &tokio::runtime::Handle,
+        ask: impl FnOnce(&BuildHost, &builder::Request) -> Result<T, BuildError>,
+    ) -> Result<T, EngineError> {
+        let control = BuildControl::default();
+        let prepared = self.host(source, request, runtime, &control);
+        prepared.and_then(|(host, wanted)| ask(&host, &wanted)).map_err(|error| match ended(error) {
+            Err(error) => error,
+            Ok(_) => EngineError::new(ErrorKind::System, "the Dockerfile cannot be read"),
+        })
+    }
+
+    /// Makes an image of what was built, with these names; blocks.
+    pub(crate) fn name_build(&self, result: &BuildResult, tags: &[Reference]) -> Result<Digest, BuildError> {
+        let request = builder::Request { tags: tags.to_vec(), ..builder::Request::default() };
+        let image = builder::store(&result.built, &self.inner.images, &request)?;
+        for tag in tags {
             self.tell_image("tag", &image.id.to_string(), &tag.familiar());
         }
-        Ok(BuildEvent::Built { image: *image.id.digest(), tags: wanted.tags.iter().map(Reference::familiar).collect() })
+        Ok(*image.id.digest())
     }
 
     /// Ends a build at its next chance.
@@ -135,48 +352,6 @@ impl Engine {
             }
             None => Err(EngineError::not_found(format!("no build {id} is running"))),
         }
-    }
-
-    /// What earlier builds left.
-    pub fn build_cache(&self) -> Vec<BuildCacheView> {
-        let used = self.layers_of_images();
-        let time = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
-        let view = |(id, entry): (oci::Digest, builder::CacheEntry)| BuildCacheView {
-            id,
-            is_command: entry.kind == builder::CacheKind::Command,
-            in_use: entry.layer.is_some_and(|layer| used.contains(&layer)),
-            size_bytes: entry.size_bytes,
-            created: time(entry.created_s),
-            last_used: time(entry.last_used_s),
-            uses: entry.uses,
-            description: entry.description,
-        };
-        self.inner.builds.cache.entries().into_iter().map(view).collect()
-    }
-
-    /// Forgets what earlier builds left: with `all` everything, else what no image has.
-    pub async fn prune_build_cache(&self, all: bool) -> Result<BuildPruneReport, EngineError> {
-        let engine = self.clone();
-        blocking(move || {
-            let used = engine.layers_of_images();
-            let is_used = |layer: &Option<oci::DiffId>| layer.is_some_and(|layer| used.contains(&layer));
-            let cache = &engine.inner.builds.cache;
-            let pruned = cache
-                .prune(|_, entry| all || !is_used(&entry.layer))
-                .map_err(|error| EngineError::system("cannot prune the build cache", error))?;
-            let layers: Vec<oci::DiffId> = pruned.iter().filter_map(|(_, entry)| entry.layer).collect();
-            engine
-                .inner
-                .images
-                .container_gone(&layers)
-                .map_err(|error| EngineError::system("cannot remove layers", error))?;
-            let freed = pruned.iter().filter(|(_, entry)| !is_used(&entry.layer)).map(|(_, entry)| entry.size_bytes);
-            Ok(BuildPruneReport {
-                reclaimed_bytes: freed.sum(),
-                removed: pruned.into_iter().map(|(key, _)| key).collect(),
-            })
-        })
-        .await
     }
 
     fn layers_of_images(&self) -> std::collections::BTreeSet<oci::DiffId> {
@@ -196,10 +371,11 @@ impl Engine {
     }
 }
 
-fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
+/// Names as an image gets them, each once.
+fn parse_tags(names: &[String]) -> Result<Vec<Reference>, EngineError> {
     let mut tags = Vec::new();
-    for tag in &request.tags {
-        let reference = Reference::parse(tag).map_err(|error| EngineError::invalid(error.to_string()))?;
+    for name in names {
+        let reference = Reference::parse(name).map_err(|error| EngineError::invalid(error.to_string()))?;
         if reference.digest().is_some() {
             return Err(EngineError::invalid("build tag cannot contain a digest"));
         }
@@ -208,6 +384,11 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
             tags.push(reference);
         }
     }
+    Ok(tags)
+}
+
+fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
+    let tags = parse_tags(&request.tags)?;
     let platform = request.platform.as_deref().filter(|text| !text.is_empty());
     let platform = platform.map(images::parse_platform).transpose();
     Ok(builder::Request {
@@ -216,8 +397,11 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
         target: request.target.clone(),
         arguments: request.arguments.clone(),
         labels: request.labels.clone(),
-        use_cache: !request.no_cache,
+        reuse: request.reuse.clone(),
         platform: platform.map_err(|error| EngineError::invalid(error.to_string()))?,
+        contexts: request.contexts.clone(),
+        allowed: builder::Allowed { host_network: request.host_network },
+        identity: String::new(),
     })
 }
 
@@ -228,17 +412,4 @@ fn ended(error: BuildError) -> Result<BuildEvent, EngineError> {
     }
     let kind = if error.is_request() { ErrorKind::InvalidParameter } else { ErrorKind::System };
     Err(EngineError::new(kind, crate::model::chain(&error)))
-}
-
-fn told(event: Event) -> BuildEvent {
-    match event {
-        Event::Step { number, total, text } => BuildEvent::Step { number, total, text },
-        Event::Cached => BuildEvent::Cached,
-        Event::Running(id) => BuildEvent::Running(id),
-        Event::Stdout(bytes) => BuildEvent::Stdout(bytes),
-        Event::Stderr(bytes) => BuildEvent::Stderr(bytes),
-        Event::Removed(id) => BuildEvent::Removed(id),
-        Event::State(digest) => BuildEvent::State(digest),
-        Event::Warning(text) => BuildEvent::Warning(text),
-    }
 }

@@ -213,6 +213,9 @@ fn send(
         },
         host: &inner.host.spec,
     })?;
+    if let Some(process) = &mut spec.process {
+        process.env.extend(inner.builds.whispered(&record.id));
+    }
     let isolation = isolation(inner, record)?;
     let seccomp = match &isolation {
         Isolation::Native => inner.filters.program(&record.spec, &inner.host.spec.capabilities)?,

@@ -3,7 +3,7 @@
 //! Text from outside becomes one of these by a `parse` function, with Docker's messages, and nothing behind it checks again.
 
 mod attach;
-mod build;
+pub mod build;
 mod container;
 mod device;
 mod end;
@@ -25,7 +25,10 @@ mod view;
 mod volume;
 
 pub use attach::{AttachRequest, AttachTarget, DetachKeys, ExecSpec, StreamFraming};
-pub use build::{BuildCacheView, BuildEvent, BuildPruneReport, BuildRequest};
+pub use build::{
+    BuildCacheKind, BuildCacheView, BuildClient, BuildEvent, BuildFolder, BuildPruneReport, BuildPruneRequest,
+    BuildRequest, BuildSource, Secrets,
+};
 pub use container::{
     CommitPause, CommitRequest, ContainerSpec, CopyIn, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck,
     PathStat, RemoveOptions, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,

@@ -65,6 +65,11 @@ impl Registries {
         Split { part_bytes: PART_BYTES, at_once: PARTS_AT_ONCE, permits: Arc::clone(&self.parts) }
     }
 
+    /// For files that no registry has.
+    pub(crate) fn web(&self) -> &Client {
+        &self.client
+    }
+
     /// The lock that whoever fetches a layer holds.
     fn fetching(&self, layer: &DiffId) -> Arc<tokio::sync::Mutex<()>> {
         let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);

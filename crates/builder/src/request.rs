@@ -1,0 +1,72 @@
+//! What is to be built.
+
+use std::collections::BTreeMap;
+
+use oci::Reference;
+use oci::image::Platform;
+
+/// What to build.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Path of the Dockerfile in its context.
+    pub dockerfile: String,
+    /// The names that the image gets.
+    pub tags: Vec<Reference>,
+    /// Which stage; the last one when none.
+    pub target: Option<String>,
+    /// `--build-arg`
+    pub arguments: BTreeMap<String, String>,
+    /// `--label`
+    pub labels: BTreeMap<String, String>,
+    /// What of earlier builds is taken.
+    pub reuse: Reuse,
+    /// What it is for, if not for this machine.
+    pub platform: Option<Platform>,
+    /// Named contexts: what `FROM NAME`, `COPY --from=NAME` and `RUN --mount=from=NAME` mean, by name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What `RUN` may ask for beyond what every build may.
+    pub allowed: Allowed,
+    /// What a build is compared with when steps are explained: the same for builds of one folder.
+    pub identity: String,
+}
+
+/// What of earlier builds is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Everything that fits.
+    #[default]
+    All,
+    /// Nothing.
+    Nothing,
+    /// Nothing for these stages.
+    NotFor(Vec<String>),
+}
+
+impl Reuse {
+    /// Whether the stage of this name, or number, may take what is there.
+    pub(crate) fn allows(&self, stage: &str) -> bool {
+        match self {
+            Reuse::All => true,
+            Reuse::Nothing => false,
+            Reuse::NotFor(stages) => !stages.iter().any(|name| name.eq_ignore_ascii_case(stage)),
+        }
+    }
+}
+
+/// What a name means that is no stage's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// An image.
+    Image(String),
+    /// A folder of the client's, by the name under which the client serves it.
+    Client(String),
+    /// A repository or an archive elsewhere.
+    Remote(String),
+}
+
+/// What a build may do that not every build may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `RUN --network=host`
+    pub host_network: bool,
+}

@@ -1,0 +1,432 @@
+//! What a client has sent of its folder, kept so that the next time it sends only what changed.
+//!
+//! ```text
+//! <root>/build/synced/<key>.data    the bytes of all files, one after the other
+//! <root>/build/synced/<key>.json    which file is where in it, with its time and digest
+//! ```
+//!
+//! Bytes are only ever added to a data file, so a build that reads it is not disturbed by the next one. When less than half of it is in
+//! use it is written anew.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use archive::layer::LayerTree;
+use archive::tar::{Device, Entry, EntryKind, Metadata, Timestamp, Xattr};
+use durable::{StagedFile, Versioned};
+use oci::{Digest, Digester};
+use serde::{Deserialize, Serialize};
+
+use crate::context::{Bytes, Context, ContextError};
+
+/// A file as the client describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentFile {
+    /// Its path in the folder: clean, without leading slash.
+    pub path: String,
+    /// What it is.
+    pub kind: SentKind,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Nanoseconds since 1970.
+    pub modified_ns: i64,
+    /// Extended attributes by name.
+    pub xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// What a client's file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SentKind {
+    /// A file of so many bytes.
+    File(u64),
+    /// Another name of a file that came before.
+    HardLink(String),
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink(String),
+    /// A character device.
+    CharDevice(u32, u32),
+    /// A block device.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// A file whose bytes are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    size: u64,
+    modified_ns: i64,
+    offset: u64,
+    digest: Digest,
+}
+
+/// All files of one folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Index {
+    files: HashMap<String, Kept>,
+    /// How long the data file is.
+    end: u64,
+    /// Which boot of the machine wrote it: bytes are not synced, so only what the page cache still holds is trusted.
+    boot: String,
+}
+
+impl Versioned for Index {
+    const VERSION: u32 = 1;
+}
+
+#[derive(Debug, Clone)]
+struct Snapshot {
+    data: Arc<File>,
+    index: Arc<Index>,
+}
+
+/// Folders of clients.
+#[derive(Debug)]
+pub struct SyncedFolders {
+    dir: PathBuf,
+    folders: Mutex<HashMap<String, Snapshot>>,
+}
+
+impl SyncedFolders {
+    /// Opens what is in `dir`, which exists.
+    pub fn open(dir: &Path) -> Result<SyncedFolders, durable::PathError> {
+        durable::sweep_temporaries(dir)?;
+        Ok(SyncedFolders { dir: dir.to_owned(), folders: Mutex::default() })
+    }
+
+    /// Begins to receive a folder. `key` says which folder of which client it is; an empty one is of nobody.
+    pub fn receive(&self, key: &str) -> Result<Receiver<'_>, ContextError> {
+        let name = Digest::of(key.as_bytes()).hex();
+        // Taken out: a second build of the same folder at the same time starts anew instead of waiting.
+        let held = if key.is_empty() { None } else { self.take(&name) };
+        let name = if key.is_empty() { String::new() } else { name };
+        let (data, before, end) = match held {
+            Some(Snapshot { data, index }) => {
+                let end = index.end;
+                (Place::Old(data), index, end)
+            }
+            None => (Place::New(StagedFile::create(&self.dir)?), Arc::default(), 0),
+        };
+        Ok(Receiver {
+            folders: self,
+            name,
+            data,
+            before,
+            end,
+            tree: LayerTree::new(),
+            digests: HashMap::new(),
+            kept: HashMap::new(),
+            expected: HashMap::new(),
+            received: 0,
+            next: 0,
+            pending: Vec::new(),
+        })
+    }
+
+    fn take(&self, name: &str) -> Option<Snapshot> {
+        if let Some(snapshot) = self.folders.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            return Some(snapshot);
+        }
+        let index: Index = durable::load(&self.dir.join(format!("{name}.json"))).ok()?;
+        if index.boot != boot_id() {
+            return None;
+        }
+        let path = self.dir.join(format!("{name}.data"));
+        let data = File::options().read(true).write(true).open(path).ok()?;
+        // Shorter than it says: a crash came between.
+        if data.metadata().ok()?.len() < index.end {
+            return None;
+        }
+        Some(Snapshot { data: Arc::new(data), index: Arc::new(index) })
+    }
+
+    /// Bytes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Forgets all folders; builds that read one go on.
+    pub fn clear(&self) -> Result<(), durable::PathError> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            durable::remove(&self.dir, &file.file_name().to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    Old(Arc<File>),
+    New(StagedFile),
+}
+
+impl Place {
+    fn file(&self) -> &File {
+        match self {
+            Place::Old(file) => file,
+            Place::New(staged) => staged.file(),
+        }
+    }
+}
+
+/// A file on its way.
+#[derive(Debug)]
+struct Arriving {
+    path: String,
+    modified_ns: i64,
+    offset: u64,
+    length: u64,
+    capacity: u64,
+    digester: Digester,
+}
+
+/// A folder on its way.
+#[derive(Debug)]
+pub struct Receiver<'a> {
+    folders: &'a SyncedFolders,
+    name: String,
+    data: Place,
+    before: Arc<Index>,
+    end: u64,
+    tree: LayerTree,
+    digests: HashMap<archive::layer::NodeId, Digest>,
+    kept: HashMap<String, Kept>,
+    /// Files that were asked for, by the number under which they come.
+    expected: HashMap<u32, Arriving>,
+    /// Bytes that came.
+    received: u64,
+    next: u32,
+    pending: Vec<SentFile>,
+}
+
+impl Receiver<'_> {
+    /// Takes a description; gives the number of a file whose bytes are needed.
+    pub fn describe(&mut self, file: SentFile) -> Result<Option<u32>, ContextError> {
+        let id = self.next;
+        self.next += 1;
+        let SentKind::File(size) = file.kind else {
+            self.pending.push(file);
+            return Ok(None);
+        };
+        let known = self.before.files.get(&file.path).copied();
+        let known = known.filter(|known| known.size == size && known.modified_ns == file.modified_ns);
+        if let Some(known) = known {
+            self.kept.insert(file.path.clone(), known);
+            self.pending.push(file);
+            return Ok(None);
+        }
+        let arriving = Arriving {
+            path: file.path.clone(),
+            modified_ns: file.modified_ns,
+            offset: self.end,
+            length: 0,
+            capacity: size,
+            digester: Digester::new(),
+        };
+        self.end += size;
+        self.expected.insert(id, arriving);
+        self.pending.push(file);
+        Ok(Some(id))
+    }
+
+    /// Passes over a description of what no image can have.
+    pub fn skip(&mut self) {
+        self.next += 1;
+    }
+
+    /// Takes bytes of a file; none are its end.
+    pub fn bytes(&mut self, id: u32, bytes: &[u8]) -> Result<(), ContextError> {
+        let unasked =
+            || ContextError::Folder(io::Error::other(format!("the client sent file {id}, which nobody wanted")));
+        let arriving = self.expected.get_mut(&id).ok_or_else(unasked)?;
+        if bytes.is_empty() {
+            let Some(arriving) = self.expected.remove(&id) else { return Ok(()) };
+            let Arriving { path, modified_ns, offset, length, digester, .. } = arriving;
+            let kept = Kept { size: length, modified_ns, offset, digest: digester.finish() };
+            self.kept.insert(path, kept);
+            return Ok(());
+        }
+        let file = self.data.file();
+        if arriving.length + bytes.len() as u64 > arriving.capacity {
+            // It grew since it was described: it needs another place.
+            let capacity = (arriving.capacity * 2).max(arriving.length + bytes.len() as u64);
+            move_bytes(file, arriving.offset, self.end, arriving.length).map_err(ContextError::Folder)?;
+            (arriving.offset, arriving.capacity) = (self.end, capacity);
+            self.end += capacity;
+        }
+        file.write_all_at(bytes, arriving.offset + arriving.length).map_err(ContextError::Folder)?;
+        arriving.digester.update(bytes);
+        arriving.length += bytes.len() as u64;
+        self.received += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether all that was asked for has come.
+    pub fn is_complete(&self) -> bool {
+        self.expected.is_empty()
+    }
+
+    /// Bytes that came so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// Makes a context of what came and of what was here, and keeps it for the next time.
+    pub fn finish(mut self) -> Result<Context, ContextError> {
+        for file in std::mem::take(&mut self.pending) {
+            self.apply(file)?;
+        }
+        let shared = self.settle()?;
+        Context::made(Bytes::Shared(shared), self.tree, self.digests)
+    }
+
+    fn apply(&mut self, file: SentFile) -> Result<(), ContextError> {
+        let SentFile { path, kind, mode, uid, gid, modified_ns, xattrs } = file;
+        let kept = self.kept.get(&path).copied();
+        let kind = match kind {
+            SentKind::File(_) => match kept {
+                Some(kept) => EntryKind::File { size: kept.size, sparse: None },
+                None => {
+                    return Err(ContextError::Folder(io::Error::other(format!("the client did not send {path}"))));
+                }
+            },
+            SentKind::HardLink(target) => EntryKind::HardLink { target: target.into_bytes() },
+            SentKind::Directory => EntryKind::Directory,
+            SentKind::Symlink(target) => EntryKind::Symlink { target: target.into_bytes() },
+            SentKind::CharDevice(major, minor) => EntryKind::CharDevice(Device { major, minor }),
+            SentKind::BlockDevice(major, minor) => EntryKind::BlockDevice(Device { major, minor }),
+            SentKind::Fifo => EntryKind::Fifo,
+        };
+        let is_file = matches!(kind, EntryKind::File { .. });
+        let nanoseconds = modified_ns.rem_euclid(1_000_000_000) as u32;
+        let xattr = |(name, value): (String, Vec<u8>)| Xattr { name: name.into_bytes(), value };
+        let metadata = Metadata {
+            mode,
+            uid,
+            gid,
+            mtime: Timestamp { seconds: modified_ns.div_euclid(1_000_000_000), nanoseconds },
+            xattrs: xattrs.into_iter().map(xattr).collect(),
+        };
+        let data_offset = kept.map_or(0, |kept| kept.offset);
+        let entry = Entry { path: path.into_bytes(), metadata, kind, header_offset: 0, data_offset, data_size: 0 };
+        self.tree.apply(entry).map_err(|refusal| ContextError::Tar(refusal.into()))?;
+        if let (true, Some(kept), Some(id)) = (is_file, kept, self.tree.id(self.tree.node_count() - 1)) {
+            self.digests.insert(id, kept.digest);
+        }
+        Ok(())
+    }
+
+    /// Puts the data where the next build finds it.
+    fn settle(&mut self) -> Result<Arc<File>, ContextError> {
+        let used: u64 = self.kept.values().map(|kept| kept.size).sum();
+        let unchanged = self.received == 0 && self.kept.len() == self.before.files.len();
+        let placeholder = Place::Old(Arc::new(self.data.file().try_clone().map_err(ContextError::Folder)?));
+        let data = match std::mem::replace(&mut self.data, placeholder) {
+            Place::Old(file) => file,
+            Place::New(staged) if self.name.is_empty() => {
+                // Nobody's: it goes with the context.
+                return Ok(Arc::new(staged.file().try_clone().map_err(ContextError::Folder)?));
+            }
+            Place::New(staged) => {
+                let file = staged.file().try_clone().map_err(ContextError::Folder)?;
+                staged.commit_volatile(&format!("{}.data", self.name))?;
+                Arc::new(file)
+            }
+        };
+        if self.end > 2 * used + COMPACT_BYTES_MIN {
+            // Mostly leftovers: the next build starts a new file.
+            durable::remove(&self.folders.dir, &format!("{}.json", self.name))?;
+            return Ok(data);
+        }
+        let index = Arc::new(Index { files: std::mem::take(&mut self.kept), end: self.end, boot: boot_id() });
+        if !unchanged {
+            durable::save(&self.folders.dir, &format!("{}.json", self.name), &*index).map_err(ContextError::Index)?;
+        }
+        let snapshot = Snapshot { data: Arc::clone(&data), index };
+        self.folders.folders.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone(), snapshot);
+        Ok(data)
+    }
+}
+
+/// Leftovers below this are not worth the work.
+const COMPACT_BYTES_MIN: u64 = 64 << 20;
+
+/// Which boot of the machine this is.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+fn move_bytes(file: &File, from: u64, to: u64, length: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < length {
+        let piece = buffer.len().min((length - done) as usize);
+        file.read_exact_at(&mut buffer[..piece], from + done)?;
+        file.write_all_at(&buffer[..piece], to + done)?;
+        done += piece as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, size: u64, modified_ns: i64) -> SentFile {
+        let kind = SentKind::File(size);
+        SentFile { path: path.to_owned(), kind, mode: 0o644, uid: 0, gid: 0, modified_ns, xattrs: Vec::new() }
+    }
+
+    #[test]
+    fn only_what_changed_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = SyncedFolders::open(dir.path()).unwrap();
+        let mut receiver = folders.receive("key").unwrap();
+        assert_eq!(receiver.describe(file("a", 3, 1)).unwrap(), Some(0));
+        assert_eq!(receiver.describe(file("b", 1, 1)).unwrap(), Some(1));
+        receiver.bytes(0, b"on").unwrap();
+        // Two files at once, and one that has grown since.
+        receiver.bytes(1, b"x").unwrap();
+        receiver.bytes(0, b"e").unwrap();
+        receiver.bytes(1, b"yz").unwrap();
+        assert!(receiver.bytes(7, b"?").is_err());
+        receiver.bytes(0, b"").unwrap();
+        receiver.bytes(1, b"").unwrap();
+        assert!(receiver.is_complete());
+        let first = receiver.finish().unwrap();
+        assert_eq!((first.text("a").as_deref(), first.text("b").as_deref()), (Some("one"), Some("xyz")));
+        drop(folders);
+        // Another engine, later.
+        let folders = SyncedFolders::open(dir.path()).unwrap();
+        let mut receiver = folders.receive("key").unwrap();
+        assert_eq!(receiver.describe(file("a", 3, 1)).unwrap(), None);
+        assert_eq!(receiver.describe(file("b", 2, 2)).unwrap(), Some(1));
+        receiver.bytes(1, b"22").unwrap();
+        receiver.bytes(1, b"").unwrap();
+        let second = receiver.finish().unwrap();
+        assert_eq!((second.text("a").as_deref(), second.text("b").as_deref()), (Some("one"), Some("22")));
+        assert_eq!(first.text("b").as_deref(), Some("xyz"), "an earlier build is not disturbed");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = SyncedFolders::open(dir.path()).unwrap();
+        let mut receiver = folders.receive("").unwrap();
+        receiver.describe(file("a", 3, 1)).unwrap();
+        assert!(!receiver.is_complete());
+        assert!(receiver.finish().is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! What becomes of a build's result: an image of the engine, or files that the client gets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::model::EngineError;
+use engine::{BuildResult, Engine};
+
+use crate::frontend::names;
+use crate::grpc::{Code, Status};
+use crate::jobs::Job;
+use crate::messages::control::{CacheOptions, Exporter};
+use crate::session::Session;
+use crate::{filesync, frontend};
+
+/// What exporters may be told that changes nothing here: times follow `SOURCE_DATE_EPOCH` anyway, images are always stored.
+const WITHOUT_EFFECT: &[&str] = &[
+    "name",
+    "load",
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "unpack",
+    "store",
+    "name-canonical",
+    "dangling-name-prefix",
+    "rewrite-timestamp",
+    "oci-mediatypes",
+    "tar",
+    "context",
+    "dest",
+    "compression",
+    "force-compression",
+    "buildinfo",
+    "buildinfo-attrs",
+    "platform-split",
+    "source-date-epoch",
+];
+
+/// Refuses what cannot be exported before anything is built.
+pub(crate) fn check(exporters: &[Exporter], cache: Option<&CacheOptions>) -> Result<(), Status> {
+    let refuse = |what: String| Err(Status::new(Code::Unimplemented, what));
+    for exporter in exporters {
+        let kind = exporter.kind.as_str();
+        if !matches!(kind, "moby" | "image" | "docker" | "oci" | "local" | "tar" | "cacheonly") {
+            return refuse(format!("exporter {kind:?} is not supported by this engine"));
+        }
+        let value = |name: &str| exporter.attrs.get(name).map(String::as_str).unwrap_or_default();
+        if kind == "image" && value("push") == "true" {
+            return refuse(
+                "exporter \"image\" with push=true is not supported by this engine: push the image".to_owned(),
+            );
+        }
+        if matches!(kind, "oci" | "docker") && value("tar") == "false" {
+            return refuse(format!("exporter {kind:?} with tar=false is not supported by this engine"));
+        }
+        if !matches!(value("compression"), "" | "uncompressed" | "gzip") {
+            return refuse(format!("compression={} is not supported by this engine", value("compression")));
+        }
+        if let Some(name) = exporter.attrs.keys().find(|name| !WITHOUT_EFFECT.contains(&name.as_str())) {
+            return refuse(format!("option {name:?} of exporter {kind:?} is not supported by this engine"));
+        }
+    }
+    for export in cache.iter().flat_map(|cache| &cache.exports) {
+        if export.kind != "inline" {
+            return refuse(format!("exporting the cache to {:?} is not supported by this engine", export.kind));
+        }
+    }
+    Ok(())
+}
+
+/// Exports a result to all exporters; gives what the client is told. Blocks.
+pub(crate) fn export(
+    engine: &Engine,
+    job: &Job,
+    (exporters, session): (&[Exporter], Option<Arc<Session>>),
+    result: &BuildResult,
+) -> Result<HashMap<String, String>, Status> {
+    let mut told = HashMap::new();
+    for (index, exporter) in exporters.iter().enumerate() {
+        let session = session.as_deref();
+        match exporter.kind.as_str() {
+            "moby" | "image" => image(engine, job, exporter, result, &mut told)?,
+            "cacheonly" => {}
+            _ => files(engine, job, (index, exporter), session, result)?,
+        }
+    }
+    Ok(told)
+}
+
+fn image(
+    engine: &Engine,
+    job: &Job,
+    exporter: &Exporter,
+    result: &BuildResult,
+    told: &mut HashMap<String, String>,
+) -> Result<(), Status> {
+    let step = job.story.step("exporting to image");
+    step.part("exporting layers");
+    let names = names(&exporter.attrs);
+    let stored = engine.store_build(result, &names).map_err(refused);
+    match &stored {
+        Ok(id) => {
+            step.part(&format!("writing image {id}"));
+            for name in &names {
+                let full = oci::Reference::parse(name).map_or_else(|_| name.clone(), |reference| reference.canonical());
+                step.part(&format!("naming to {full}"));
+            }
+            told.insert("containerimage.digest".to_owned(), id.to_string());
+            told.insert("containerimage.config.digest".to_owned(), id.to_string());
+            if !names.is_empty() {
+                told.insert("image.name".to_owned(), names.join(","));
+            }
+            step.end(None);
+        }
+        Err(status) => step.end(Some(&status.message)),
+    }
+    stored.map(drop)
+}
+
+/// Sends files to the client.
+fn files(
+    engine: &Engine,
+    job: &Job,
+    (index, exporter): (usize, &Exporter),
+    session: Option<&Session>,
+    result: &BuildResult,
+) -> Result<(), Status> {
+    let title = match exporter.kind.as_str() {
+        "local" => "exporting to client directory",
+        "tar" => "exporting to client tarball",
+        "oci" => "exporting to oci image format",
+        _ => "exporting to docker image format",
+    };
+    let step = job.story.step(title);
+    let sent = send(engine, (index, exporter), session, result);
+    step.end(sent.as_ref().err().map(|status| status.message.as_str()));
+    sent
+}
+
+fn send(
+    engine: &Engine,
+    (index, exporter): (usize, &Exporter),
+    session: Option<&Session>,
+    result: &BuildResult,
+) -> Result<(), Status> {
+    let session = session.ok_or_else(|| Status::unknown("nobody is there to take the build's files"))?;
+    let failed = |error: engine::model::build::HostError| Status::unknown(error.0);
+    match exporter.kind.as_str() {
+        "local" => {
+            let files = engine.built_files(result).map_err(refused)?;
+            filesync::send_folder(session, index, files.root()).map_err(failed)
+        }
+        "tar" => {
+            let files = engine.built_files(result).map_err(refused)?;
+            filesync::send_bytes(session, index, |output| files.write_tar(output)).map_err(failed)
+        }
+        _ => {
+            let names = frontend::names(&exporter.attrs);
+            let write = |output: &mut dyn std::io::Write| {
+                engine.save_build(result, &names, output).map_err(|error| std::io::Error::other(error.to_string()))
+            };
+            filesync::send_bytes(session, index, write).map_err(failed)
+        }
+    }
+}
+
+fn refused(error: EngineError) -> Status {
+    Status::unknown(error.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::control::CacheOptionsEntry;
+
+    fn exporter(kind: &str, attributes: &[(&str, &str)]) -> Exporter {
+        let attrs = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Exporter { kind: kind.to_owned(), attrs }
+    }
+
+    #[test]
+    fn what_cannot_be_exported_is_refused_by_name() {
+        let refused = |exporter: Exporter| check(&[exporter], None).unwrap_err().message;
+        assert!(refused(exporter("s3", &[])).contains("\"s3\""));
+        assert!(refused(exporter("image", &[("annotation.a", "b")])).contains("annotation.a"));
+        assert!(refused(exporter("oci", &[("compression", "estargz")])).contains("estargz"));
+        assert!(check(&[exporter("moby", &[("name", "a,b")])], None).is_ok());
+        let entry = CacheOptionsEntry { kind: "registry".to_owned(), ..CacheOptionsEntry::default() };
+        let cache = CacheOptions { exports: vec![entry], imports: Vec::new() };
+        assert!(check(&[], Some(&cache)).unwrap_err().message.contains("registry"));
+    }
+}

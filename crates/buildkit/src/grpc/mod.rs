@@ -1,0 +1,394 @@
+//! gRPC over HTTP/2: a message is a flag, its length and its bytes; the outcome comes as trailers.
+
+mod client;
+mod server;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use client::Channel;
+pub(crate) use server::{Call, Reply, Service, serve};
+
+/// The largest message that is read, as in BuildKit.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Flag and length.
+const PREFIX: usize = 5;
+/// Messages that may wait to be sent.
+const QUEUE: usize = 64;
+/// What may be on its way to us on one stream.
+pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
+/// The same for all streams of a connection.
+pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The largest HTTP/2 frame.
+pub(crate) const FRAME_MAX: u32 = 1 << 20;
+
+/// How a call ends that fails.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Status {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+/// gRPC's codes, as far as they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    NotFound = 5,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+}
+
+impl Status {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Status {
+        Status { code, message: message.into() }
+    }
+
+    pub(crate) fn unknown(message: impl Into<String>) -> Status {
+        Status::new(Code::Unknown, message)
+    }
+
+    fn of_number(number: &str, message: String) -> Status {
+        let code = match number {
+            "1" => Code::Cancelled,
+            "3" => Code::InvalidArgument,
+            "5" => Code::NotFound,
+            "12" => Code::Unimplemented,
+            "13" => Code::Internal,
+            "14" => Code::Unavailable,
+            _ => Code::Unknown,
+        };
+        Status { code, message }
+    }
+}
+
+/// A message with its prefix.
+pub(crate) fn encode(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    bytes.put_u32(length as u32);
+    message.encode(&mut bytes).expect("the buffer is large enough");
+    bytes.freeze()
+}
+
+/// Takes messages out of a stream of bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Deframer {
+    bytes: BytesMut,
+}
+
+impl Deframer {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.bytes.len() < PREFIX {
+            return Ok(None);
+        }
+        let compressed = self.bytes[0] != 0;
+        let length = u32::from_be_bytes([self.bytes[1], self.bytes[2], self.bytes[3], self.bytes[4]]) as usize;
+        if compressed {
+            return Err(Status::new(Code::Unimplemented, "compressed messages are not supported"));
+        }
+        if length > MESSAGE_BYTES_MAX {
+            return Err(Status::new(Code::InvalidArgument, format!("a message of {length} bytes is too large")));
+        }
+        if self.bytes.len() < PREFIX + length {
+            return Ok(None);
+        }
+        self.bytes.advance(PREFIX);
+        Ok(Some(self.bytes.split_to(length).freeze()))
+    }
+}
+
+/// Messages that arrive.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    body: Arriving,
+    deframer: Deframer,
+    trailers: Option<HeaderMap>,
+}
+
+/// A body, or one that has not begun: a server may wait for our first message before it says anything.
+#[derive(Debug)]
+enum Arriving {
+    Expected(oneshot::Receiver<Result<Incoming, Status>>),
+    Here(Incoming),
+}
+
+impl Messages {
+    pub(crate) fn new(body: Incoming) -> Messages {
+        Messages { body: Arriving::Here(body), deframer: Deframer::default(), trailers: None }
+    }
+
+    fn expected(body: oneshot::Receiver<Result<Incoming, Status>>) -> Messages {
+        Messages { body: Arriving::Expected(body), deframer: Deframer::default(), trailers: None }
+    }
+
+    async fn body(&mut self) -> Result<&mut Incoming, Status> {
+        if let Arriving::Expected(expected) = &mut self.body {
+            let gone = |_| Status::new(Code::Unavailable, "the connection ended before it answered");
+            self.body = Arriving::Here(expected.await.map_err(gone)??);
+        }
+        match &mut self.body {
+            Arriving::Here(body) => Ok(body),
+            Arriving::Expected(_) => Err(Status::new(Code::Internal, "the answer was taken already")),
+        }
+    }
+
+    /// The next message; nothing at the end.
+    pub(crate) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        loop {
+            if let Some(bytes) = self.deframer.next()? {
+                return M::decode(bytes).map(Some).map_err(|error| Status::new(Code::Internal, error.to_string()));
+            }
+            if !self.read().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// All messages that are here; waits for one. Nothing at the end.
+    pub(crate) async fn some<M: Message + Default>(&mut self) -> Result<Vec<M>, Status> {
+        loop {
+            let mut messages = Vec::new();
+            while let Some(bytes) = self.deframer.next()? {
+                messages.push(M::decode(bytes).map_err(|error| Status::new(Code::Internal, error.to_string()))?);
+            }
+            if !messages.is_empty() || !self.read().await? {
+                return Ok(messages);
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<bool, Status> {
+        match self.body().await?.frame().await {
+            None => Ok(false),
+            Some(Err(error)) => Err(Status::new(Code::Unavailable, error.to_string())),
+            Some(Ok(frame)) => {
+                match frame.into_data() {
+                    Ok(data) => self.deframer.push(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// How the call ended, once all messages were read.
+    pub(crate) fn outcome(&self) -> Result<(), Status> {
+        self.trailers.as_ref().map_or(Ok(()), outcome_of)
+    }
+}
+
+/// What headers or trailers say about the call's end.
+pub(crate) fn outcome_of(headers: &HeaderMap) -> Result<(), Status> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match text("grpc-status") {
+        "" | "0" => Ok(()),
+        number => Err(Status::of_number(number, percent_decoded(text("grpc-message")))),
+    }
+}
+
+/// Where a body's messages go in.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    sender: mpsc::Sender<Piece>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Message(Bytes),
+    End(Result<(), Status>),
+}
+
+impl Sender {
+    /// Sends a message; false when nobody reads any more.
+    pub(crate) async fn send(&self, message: &impl Message) -> bool {
+        self.sender.send(Piece::Message(encode(message))).await.is_ok()
+    }
+
+    /// The same from a thread that may block.
+    pub(crate) fn send_blocking(&self, message: &impl Message) -> bool {
+        self.sender.blocking_send(Piece::Message(encode(message))).is_ok()
+    }
+
+    /// Waits until nobody reads any more.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Ends the stream with the call's outcome.
+    pub(crate) async fn end(self, outcome: Result<(), Status>) {
+        let _ = self.sender.send(Piece::End(outcome)).await;
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    receiver: Option<mpsc::Receiver<Piece>>,
+    ready: VecDeque<Frame<Bytes>>,
+    /// A server ends with trailers, a client without.
+    ends: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    WithTrailers,
+    Plainly,
+}
+
+impl Outgoing {
+    /// A client's messages.
+    pub(crate) fn stream() -> (Sender, Outgoing) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Sender { sender }, Outgoing { receiver: Some(receiver), ready: VecDeque::new(), ends: End::Plainly })
+    }
+
+    /// A server's messages.
+    pub(crate) fn answer() -> (Sender, Outgoing) {
+        let (sender, outgoing) = Outgoing::stream();
+        (sender, Outgoing { ends: End::WithTrailers, ..outgoing })
+    }
+
+    /// One message and no more.
+    pub(crate) fn single(message: &impl Message) -> Outgoing {
+        let ready = VecDeque::from([Frame::data(encode(message))]);
+        Outgoing { receiver: None, ready, ends: End::Plainly }
+    }
+
+    /// One message and the end of a call that went well, or a failure.
+    pub(crate) fn outcome(outcome: Result<Bytes, Status>) -> Outgoing {
+        let (message, end) = match outcome {
+            Ok(bytes) => (Some(Frame::data(bytes)), Ok(())),
+            Err(status) => (None, Err(status)),
+        };
+        let ready = message.into_iter().chain([Frame::trailers(trailers(end))]).collect();
+        Outgoing { receiver: None, ready, ends: End::WithTrailers }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(frame) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(receiver) = &mut self.receiver else { return Poll::Ready(None) };
+        let piece = std::task::ready!(receiver.poll_recv(cx));
+        let end = match piece {
+            Some(Piece::Message(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(Piece::End(outcome)) => outcome,
+            None if self.ends == End::Plainly => Ok(()),
+            None => Err(Status::new(Code::Internal, "the call ended without an outcome")),
+        };
+        self.receiver = None;
+        match self.ends {
+            End::Plainly => Poll::Ready(None),
+            End::WithTrailers => Poll::Ready(Some(Ok(Frame::trailers(trailers(end))))),
+        }
+    }
+}
+
+fn trailers(outcome: Result<(), Status>) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    let (code, message) = match outcome {
+        Ok(()) => (0, String::new()),
+        Err(status) => (status.code as u32, percent_encoded(&status.message)),
+    };
+    trailers.insert("grpc-status", HeaderValue::from(code));
+    if let Ok(value) = HeaderValue::from_str(&message)
+        && !message.is_empty()
+    {
+        trailers.insert("grpc-message", value);
+    }
+    trailers
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut decoded, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let hex = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (bytes[at], hex) {
+            (b'%', Some(byte)) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::session::SecretRequest;
+
+    #[test]
+    fn messages_come_whole_however_their_bytes_come() {
+        let message = SecretRequest { id: "key".to_owned() };
+        let bytes = [encode(&message), encode(&message)].concat();
+        for cut in 0..bytes.len() {
+            let mut deframer = Deframer::default();
+            let mut found = 0;
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                deframer.push(piece);
+                while let Some(bytes) = deframer.next().unwrap() {
+                    assert_eq!(SecretRequest::decode(bytes).unwrap(), message);
+                    found += 1;
+                }
+            }
+            assert_eq!(found, 2, "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_or_compressed_is_refused() {
+        for prefix in [[1, 0, 0, 0, 0], [0, 255, 255, 255, 255]] {
+            let mut deframer = Deframer::default();
+            deframer.push(&prefix);
+            assert!(deframer.next().is_err());
+        }
+    }
+
+    #[test]
+    fn outcomes_travel_in_headers() {
+        for status in [Status::unknown("100% wrong\nläuft nicht"), Status::new(Code::NotFound, "")] {
+            assert_eq!(outcome_of(&trailers(Err(status.clone()))), Err(status));
+        }
+        assert_eq!(outcome_of(&trailers(Ok(()))), Ok(()));
+    }
+}

@@ -1,0 +1,123 @@
+//! Running the Dockerfile frontend for a client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::model::BuildSource;
+use engine::model::build::{Event, NamedContext};
+use prost::Message;
+
+use crate::frontend::{self, Wanted};
+use crate::grpc::{Code, Status};
+use crate::jobs::Job;
+use crate::messages::control::{CacheOptions, Definition, Op, OpInput, OpMetadata, SourceOp};
+use crate::service::Control;
+
+/// How a result is named in a definition of operations.
+const RESULT: &str = "conex-result://";
+
+/// What a frontend gives.
+#[derive(Debug, Default)]
+pub(crate) struct Solved {
+    /// The result, by its name in the job.
+    pub(crate) reference: Option<String>,
+    /// What is said about it.
+    pub(crate) metadata: HashMap<String, Vec<u8>>,
+}
+
+/// Says that other caches than the engine's own are not read.
+pub(crate) fn note_imports(job: &Job, cache: Option<&CacheOptions>) {
+    for import in cache.iter().flat_map(|cache| &cache.imports) {
+        note_import(job, &import.kind, import.attrs.get("ref").map(String::as_str).unwrap_or_default());
+    }
+}
+
+pub(crate) fn note_import(job: &Job, kind: &str, reference: &str) {
+    let step = job.story.step(&format!("importing cache manifest from {reference}"));
+    step.end(Some(&format!("a cache of type {kind:?} is not read by this engine, whose own cache is used")));
+}
+
+/// Runs the frontend; the result stays in the job.
+pub(crate) async fn run(
+    control: &Control,
+    job: &Arc<Job>,
+    (frontend, options, inputs): (&String, &HashMap<String, String>, &HashMap<String, Definition>),
+) -> Result<Solved, Status> {
+    frontend::check(frontend, options)?;
+    let Wanted { mut request, remote, subrequest } = frontend::wanted(options, &job.entitlements)?;
+    take_inputs(control, &mut request.contexts, inputs).await?;
+    let session = match job.session.as_str() {
+        "" => None,
+        id => Some(control.sessions.find(id).await?),
+    };
+    let source = match (remote, session) {
+        (Some(url), None) => BuildSource::Remote(url),
+        (remote, Some(session)) => frontend::source(remote, session),
+        (None, None) => return Err(Status::unknown("a build needs a session that serves its files")),
+    };
+    let (engine, job, runtime) = (control.engine.clone(), Arc::clone(job), tokio::runtime::Handle::current());
+    let work = move || {
+        let tell = |event: Event| job.story.tell(event);
+        if let Some(question) = subrequest {
+            let metadata = crate::subrequest::answer(&engine, source, request, &question, &runtime)?;
+            return Ok(Solved { reference: None, metadata });
+        }
+        let built = engine.build_here(source, request, &runtime, &job.control, &tell);
+        let result = built.map_err(|error| Status::unknown(error.message()))?;
+        let config = serde_json::to_vec(&result.config).unwrap_or_default();
+        let metadata = HashMap::from([("containerimage.config".to_owned(), config)]);
+        Ok(Solved { reference: Some(job.keep(result)), metadata })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::new(Code::Internal, error.to_string()))?
+}
+
+/// Contexts that are results of other builds become images without a name.
+async fn take_inputs(
+    control: &Control,
+    contexts: &mut std::collections::BTreeMap<String, NamedContext>,
+    inputs: &HashMap<String, Definition>,
+) -> Result<(), Status> {
+    for (name, context) in contexts {
+        let NamedContext::Image(image) = context else { continue };
+        let Some(input) = image.strip_prefix("input:") else { continue };
+        let unknown = || Status::new(Code::InvalidArgument, format!("context {name:?} is no result of this engine"));
+        let result = inputs.get(input).and_then(result_of).ok_or_else(unknown)?;
+        let result = control.jobs.result(&result).ok_or_else(unknown)?;
+        let engine = control.engine.clone();
+        let stored = tokio::task::spawn_blocking(move || engine.store_build(&result, &[])).await;
+        let stored = stored.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        *image = stored.map_err(|error| Status::unknown(error.message()))?.to_string();
+    }
+    Ok(())
+}
+
+/// A definition that names a result and does nothing else.
+pub(crate) fn definition_of(result: &str) -> Definition {
+    let source = SourceOp { identifier: format!("{RESULT}{result}"), ..SourceOp::default() };
+    let source = Op { source: Some(source), ..Op::default() }.encode_to_vec();
+    let digest = oci::Digest::of(&source).to_string();
+    let last = Op { inputs: vec![OpInput { digest: digest.clone(), index: 0 }], source: None }.encode_to_vec();
+    let last_digest = oci::Digest::of(&last).to_string();
+    let metadata = [digest, last_digest].map(|digest| (digest, OpMetadata::default())).into();
+    Definition { def: vec![source, last], metadata }
+}
+
+/// The result that a definition names.
+fn result_of(definition: &Definition) -> Option<String> {
+    let named = |bytes: &Vec<u8>| {
+        let identifier = Op::decode(bytes.as_slice()).ok()?.source?.identifier;
+        identifier.strip_prefix(RESULT).map(str::to_owned)
+    };
+    definition.def.iter().find_map(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_travels_as_a_definition() {
+        assert_eq!(result_of(&definition_of("build-0")).as_deref(), Some("build-0"));
+        assert_eq!(result_of(&Definition { def: vec![b"odd".to_vec()], ..Definition::default() }), None);
+    }
+}

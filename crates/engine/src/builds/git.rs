@@ -1,0 +1,187 @@
+//! Repositories, fetched by Debian's git as a helper program: as nobody, with a clean environment, no configuration of this machine, no
+//! hooks, no prompts, and only protocols that reach servers. Addresses and references come after `--`, and were checked before.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use archive::pipe;
+use builder::{Context, HostError, Repository};
+use dockerfile::ignore::Ignore;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// Who runs git.
+const NOBODY: u32 = 65534;
+/// How often a running git is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// What git may say at most.
+const WORDS_MAX: usize = 4096;
+
+/// Whether `.git` is part of the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Metadata {
+    Kept,
+    Dropped,
+}
+
+/// The files of a repository; a folder of it where the address names one.
+pub(super) fn clone(
+    address: &str,
+    contexts: &Path,
+    metadata: Metadata,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Context, HostError> {
+    let repository = Repository::parse(address).map_err(failed)?;
+    let folder = Folder::create(contexts)?;
+    let git = Git { folder: &folder.0, cancelled };
+    git.run(&["init", "--quiet", "--template=", "."])?;
+    let reference = repository.reference.as_deref().unwrap_or("HEAD");
+    let shallow = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &repository.url, reference];
+    if git.run(&shallow).is_err() {
+        // A server that gives no single commits gives everything.
+        git.run(&["fetch", "--quiet", "--tags", "--", &repository.url, "+refs/heads/*:refs/remotes/origin/*"])?;
+        let commit =
+            git.output(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{reference}^{{commit}}")]);
+        let commit = commit.or_else(|_| {
+            git.output(&["rev-parse", "--verify", "--end-of-options", &format!("origin/{reference}^{{commit}}")])
+        })?;
+        git.run(&["checkout", "--quiet", "--detach", commit.trim()])?;
+    } else {
+        git.run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
+    }
+    git.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+    read(&folder.0, &repository, contexts, metadata)
+}
+
+fn read(folder: &Path, repository: &Repository, contexts: &Path, metadata: Metadata) -> Result<Context, HostError> {
+    let root = open(rustix::fs::CWD, folder).map_err(failed)?;
+    let root = match &repository.subdirectory {
+        None => root,
+        // A symbolic link in it would lead out of the repository.
+        Some(below) => {
+            open(&root, Path::new(below)).map_err(|error| HostError(format!("git subdirectory {below:?}: {error}")))?
+        }
+    };
+    let tar = pipe::produce("git-context", move |output| {
+        use std::os::fd::AsFd;
+        archive::export::tree(root.as_fd(), &archive::ids::Ids::default(), output)
+    });
+    let mut context = Context::read(Box::new(tar.map_err(failed)?), contexts).map_err(failed)?;
+    if metadata == Metadata::Dropped {
+        context.ignore(&Ignore::of([".git"]).map_err(failed)?);
+    }
+    Ok(context)
+}
+
+fn open(at: impl std::os::fd::AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve =
+        if path.is_absolute() { ResolveFlags::empty() } else { ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS };
+    rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)
+}
+
+/// A folder for one repository, gone with it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn create(contexts: &Path) -> Result<Folder, HostError> {
+        let random: [u8; 8] = crate::random_bytes();
+        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        // In the machine's own folder for such things: nobody may not enter the engine's.
+        let _ = contexts;
+        let path = std::env::temp_dir().join(format!("conex-git-{name}"));
+        durable::create_dir(&path, 0o700).map_err(failed)?;
+        let folder = Folder(path);
+        std::os::unix::fs::chown(&folder.0, Some(NOBODY), Some(NOBODY)).map_err(failed)?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Git<'a> {
+    folder: &'a Path,
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Git<'_> {
+    fn run(&self, arguments: &[&str]) -> Result<(), HostError> {
+        self.output(arguments).map(drop)
+    }
+
+    fn output(&self, arguments: &[&str]) -> Result<String, HostError> {
+        let mut command = Command::new("git");
+        let settings = ["core.hooksPath=/dev/null", "protocol.file.allow=never", "core.fsmonitor=false"];
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        command.args(arguments).current_dir(self.folder).env_clear();
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.folder);
+        command
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git");
+        command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes").env("LC_ALL", "C");
+        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.uid(NOBODY).gid(NOBODY).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                HostError("building from a repository needs the program git, which is not installed here".to_owned())
+            }
+            _ => HostError(format!("cannot start git: {error}")),
+        })?;
+        self.wait(child, arguments[0])
+    }
+
+    fn wait(&self, mut child: Child, what: &str) -> Result<String, HostError> {
+        let (output, words) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                break status;
+            }
+            if (self.cancelled)() {
+                if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                let _ = child.wait();
+                return Err(HostError("build cancelled".to_owned()));
+            }
+            std::thread::sleep(LOOK);
+        };
+        let words = words.join().unwrap_or_default();
+        if !status.success() {
+            return Err(HostError(format!("git {what} failed: {}", words.trim())));
+        }
+        Ok(output.join().unwrap_or_default())
+    }
+}
+
+/// Reads a stream to its end and keeps its beginning.
+fn drain(stream: Option<impl std::io::Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
+        let Some(mut stream) = stream else { return String::new() };
+        while let Ok(length) = std::io::Read::read(&mut stream, &mut piece) {
+            if length == 0 {
+                break;
+            }
+            kept.extend_from_slice(&piece[..length.min(WORDS_MAX.saturating_sub(kept.len()))]);
+        }
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+fn failed(error: impl std::error::Error + 'static) -> HostError {
+    HostError(crate::model::chain(&error))
+}

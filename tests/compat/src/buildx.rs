@@ -1,0 +1,280 @@
+//! BuildKit's face, as Docker's own clients use it: `docker build`, buildx, bake and Compose.
+
+use std::path::{Path, PathBuf};
+
+use harness::{Engine, Program};
+
+/// Docker's plugin of this name: `CONEX_BUILDX` and `CONEX_COMPOSE`, or what `./x test` unpacks.
+fn plugin(variable: &str, default: &str) -> PathBuf {
+    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target").join(default);
+    let program = std::env::var_os(variable).map_or_else(default, PathBuf::from);
+    assert!(program.exists(), "{} is missing: ./x test puts it there", program.display());
+    program
+}
+
+/// `docker` with the plugin buildx on this engine.
+fn docker<'a>(engine: &Engine, arguments: impl IntoIterator<Item = &'a str>) -> Program {
+    let config = engine.host().files().join("docker-config");
+    let plugins = config.join("cli-plugins");
+    if !plugins.exists() {
+        std::fs::create_dir_all(&plugins).unwrap();
+        std::os::unix::fs::symlink(plugin("CONEX_BUILDX", "buildx/docker-buildx"), plugins.join("docker-buildx"))
+            .unwrap();
+    }
+    engine.docker(arguments).env("DOCKER_CONFIG", config.to_str().unwrap()).env("DOCKER_BUILDKIT", "1")
+}
+
+/// A folder with these files: `path`, contents.
+fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let folder = engine.host().files().join(name);
+    for (path, text) in files {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn build(engine: &Engine, folder: &Path, arguments: &[&str]) -> harness::Output {
+    let folder = folder.to_str().unwrap();
+    let all = ["build", "--progress=plain"].iter().chain(arguments).copied().chain([folder]);
+    docker(engine, all).run()
+}
+
+/// What was told while it was built.
+fn built(engine: &Engine, folder: &Path, arguments: &[&str]) -> String {
+    let output = build(engine, folder, arguments).expect_code(0);
+    output.error_text() + &output.text()
+}
+
+fn run(engine: &Engine, arguments: &[&str]) -> String {
+    engine.docker(["run", "--rm"].iter().chain(arguments)).ok()
+}
+
+#[test]
+fn a_file_becomes_an_image() {
+    let engine = Engine::with_busybox();
+    let context =
+        folder(&engine, "first", &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "hello\n"), ("c", "unused")]);
+    let text = built(&engine, &context, &["-t", "first"]);
+    assert!(text.contains("[1/1] COPY a /b"), "{text}");
+    assert!(text.contains("naming to docker.io/library/first"), "{text}");
+    let layers = engine.docker(["image", "inspect", "-f", "{{len .RootFS.Layers}} {{.Id}}", "first"]).ok();
+    assert!(layers.starts_with("1 sha256:"), "{layers}");
+    // The same again is the same image, and nothing is sent.
+    let again = built(&engine, &context, &["-t", "again"]);
+    assert!(again.contains("CACHED"), "{again}");
+    assert_eq!(engine.docker(["image", "inspect", "-f", "1 {{.Id}}", "again"]).ok(), layers);
+    engine.finish();
+}
+
+#[test]
+fn stages_arguments_mounts_and_secrets() {
+    let engine = Engine::with_busybox();
+    let dockerfile = "# syntax=docker/dockerfile:1\nARG BASE=busybox\nFROM $BASE AS one\nARG WHO=nobody\nRUN echo \"$WHO\" > /who\n\
+        FROM busybox AS two\nRUN --mount=type=cache,target=/cache echo x >> /cache/n && wc -l < /cache/n > /count\n\
+        FROM busybox AS broken\nRUN exit 9\n\
+        FROM busybox\nCOPY --from=one /who /who\nCOPY --from=two /count /count\nCOPY --link --chmod=750 --chown=daily:extra files /srv/\n\
+        RUN --mount=type=secret,id=key,required=true --mount=type=secret,id=word,env=WORD sha256sum < /run/secrets/key | cut -c1-8 > /sum; echo ${#WORD} >> /sum\n\
+        RUN --mount=type=bind,source=files,target=/ctx --mount=type=bind,from=one,source=/who,target=/w cat /ctx/a /w > /bound; touch /ctx/x 2>/dev/null || echo ro >> /bound\n\
+        RUN --mount=type=bind,source=files,target=/ctx,rw touch /ctx/x && ls /ctx | xargs > /rw\n\
+        RUN --mount=type=tmpfs,target=/t --network=none ls /sys/class/net > /nets\n\
+        RUN <<EOF\n#!/bin/sh -e\necho interpreted > /script\nEOF\n\
+        COPY --from=extra note /note\nLABEL a=b\n";
+    let context = folder(
+        &engine,
+        "wide",
+        &[
+            ("Dockerfile", dockerfile),
+            ("files/a", "bound\n"),
+            ("files/ignored", "no"),
+            (".dockerignore", "**/ignored\n"),
+        ],
+    );
+    let extra = folder(&engine, "extra", &[("note", "named\n")]);
+    let key = engine.host().files().join("key");
+    std::fs::write(&key, SECRET).unwrap();
+    let extra = format!("extra={}", extra.display());
+    let key = format!("id=key,src={}", key.display());
+    let arguments = [
+        "-t",
+        "wide",
+        "--build-arg",
+        "WHO=you",
+        "--label",
+        "given=yes",
+        "--build-context",
+        &extra,
+        "--secret",
+        &key,
+        "--secret",
+        "id=word,env=WORD",
+    ];
+    let whole = context.to_str().unwrap();
+    let all = ["build", "--progress=plain"].iter().chain(&arguments).copied().chain([whole]);
+    let output = docker(&engine, all).env("WORD", SECRET).run().expect_code(0);
+    let text = output.error_text() + &output.text();
+    assert!(!text.contains("exit 9") && !text.contains(SECRET), "{text}");
+    let shell = |script: &str| run(&engine, &["wide", "sh", "-c", script]);
+    assert_eq!(shell("cat /who /count /note /script /nets"), "you\n1\nnamed\ninterpreted\nlo");
+    assert_eq!(shell("stat -c '%a %u:%g' /srv/a; ls /srv"), "750 1000:50000\na");
+    assert_eq!(
+        shell("sed -n 2p /sum; cat /bound /rw; ls -d /ctx /t /run/secrets 2>/dev/null | wc -l"),
+        "23\nbound\nyou\nro\na x\n0"
+    );
+    let labels = engine.docker(["image", "inspect", "-f", "{{json .Config.Labels}}", "wide"]).ok();
+    assert_eq!(labels, r#"{"a":"b","given":"yes"}"#);
+    // The secret is nowhere: in no layer, no configuration, no record, no log.
+    assert_eq!(finds(engine.host().scratch(), SECRET, &["files"]), Vec::<PathBuf>::new());
+    let failed = build(&engine, &context, &["--target", "broken"]).expect_code(1);
+    let words = "process \"/bin/sh -c exit 9\" did not complete successfully: exit code: 9";
+    assert!(failed.error_text().contains(words), "{failed:?}");
+    let missing = build(&engine, &context, &["--build-context", &extra]).expect_code(1);
+    assert!(missing.error_text().contains("secret key: not found"), "{missing:?}");
+    engine.finish();
+}
+
+const SECRET: &str = "the-canary-is-in-a-cage";
+
+/// Files below a folder that contain a text.
+fn finds(folder: &Path, text: &str, without: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if without.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        if kind.is_dir() {
+            found.extend(finds(&path, text, without));
+        } else if kind.is_file() {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn results_go_where_the_client_wants_them() {
+    let engine = Engine::with_busybox();
+    let dockerfile = "FROM busybox AS made\nRUN mkdir -p /out/sub && echo 1 > /out/a && ln -s a /out/link && chmod 640 /out/a && echo 2 > /out/sub/b\n\
+                      FROM scratch\nCOPY --from=made /out /\n";
+    let context = folder(&engine, "outputs", &[("Dockerfile", dockerfile)]);
+    let files = engine.host().files().to_owned();
+    let path = |name: &str| files.join(name).display().to_string();
+    built(&engine, &context, &["--output", &path("local")]);
+    assert_eq!(std::fs::read_to_string(files.join("local/sub/b")).unwrap(), "2\n");
+    assert_eq!(std::fs::read_link(files.join("local/link")).unwrap(), Path::new("a"));
+    built(&engine, &context, &["--output", &format!("type=tar,dest={}", path("out.tar"))]);
+    let listed = engine.host().program("tar").args(["-tf", &path("out.tar")]).ok();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["a", "link", "sub/", "sub/b"], "{listed}");
+    for kind in ["oci", "docker"] {
+        let file = path(&format!("{kind}.tar"));
+        built(&engine, &context, &["-t", &format!("made:{kind}"), "--output", &format!("type={kind},dest={file}")]);
+        assert!(engine.docker(["load", "-q", "-i", &file]).ok().contains(&format!("made:{kind}")));
+    }
+    let (id, metadata) = (path("id"), path("metadata.json"));
+    built(&engine, &context, &["-t", "named", "--iidfile", &id, "--metadata-file", &metadata]);
+    let image = engine.docker(["image", "inspect", "-f", "{{.Id}}", "named"]).ok();
+    assert_eq!(std::fs::read_to_string(&id).unwrap(), image);
+    assert!(std::fs::read_to_string(&metadata).unwrap().contains(&image));
+    // Nothing was stored for what went elsewhere.
+    assert_eq!(engine.docker(["images", "-q", "--filter", "dangling=true"]).ok(), "");
+    let refused = build(&engine, &context, &["--cache-to", "type=local,dest=/x"]).expect_code(1);
+    assert!(refused.error_text().contains("exporting the cache to \"local\" is not supported"), "{refused:?}");
+    let several = build(&engine, &context, &["--platform", "linux/amd64,linux/arm64"]).expect_code(1);
+    assert!(several.error_text().contains("several platforms"), "{several:?}");
+    engine.finish();
+}
+
+#[test]
+fn only_what_changed_is_sent() {
+    let engine = Engine::with_busybox();
+    let big = "x".repeat(3 << 20);
+    let context =
+        folder(&engine, "large", &[("Dockerfile", "FROM busybox\nCOPY . /all/\n"), ("big", &big), ("small", "1")]);
+    let sent = |text: &str| {
+        let line =
+            text.lines().rev().find(|line| line.contains("transferring context:")).unwrap_or_default().to_owned();
+        line.split("transferring context:")
+            .nth(1)
+            .unwrap_or_default()
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let first = built(&engine, &context, &["-t", "large"]);
+    assert!(sent(&first).ends_with("MB"), "{first}");
+    std::fs::write(context.join("small"), "22").unwrap();
+    let second = built(&engine, &context, &["-t", "large"]);
+    assert!(sent(&second).ends_with('B') && !sent(&second).ends_with("MB"), "{second}");
+    assert_eq!(run(&engine, &["large", "sh", "-c", "cat /all/small; wc -c < /all/big"]), format!("22{}", big.len()));
+    std::fs::remove_file(context.join("big")).unwrap();
+    built(&engine, &context, &["-t", "large"]);
+    assert_eq!(run(&engine, &["large", "ls", "/all"]), "Dockerfile\nsmall");
+    engine.finish();
+}
+
+#[test]
+fn bake_compose_and_the_cache() {
+    let engine = Engine::with_busybox();
+    let bake = r#"group "default" { targets = ["app", "tool"] }
+        target "base" {
+          dockerfile-inline = "FROM busybox\nRUN echo base > /base\n"
+        }
+        target "app" {
+          contexts = { base = "target:base" }
+          dockerfile-inline = "FROM base\nRUN cp /base /app\n"
+          tags = ["app:baked"]
+        }
+        target "tool" {
+          dockerfile-inline = "FROM busybox\nRUN echo tool > /tool\n"
+          tags = ["tool:baked"]
+        }
+    "#;
+    let context = folder(&engine, "bake", &[("docker-bake.hcl", bake)]);
+    let file = context.join("docker-bake.hcl").display().to_string();
+    docker(&engine, ["buildx", "bake", "--progress=plain", "-f", &file]).ok();
+    assert_eq!(run(&engine, &["app:baked", "cat", "/app"]), "base");
+    assert_eq!(run(&engine, &["tool:baked", "cat", "/tool"]), "tool");
+    let usage = docker(&engine, ["buildx", "du"]).ok();
+    assert!(usage.contains("Total:"), "{usage}");
+    let yaml = "services:\n  web:\n    image: web:composed\n    build:\n      context: .\n      dockerfile_inline: |\n        FROM busybox\n        ARG A\n        RUN echo $$A > /a\n      args: { A: composed }\n";
+    let project = folder(&engine, "project", &[("compose.yaml", yaml)]);
+    let program = engine.host().program(plugin("CONEX_COMPOSE", "compose/docker-compose"));
+    let composed =
+        program.env("DOCKER_HOST", engine.address()).arg("-f").arg(project.join("compose.yaml")).arg("build").run();
+    composed.expect_code(0);
+    assert_eq!(run(&engine, &["web:composed", "cat", "/a"]), "composed");
+    engine.docker(["rmi", "-f", "app:baked", "tool:baked", "web:composed"]).ok();
+    let pruned = docker(&engine, ["buildx", "prune", "-af"]).ok();
+    assert!(pruned.contains("Total:"), "{pruned}");
+    assert_eq!(docker(&engine, ["buildx", "du"]).ok().lines().count(), 2, "all is gone");
+    engine.finish();
+}
+
+#[test]
+fn an_agent_is_lent_for_one_command() {
+    let engine = Engine::with_busybox();
+    let dockerfile = "FROM busybox\nRUN --mount=type=ssh,required=true test -S $SSH_AUTH_SOCK && stat -c %a $SSH_AUTH_SOCK > /mode\n\
+                      RUN test -z \"$SSH_AUTH_SOCK\"\n";
+    let context = folder(&engine, "ssh", &[("Dockerfile", dockerfile)]);
+    let missing = build(&engine, &context, &[]).expect_code(1);
+    assert!(missing.error_text().contains("no SSH key \"default\" forwarded"), "{missing:?}");
+    let socket = engine.host().files().join("agent").display().to_string();
+    let mut agent = engine.host().program("ssh-agent").args(["-D", "-a", &socket]).into_command().spawn().unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !Path::new(&socket).exists() && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let output = build(&engine, &context, &["-t", "lent", "--ssh", &format!("default={socket}")]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    output.expect_code(0);
+    assert_eq!(run(&engine, &["lent", "cat", "/mode"]), "600");
+    assert_eq!(run(&engine, &["lent", "sh", "-c", "ls -d /run/buildkit 2>/dev/null | wc -l"]), "0");
+    engine.finish();
+}
