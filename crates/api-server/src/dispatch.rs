@@ -12,6 +12,7 @@ use crate::handlers::{
     unsupported, verify, volumes, websocket, why,
 };
 use crate::hijack::HijackSlot;
+use crate::metrics;
 use crate::reply::{self, Reply};
 use crate::request::Request;
 
@@ -41,6 +42,14 @@ pub(crate) async fn dispatch(
     reply
 }
 
+/// Answers on an address that has numbers and nothing else, as Docker's `--metrics-addr`.
+pub(crate) async fn dispatch_metrics(engine: Engine, request: http::Request<Incoming>) -> Reply {
+    match (request.method(), request.uri().path()) {
+        (&http::Method::GET, "/metrics") => metrics::metrics(&engine).await,
+        _ => reply::refusal(&RouteError::NotFound.into()),
+    }
+}
+
 fn refuse(error: &ApiError, path: &str) -> Reply {
     if error.status.is_server_error() {
         tracing::warn!(status = error.status.as_u16(), message = error.message, path, "request failed");
@@ -53,6 +62,7 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::Ping => Ok(reply::ping(request.method())),
         Route::Options => Ok(reply::empty(http::StatusCode::OK)),
         Route::Version => Ok(system::version(engine)),
+        Route::Metrics => Ok(metrics::metrics(engine).await),
         Route::Info => Ok(system::info(engine, request.version)),
         Route::Events => system::events(engine, request),
         Route::DiskUsage => system::disk_usage(engine, &request).await,

@@ -19,6 +19,7 @@ mod hijack;
 mod identity;
 mod listener;
 mod map;
+mod metrics;
 mod reply;
 mod request;
 mod serve;
@@ -26,4 +27,4 @@ mod tap;
 mod websocket;
 
 pub use listener::{Address, AddressError, ListenError, Listener, SocketGroup, TcpSecurity};
-pub use serve::{ServerOptions, serve};
+pub use serve::{Face, Front, ServerOptions, serve};

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::connection::{Handler, serve_connection};
-use crate::dispatch::dispatch;
+use crate::dispatch::{dispatch, dispatch_metrics};
 use crate::gone::Peer;
 use crate::listener::{Listener, TcpSecurity};
 
@@ -35,30 +35,47 @@ impl Default for ServerOptions {
     }
 }
 
-/// Serves clients on all listeners until `shutdown` completes. Hijacked connections belong to their containers and go on.
-pub async fn serve(
-    engine: Engine,
-    listeners: Vec<Listener>,
-    options: ServerOptions,
-    shutdown: impl Future<Output = ()>,
-) {
-    let kit = buildkit::BuildKit::new(engine.clone());
-    let handler: Handler =
-        Arc::new(move |request, peer, slot| Box::pin(dispatch((engine.clone(), kit.clone()), request, peer, slot)));
-    serve_with(handler, listeners, options, shutdown).await;
+/// What is served on a listener.
+#[derive(Debug, Clone)]
+pub enum Face {
+    /// Docker's API, all of it.
+    Api,
+    /// `GET /metrics` and nothing else.
+    Metrics,
 }
 
-async fn serve_with(
-    handler: Handler,
-    listeners: Vec<Listener>,
-    options: ServerOptions,
-    shutdown: impl Future<Output = ()>,
-) {
+/// A listener and what is served on it.
+#[derive(Debug)]
+pub struct Front {
+    /// Where clients come from.
+    pub listener: Listener,
+    /// What they find.
+    pub face: Face,
+}
+
+/// Serves clients on all fronts until `shutdown` completes. Hijacked connections belong to their containers and go on.
+pub async fn serve(engine: Engine, fronts: Vec<Front>, options: ServerOptions, shutdown: impl Future<Output = ()>) {
+    let kit = buildkit::BuildKit::new(engine.clone());
+    let handler = |face| handler(engine.clone(), kit.clone(), face);
+    let served = fronts.into_iter().map(|front| (handler(front.face), front.listener)).collect();
+    serve_with(served, options, shutdown).await;
+}
+
+fn handler(engine: Engine, kit: buildkit::BuildKit, face: Face) -> Handler {
+    match face {
+        Face::Api => {
+            Arc::new(move |request, peer, slot| Box::pin(dispatch((engine.clone(), kit.clone()), request, peer, slot)))
+        }
+        Face::Metrics => Arc::new(move |request, _, _| Box::pin(dispatch_metrics(engine.clone(), request))),
+    }
+}
+
+async fn serve_with(listeners: Vec<(Handler, Listener)>, options: ServerOptions, shutdown: impl Future<Output = ()>) {
     let (stop, stopping) = watch::channel(false);
     let limit = Arc::new(Semaphore::new(options.max_connections));
     let mut accepting = JoinSet::new();
-    for listener in listeners {
-        let front = Front { handler: Arc::clone(&handler), stopping: stopping.clone(), limit: Arc::clone(&limit) };
+    for (handler, listener) in listeners {
+        let front = Acceptor { handler, stopping: stopping.clone(), limit: Arc::clone(&limit) };
         accepting.spawn(front.accept(listener));
     }
     shutdown.await;
@@ -72,13 +89,13 @@ async fn serve_with(
 
 /// What every connection needs.
 #[derive(Clone)]
-struct Front {
+struct Acceptor {
     handler: Handler,
     stopping: watch::Receiver<bool>,
     limit: Arc<Semaphore>,
 }
 
-impl Front {
+impl Acceptor {
     /// Accepts until the daemon stops, then waits for the clients that are being served.
     async fn accept(mut self, listener: Listener) {
         let mut clients = JoinSet::new();
@@ -186,7 +203,7 @@ mod tests {
                 ready.send(listener.tcp_address()).unwrap();
                 let options = ServerOptions { grace: Duration::from_millis(200), ..ServerOptions::default() };
                 let handler: Handler = Arc::new(crate::fuzzing::echo);
-                serve_with(handler, vec![listener], options, async { drop(stopped.await) }).await;
+                serve_with(vec![(handler, listener)], options, async { drop(stopped.await) }).await;
             });
         });
         (is_ready.recv().unwrap(), Running { stop: Some(stop), thread: Some(thread) })

@@ -141,15 +141,6 @@ impl Directory {
         parse_number(content.trim()).ok_or_else(|| self.content_error(file, content))
     }
 
-    /// Reads a single number from a file that may be missing.
-    pub(crate) fn read_number_if_exists(&self, file: &str) -> Result<Option<u64>, FileError> {
-        match self.read_number(file) {
-            Ok(number) => Ok(Some(number)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The names of the cgroups below this one.
     pub(crate) fn children(&self) -> rustix::io::Result<Vec<String>> {
         // A kernfs directory counts its subdirectories as links: two links mean none, which saves the listing.

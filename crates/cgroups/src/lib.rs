@@ -44,8 +44,8 @@ pub use limits::{ApplyError, Ignored};
 pub use oom::OomWatch;
 pub use path::{CgroupPath, PathParseError};
 pub use stats::{
-    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, MemoryUse, PidsStats, Pressure, PressureLine,
-    RdmaEntry, Stats,
+    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, Interest, MemoryStats, MemoryUse, PidsStats, Pressure,
+    PressureLine, RdmaEntry, Stats, StatsReader,
 };
 pub use sub_cgroup::{JoinError, SubCgroup, SubCgroupError};
 pub use systemd::{SystemdError, SystemdUnit};

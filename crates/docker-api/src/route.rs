@@ -14,6 +14,8 @@ pub enum Route {
     Options,
     Version,
     Info,
+    /// Of Conex alone: `GET /metrics`, in the text format of Prometheus.
+    Metrics,
     Events,
     DiskUsage,
     Auth,
@@ -181,6 +183,7 @@ fn find_single(method: &str, word: &str) -> Option<Route> {
         ("GET" | "HEAD", "_ping") => Route::Ping,
         ("GET", "version") => Route::Version,
         ("GET", "info") => Route::Info,
+        ("GET", "metrics") => Route::Metrics,
         ("GET", "events") => Route::Events,
         ("POST", "auth") => Route::Auth,
         ("POST", "session") => Route::Session,

@@ -21,6 +21,29 @@ pub struct Stats {
     pub block_io: BlockIoStats,
     /// Interfaces of the container's network namespace.
     pub networks: Vec<NetworkStats>,
+    /// How long its tasks have waited.
+    #[serde(default)]
+    pub pressure: Pressures,
+}
+
+/// How long tasks have waited, by what for; `None` where the kernel does not count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressures {
+    /// For a processor.
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    pub memory: Option<Pressure>,
+    /// For disks.
+    pub io: Option<Pressure>,
+}
+
+/// Times of waiting, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// In which some tasks waited.
+    pub some_us: u64,
+    /// In which all of them did.
+    pub full_us: u64,
 }
 
 /// Which kind of cgroup.
@@ -63,6 +86,9 @@ pub struct MemoryStats {
     pub limit_bytes: Option<u64>,
     /// How often the limit was hit.
     pub failures: u64,
+    /// How many processes the kernel has killed for want of memory.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// The lines of `memory.stat`.
     pub details: Vec<(String, u64)>,
 }

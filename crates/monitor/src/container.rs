@@ -263,7 +263,7 @@ impl Container {
     fn init_ended(&mut self, status: WaitStatus, turn: &mut Turn<'_>) {
         self.check_oom();
         // While the cgroup is there.
-        let memory = self.backend.as_ref().filter(|_| self.oom_killed).and_then(Backend::memory_at_exit);
+        let memory = self.backend.as_mut().filter(|_| self.oom_killed).and_then(Backend::memory_at_exit);
         let exit = Exit { oom_killed: self.oom_killed, memory, ..exit_of(status, clock::now()) };
         if let Some(backend) = &mut self.backend {
             backend.init_exited();

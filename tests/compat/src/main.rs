@@ -30,6 +30,7 @@ mod lifecycle;
 mod limits;
 mod links;
 mod matrix;
+mod metrics;
 mod names;
 mod network;
 mod peers;

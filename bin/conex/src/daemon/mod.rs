@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use api_server::{Address, Listener, ServerOptions, TcpSecurity};
+use api_server::{Address, Face, Front, Listener, ServerOptions, TcpSecurity};
 use engine::Engine;
 use options::{Asked, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -99,7 +99,7 @@ async fn run(options: Options) -> Result<(), DaemonError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let engine = Engine::open(options.engine.clone()).await?;
-    let listeners = listen(&options).await?;
+    let fronts = listen(&options).await?;
     for address in &options.addresses {
         tracing::info!("listening on {address}");
     }
@@ -113,21 +113,28 @@ async fn run(options: Options) -> Result<(), DaemonError> {
             }
         }
     };
-    api_server::serve(engine.clone(), listeners, ServerOptions::default(), stopped).await;
+    api_server::serve(engine.clone(), fronts, ServerOptions::default(), stopped).await;
     tracing::info!("stopping; containers run on");
     engine.shutdown().await;
     Ok(())
 }
 
-async fn listen(options: &Options) -> Result<Vec<Listener>, DaemonError> {
-    let mut listeners = Vec::new();
+async fn listen(options: &Options) -> Result<Vec<Front>, DaemonError> {
+    let mut fronts = Vec::new();
     for address in &options.addresses {
-        listeners.push(match address {
+        let listener = match address {
             Address::Unix(path) => Listener::unix(path, &options.group).await?,
             Address::Tcp(address) => Listener::tcp(address, security(options)?).await?,
-        });
+        };
+        fronts.push(Front { listener, face: Face::Api });
     }
-    Ok(listeners)
+    if let Some(address) = &options.metrics {
+        // Numbers only, and so in the clear, as Docker's daemon serves them.
+        let listener = Listener::tcp(address, TcpSecurity::Insecure).await?;
+        tracing::info!("metrics on {address}");
+        fronts.push(Front { listener, face: Face::Metrics });
+    }
+    Ok(fronts)
 }
 
 fn security(options: &Options) -> Result<TcpSecurity, DaemonError> {

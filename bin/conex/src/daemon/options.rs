@@ -22,6 +22,7 @@ Options:
       --run DIR                What does not outlive the machine (default /run/conex)
       --name NAME              Bridges, nftables table and cgroup parent are called after it (default conex)
   -H, --host ADDRESS           Listen on unix:///PATH or tcp://HOST:PORT; may be repeated (default unix://<run>/conex.sock)
+      --metrics-addr HOST:PORT Serve GET /metrics in Prometheus' format there, to everybody; it is on the sockets in any case
       --group GROUP            The group that may use the sockets (default docker, else conex)
       --log-level LEVEL        error, warn, info, debug or trace (default info)
       --storage-backend KIND   auto, erofs, erofs-loop or directories (default auto)
@@ -55,6 +56,7 @@ Options:
 pub(super) struct Options {
     pub(super) engine: EngineOptions,
     pub(super) addresses: Vec<Address>,
+    pub(super) metrics: Option<String>,
     pub(super) group: SocketGroup,
     pub(super) log_level: Level,
     pub(super) tls: Tls,
@@ -91,6 +93,8 @@ pub(super) enum OptionsError {
     Name(String),
     #[error("invalid duration '{0}': a number of s, m or h is expected, such as 30s, 10m or 24h")]
     Duration(String),
+    #[error("invalid --metrics-addr '{0}': HOST:PORT is expected, such as 127.0.0.1:9323")]
+    Metrics(String),
     #[error("{0} must be an absolute path")]
     Relative(PathBuf),
     #[error("cannot find conex-runtime beside this program; say where it is with --runtime")]
@@ -110,6 +114,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("root") => given.root = Some(path(&mut parser)?),
             Arg::Long("run") => given.run = Some(path(&mut parser)?),
             Arg::Long("name") => given.name = Some(name(text(&mut parser)?)?),
+            Arg::Long("metrics-addr") => given.metrics = Some(metrics_address(text(&mut parser)?)?),
             Arg::Long("group") => given.group = SocketGroup::Named(text(&mut parser)?),
             Arg::Long("log-level") => given.log_level = Some(level(&text(&mut parser)?)?),
             Arg::Long("storage-backend") => given.storage = storage(&text(&mut parser)?)?,
@@ -144,6 +149,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
 #[derive(Debug, Default)]
 struct Given {
     addresses: Vec<Address>,
+    metrics: Option<String>,
     root: Option<PathBuf>,
     run: Option<PathBuf>,
     name: Option<String>,
@@ -195,6 +201,7 @@ impl Given {
                 image_policy: self.image_policy,
             },
             addresses,
+            metrics: self.metrics,
             group: self.group,
             log_level: self.log_level.unwrap_or(Level::INFO),
             tls: self.tls,
@@ -210,6 +217,12 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, OptionsError> {
 fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, OptionsError> {
     let path = PathBuf::from(parser.value()?);
     if path.is_absolute() { Ok(path) } else { Err(OptionsError::Relative(path)) }
+}
+
+/// `HOST:PORT`, where both are there.
+fn metrics_address(text: String) -> Result<String, OptionsError> {
+    let is_address = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_address { Ok(text) } else { Err(OptionsError::Metrics(text)) }
 }
 
 /// Names of interfaces, tables, cgroups and files are made from it; what does not fit into one is shortened there.
@@ -307,6 +320,7 @@ mod tests {
             ("--add-runtime x", "invalid runtime argument: x"),
             ("--add-runtime x=/a --add-runtime x=/b", "already defined"),
             ("-H ftp://x", "cannot listen"),
+            ("--metrics-addr 9323", "HOST:PORT"),
             ("--insecure-registry http://x", "invalid insecure registry"),
             ("--registry-mirror x", "invalid registry mirror"),
         ] {

@@ -3,6 +3,7 @@
 //! The types hold what both versions know, in one unit each (bytes, nanoseconds); the kernel's own `memory.stat` comes along
 //! unchanged, because its keys differ and users look for them.
 
+mod files;
 mod parse;
 mod v1;
 mod v2;
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use crate::controller::{Controller, Version};
 use crate::directory::FileError;
 use crate::group::Cgroup;
+
+use files::Files;
 
 /// Everything that is known about a cgroup at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -162,66 +165,117 @@ pub struct PressureLine {
     pub total_us: u64,
 }
 
+/// Which numbers are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// All that the kernel counts.
+    Everything,
+    /// What an engine shows of a container: processor, memory, tasks, block devices, pressure.
+    Usage,
+}
+
+/// Reads a cgroup's numbers again and again; its files are opened once, at their first use.
+#[derive(Debug)]
+pub struct StatsReader {
+    sources: Vec<(Read, Files)>,
+    pressure: Option<Files>,
+}
+
 impl Cgroup {
-    /// Reads all numbers; those of missing controllers are zero.
+    /// Reads all numbers once; those of missing controllers are zero.
     pub fn stats(&self) -> Result<Stats, FileError> {
-        let mut stats = Stats::default();
-        for (controller, read) in READERS {
-            let Some(group) = self.group_for(controller) else { continue };
-            let directory = &group.directory;
-            match (group.version, read) {
-                (Version::V1, (v1, _)) => v1(directory, &mut stats)?,
-                (Version::V2, (_, v2)) => v2(directory, &mut stats)?,
+        self.stats_reader(Interest::Everything)?.read()
+    }
+
+    /// For reading numbers again and again.
+    pub fn stats_reader(&self, interest: Interest) -> Result<StatsReader, FileError> {
+        let mut sources = Vec::new();
+        for source in &SOURCES {
+            let Some(group) = self.group_for(source.controller) else { continue };
+            let read = match group.version {
+                Version::V1 => source.v1,
+                Version::V2 => source.v2,
+            };
+            if let Some(read) = read
+                && (source.interest == Interest::Usage || interest == Interest::Everything)
+            {
+                sources.push((read, Files::of(&group.directory)?));
             }
         }
-        self.read_pressure(&mut stats)?;
+        let pressure = self.v2_group().map(|group| Files::of(&group.directory)).transpose()?;
+        Ok(StatsReader { sources, pressure })
+    }
+}
+
+impl StatsReader {
+    /// Reads the numbers; those of missing controllers are zero.
+    pub fn read(&mut self) -> Result<Stats, FileError> {
+        let mut stats = Stats::default();
+        for (read, files) in &mut self.sources {
+            read(files, &mut stats)?;
+        }
+        if let Some(files) = &mut self.pressure {
+            read_pressure(files, &mut stats)?;
+        }
         Ok(stats)
     }
-
-    /// Pressure is v2's even where the controllers are v1's.
-    fn read_pressure(&self, stats: &mut Stats) -> Result<(), FileError> {
-        let Some(group) = self.v2_group() else { return Ok(()) };
-        for (file, place) in [
-            ("cpu.pressure", &mut stats.cpu.pressure),
-            ("memory.pressure", &mut stats.memory.pressure),
-            ("io.pressure", &mut stats.block_io.pressure),
-        ] {
-            *place = match group.directory.read_if_exists(file) {
-                Ok(content) => content.as_deref().map(parse::pressure),
-                // The kernel has the file and refuses to open it when booted with psi=0.
-                Err(error) if error.errno() == Some(rustix::io::Errno::OPNOTSUPP) => None,
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(())
-    }
 }
 
-type Reader = fn(&crate::directory::Directory, &mut Stats) -> Result<(), FileError>;
+/// Pressure is v2's even where the controllers are v1's.
+fn read_pressure(files: &mut Files, stats: &mut Stats) -> Result<(), FileError> {
+    for (file, place) in [
+        ("cpu.pressure", &mut stats.cpu.pressure),
+        ("memory.pressure", &mut stats.memory.pressure),
+        ("io.pressure", &mut stats.block_io.pressure),
+    ] {
+        *place = match files.read_if_exists(file) {
+            Ok(content) => content.as_deref().map(parse::pressure),
+            // Some kernels refuse the reading, not the opening, when booted with psi=0.
+            Err(error) if error.errno() == Some(rustix::io::Errno::OPNOTSUPP) => None,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(())
+}
 
-/// What is read for each controller, in v1 and in v2.
-const READERS: [(Controller, (Reader, Reader)); 7] = [
-    (Controller::Cpuacct, (v1::cpu_time, v2::cpu)),
-    (Controller::Cpu, (v1::throttling, nothing)),
-    (Controller::Memory, (v1::memory, v2::memory)),
-    (Controller::Pids, (pids, pids)),
-    (Controller::Io, (v1::block_io, v2::block_io)),
-    (Controller::Hugetlb, (v1::hugetlb, v2::hugetlb)),
-    (Controller::Rdma, (rdma, rdma)),
+type Read = fn(&mut Files, &mut Stats) -> Result<(), FileError>;
+
+/// Where numbers come from.
+struct Source {
+    controller: Controller,
+    interest: Interest,
+    v1: Option<Read>,
+    v2: Option<Read>,
+}
+
+/// What is read for each controller, in v1 and in v2; v2 has throttling in the file of the times.
+const SOURCES: [Source; 9] = [
+    usage(Controller::Cpuacct, v1::cpu_time, Some(v2::cpu)),
+    usage(Controller::Cpu, v1::throttling, None),
+    usage(Controller::Memory, v1::memory, Some(v2::memory)),
+    usage(Controller::Pids, pids, Some(pids)),
+    usage(Controller::Io, v1::block_io, Some(v2::block_io)),
+    detail(Controller::Cpuacct, v1::cpu_modes, None),
+    detail(Controller::Memory, v1::memory_kinds, Some(v2::swap)),
+    detail(Controller::Hugetlb, v1::hugetlb, Some(v2::hugetlb)),
+    detail(Controller::Rdma, rdma, Some(rdma)),
 ];
 
-/// v2 has throttling in the file that was read for the times.
-fn nothing(_directory: &crate::directory::Directory, _stats: &mut Stats) -> Result<(), FileError> {
+const fn usage(controller: Controller, v1: Read, v2: Option<Read>) -> Source {
+    Source { controller, interest: Interest::Usage, v1: Some(v1), v2 }
+}
+
+const fn detail(controller: Controller, v1: Read, v2: Option<Read>) -> Source {
+    Source { controller, interest: Interest::Everything, v1: Some(v1), v2 }
+}
+
+fn pids(files: &mut Files, stats: &mut Stats) -> Result<(), FileError> {
+    stats.pids.current = files.read_number_if_exists("pids.current")?.unwrap_or(0);
+    stats.pids.limit = files.read_number_if_exists("pids.max")?.filter(|limit| *limit != u64::MAX);
     Ok(())
 }
 
-fn pids(directory: &crate::directory::Directory, stats: &mut Stats) -> Result<(), FileError> {
-    stats.pids.current = directory.read_number_if_exists("pids.current")?.unwrap_or(0);
-    stats.pids.limit = directory.read_number_if_exists("pids.max")?.filter(|limit| *limit != u64::MAX);
-    Ok(())
-}
-
-fn rdma(directory: &crate::directory::Directory, stats: &mut Stats) -> Result<(), FileError> {
-    stats.rdma = parse::rdma(&directory.read_if_exists("rdma.current")?.unwrap_or_default());
+fn rdma(files: &mut Files, stats: &mut Stats) -> Result<(), FileError> {
+    stats.rdma = parse::rdma(&files.read_if_exists("rdma.current")?.unwrap_or_default());
     Ok(())
 }

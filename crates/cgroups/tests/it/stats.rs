@@ -34,3 +34,17 @@ fn a_removed_cgroup_is_an_error_and_not_a_panic() {
     assert_eq!(scratch.cgroup.oom_kills().unwrap(), 0);
     scratch.cgroup.kill_all().unwrap();
 }
+
+#[test]
+fn a_reader_sees_what_changes_and_opens_nothing_twice() {
+    let scratch = Scratch::new("reader");
+    let mut reader = scratch.cgroup.stats_reader(cgroups::Interest::Usage).unwrap();
+    assert_eq!(reader.read().unwrap().pids.current, 0);
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let _shell = scratch.spawn("sleep 100 & sleep 100");
+    eventually("processes are counted", || reader.read().unwrap().pids.current >= 3);
+    assert_eq!(reader.read().unwrap().memory.memory.limit, u64::MAX);
+    // The shell's own pipes may have come meanwhile, the reader's files not.
+    assert!(open() <= before + 3, "{before} descriptors became {}", open());
+}

@@ -1,16 +1,22 @@
 //! A container's numbers, as its monitor reads them, with the host's.
 
-use monitor_protocol::stats::{BlockIoEntry, NetworkStats, Stats};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use monitor_protocol::stats::{BlockIoEntry, NetworkStats, Pressure, Stats};
 use monitor_protocol::{Request, Response};
 use oci::ContainerId;
+use tokio::task::JoinSet;
 
 use super::actor::limited;
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::model::{EngineError, IoSample, NetworkSample, StatsSample};
+use crate::model::{ContainerQuery, ContainerView, EngineError, IoSample, NetworkSample, PressureSample, StatsSample};
 
 /// Clock ticks a second on every Linux that Rust runs on.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+/// How many monitors are asked at the same time when everything is to be counted.
+const ASKED_AT_ONCE: usize = 32;
 
 impl Engine {
     /// Its numbers now; all zero with `read` none when it does not run.
@@ -26,6 +32,41 @@ impl Engine {
             Err(_) if handle.live().is_none() => Ok(empty),
             Err(error) => Err(error),
         }
+    }
+
+    /// The first `most` containers, oldest first, with their numbers where they run and their monitor answers.
+    pub async fn all_container_stats(&self, most: usize) -> Vec<(Arc<ContainerView>, Option<StatsSample>)> {
+        let everything = ContainerQuery { all: true, ..ContainerQuery::default() };
+        let mut views = self.containers(&everything).unwrap_or_default();
+        views.reverse();
+        views.truncate(most);
+        let (mut asked, mut samples) = (JoinSet::new(), HashMap::new());
+        for view in views.iter().filter(|view| view.state.is_running()) {
+            if asked.len() >= ASKED_AT_ONCE {
+                keep(asked.join_next().await, &mut samples);
+            }
+            let (engine, id) = (self.clone(), view.id.clone());
+            asked.spawn(async move { (id.clone(), engine.container_stats(id.as_str()).await) });
+        }
+        while let Some(answer) = asked.join_next().await {
+            keep(Some(answer), &mut samples);
+        }
+        let sampled = |view: Arc<ContainerView>| {
+            let sample = samples.remove(&view.id);
+            (view, sample)
+        };
+        views.into_iter().map(sampled).collect()
+    }
+}
+
+/// One container's answer; what cannot be counted now is left out.
+type Answer = Result<(ContainerId, Result<StatsSample, EngineError>), tokio::task::JoinError>;
+
+fn keep(answer: Option<Answer>, samples: &mut HashMap<ContainerId, StatsSample>) {
+    if let Some(Ok((id, Ok(sample)))) = answer
+        && sample.read.is_some()
+    {
+        samples.insert(id, sample);
     }
 }
 
@@ -58,7 +99,15 @@ fn sample(id: &ContainerId, name: String, stats: Stats, host: &Host) -> StatsSam
         io_bytes: stats.block_io.service_bytes.into_iter().map(io_sample).collect(),
         io_operations: stats.block_io.serviced.into_iter().map(io_sample).collect(),
         networks: stats.networks.into_iter().filter(|network| network.name != "lo").map(network_sample).collect(),
+        oom_kills: stats.memory.oom_kills,
+        cpu_pressure: stats.pressure.cpu.map(pressure_sample),
+        memory_pressure: stats.pressure.memory.map(pressure_sample),
+        io_pressure: stats.pressure.io.map(pressure_sample),
     }
+}
+
+fn pressure_sample(pressure: Pressure) -> PressureSample {
+    PressureSample { some_us: pressure.some_us, full_us: pressure.full_us }
 }
 
 fn io_sample(entry: BlockIoEntry) -> IoSample {

@@ -90,6 +90,23 @@ pub struct StatsSample {
     pub io_operations: Vec<IoSample>,
     /// Network interfaces inside the container.
     pub networks: Vec<NetworkSample>,
+    /// How many of its processes the kernel has killed for want of memory.
+    pub oom_kills: u64,
+    /// How long its tasks have waited for a processor.
+    pub cpu_pressure: Option<PressureSample>,
+    /// How long its tasks have waited for memory.
+    pub memory_pressure: Option<PressureSample>,
+    /// How long its tasks have waited for disks.
+    pub io_pressure: Option<PressureSample>,
+}
+
+/// Times of waiting since the container started, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PressureSample {
+    /// In which some tasks waited.
+    pub some_us: u64,
+    /// In which all of them did.
+    pub full_us: u64,
 }
 
 /// One device's counter.

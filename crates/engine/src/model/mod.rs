@@ -50,7 +50,7 @@ pub use image::{
 pub use limits::{
     BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
 };
-pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, StatsSample};
+pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, PressureSample, StatsSample};
 pub use mounts::{
     Access, Bind, BindRecursion, BindSource, CopyUp, MountKind, MountSpec, Propagation, VolumeName, VolumesFrom,
 };

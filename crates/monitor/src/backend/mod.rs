@@ -114,7 +114,7 @@ impl Backend {
     }
 
     /// Its numbers.
-    pub(crate) fn stats(&self) -> Result<Stats, Failure> {
+    pub(crate) fn stats(&mut self) -> Result<Stats, Failure> {
         match self {
             Backend::Native(container) => container.stats(),
             Backend::Program(container) => container.stats(),
@@ -145,9 +145,8 @@ impl Backend {
         }
     }
 
-    /// Whether the kernel has killed one of its processes since the last call.
     /// What the memory of a container was that the kernel has killed for want of it.
-    pub(crate) fn memory_at_exit(&self) -> Option<ExitMemory> {
+    pub(crate) fn memory_at_exit(&mut self) -> Option<ExitMemory> {
         let (memory, kills) = match self {
             Backend::Native(container) => (container.stats().ok()?.memory, container.oom_kills()),
             Backend::Program(container) => (container.stats().ok()?.memory, container.oom_kills()),
@@ -155,6 +154,7 @@ impl Backend {
         Some(ExitMemory { limit_bytes: memory.limit_bytes, peak_bytes: memory.max_usage_bytes, kills })
     }
 
+    /// Whether the kernel has killed one of its processes since the last call.
     pub(crate) fn take_oom(&mut self) -> bool {
         match self {
             Backend::Native(container) => container.take_oom(),

@@ -25,6 +25,8 @@ pub(crate) struct Container {
     /// The root where it is a folder; an overlay's is held by `running`.
     folder: Option<PathBuf>,
     processes: Processes,
+    /// Open from the first time that somebody asks for numbers.
+    reader: Option<stats::Reader>,
     oom: Option<OomWatch>,
     oom_kills: u64,
 }
@@ -72,7 +74,7 @@ impl Container {
             Rootfs::Overlay { .. } => None,
         };
         let processes = processes(&launch.spec);
-        Ok((Container { running, seccomp, folder, processes, oom: None, oom_kills: 0 }, started))
+        Ok((Container { running, seccomp, folder, processes, reader: None, oom: None, oom_kills: 0 }, started))
     }
 
     /// Starts another process.
@@ -117,10 +119,16 @@ impl Container {
         self.running.pids().map_err(failed)
     }
 
-    pub(crate) fn stats(&self) -> Result<Stats, Failure> {
-        let counted = self.running.stats().map_err(failed)?;
-        let version = self.running.cgroup.as_ref().map_or(wire::stats::CgroupVersion::V1, stats::version);
-        Ok(stats::of(counted, version, self.running.pid.as_raw_nonzero().get()))
+    pub(crate) fn stats(&mut self) -> Result<Stats, Failure> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => {
+                let no_cgroup = || failure::not_running("the container has no cgroup");
+                let cgroup = self.running.cgroup.as_ref().ok_or_else(no_cgroup)?;
+                none.insert(stats::open(cgroup, self.running.pid.as_raw_nonzero().get())?)
+            }
+        };
+        stats::read(reader)
     }
 
     pub(crate) fn rootfs(&self) -> Result<OwnedFd, Failure> {

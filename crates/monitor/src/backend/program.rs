@@ -61,6 +61,8 @@ pub(crate) struct Container {
     cgroup_driver: CgroupDriver,
     /// Where the runtime has put it, for what it is not asked for.
     cgroup: Option<Cgroup>,
+    /// Open from the first time that somebody asks for numbers.
+    reader: Option<stats::Reader>,
     oom: Option<OomWatch>,
     oom_kills: u64,
     /// Mounts with mapped ids, to be unmounted before the bundle is removed.
@@ -123,6 +125,7 @@ impl Container {
             root,
             cgroup_driver: launch.cgroup_driver,
             cgroup: None,
+            reader: None,
             oom: None,
             oom_kills: 0,
             volumes: Vec::new(),
@@ -258,14 +261,16 @@ impl Container {
         serde_json::from_slice(&output.stdout).map_err(|error| failure::other("ps", &error))
     }
 
-    pub(crate) fn stats(&self) -> Result<Stats, Failure> {
+    pub(crate) fn stats(&mut self) -> Result<Stats, Failure> {
         let no_cgroup = || {
             let message = format!("{} has put the container into no cgroup", self.runtime.path.display());
             failure::new(FailureKind::Unsupported, "stats", message)
         };
-        let cgroup = self.cgroup.as_ref().ok_or_else(no_cgroup)?;
-        let counted = cgroup.stats().map_err(|error| failure::other("stats", &error))?;
-        Ok(stats::of(counted, stats::version(cgroup), self.pid))
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(stats::open(self.cgroup.as_ref().ok_or_else(no_cgroup)?, self.pid)?),
+        };
+        stats::read(reader)
     }
 
     pub(crate) fn rootfs(&self) -> Result<OwnedFd, Failure> {

@@ -1,14 +1,67 @@
 //! A container's numbers as the daemon gets them.
 
-use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
-use cgroups::{BlockIoEntry, Cgroup, Version};
+use cgroups::{BlockIoEntry, Cgroup, FileError, Interest, StatsReader, Version};
+use monitor_protocol::Failure;
 use monitor_protocol::stats::{self as wire, CgroupVersion, NetworkStats};
 
-use crate::clock;
+use crate::{clock, failure};
 
-/// Puts together what the cgroup and the network namespace of process `pid` have counted.
-pub(super) fn of(counted: cgroups::Stats, cgroup: CgroupVersion, pid: i32) -> wire::Stats {
+/// More than the list of a hundred interfaces.
+const NETWORKS_BYTES: usize = 16 * 1024;
+
+/// Reads a container's numbers; what it reads stays open.
+#[derive(Debug)]
+pub(super) struct Reader {
+    cgroup: StatsReader,
+    version: CgroupVersion,
+    /// The interfaces of its network namespace; none without a process to find them by.
+    networks: Option<File>,
+}
+
+impl Reader {
+    /// For the container in this cgroup whose first process is `pid`.
+    fn open(cgroup: &Cgroup, pid: i32) -> Result<Reader, FileError> {
+        Ok(Reader {
+            cgroup: cgroup.stats_reader(Interest::Usage)?,
+            version: version(cgroup),
+            networks: File::open(format!("/proc/{pid}/net/dev")).ok(),
+        })
+    }
+
+    /// Reads what the cgroup and the network namespace have counted.
+    fn read(&mut self) -> Result<wire::Stats, FileError> {
+        let counted = self.cgroup.read()?;
+        let networks = self.networks.as_ref().map(read_networks).unwrap_or_default();
+        Ok(of(counted, self.version, networks))
+    }
+}
+
+/// Opens a reader, in the words of the monitor's failures.
+pub(super) fn open(cgroup: &Cgroup, pid: i32) -> Result<Reader, Failure> {
+    Reader::open(cgroup, pid).map_err(|error| failure::other("stats", &error))
+}
+
+/// Reads once more, in the words of the monitor's failures.
+pub(super) fn read(reader: &mut Reader) -> Result<wire::Stats, Failure> {
+    reader.read().map_err(|error| failure::other("stats", &error))
+}
+
+fn read_networks(file: &File) -> Vec<NetworkStats> {
+    let mut bytes = vec![0; NETWORKS_BYTES];
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read_at(&mut bytes[length..], length as u64) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => length += count,
+        }
+    }
+    parse_networks(&String::from_utf8_lossy(&bytes[..length]))
+}
+
+fn of(counted: cgroups::Stats, cgroup: CgroupVersion, networks: Vec<NetworkStats>) -> wire::Stats {
     let memory = counted.memory.memory;
     wire::Stats {
         read_at: clock::now(),
@@ -27,6 +80,7 @@ pub(super) fn of(counted: cgroups::Stats, cgroup: CgroupVersion, pid: i32) -> wi
             max_usage_bytes: memory.max_usage,
             limit_bytes: (memory.limit != u64::MAX).then_some(memory.limit),
             failures: memory.failures,
+            oom_kills: counted.memory.oom_kills,
             details: counted.memory.raw.into_iter().collect(),
         },
         pids: wire::PidsStats { current: counted.pids.current, limit: counted.pids.limit },
@@ -34,16 +88,23 @@ pub(super) fn of(counted: cgroups::Stats, cgroup: CgroupVersion, pid: i32) -> wi
             service_bytes: counted.block_io.service_bytes.into_iter().map(block_io).collect(),
             serviced: counted.block_io.serviced.into_iter().map(block_io).collect(),
         },
-        networks: fs::read_to_string(format!("/proc/{pid}/net/dev"))
-            .map(|text| parse_networks(&text))
-            .unwrap_or_default(),
+        networks,
+        pressure: wire::Pressures {
+            cpu: counted.cpu.pressure.map(pressure),
+            memory: counted.memory.pressure.map(pressure),
+            io: counted.block_io.pressure.map(pressure),
+        },
     }
 }
 
 /// The version whose memory controller the container is in.
-pub(super) fn version(cgroup: &Cgroup) -> CgroupVersion {
+fn version(cgroup: &Cgroup) -> CgroupVersion {
     let is_v2 = cgroup.paths().all(|path| path.version == Version::V2);
     if is_v2 { CgroupVersion::V2 } else { CgroupVersion::V1 }
+}
+
+fn pressure(counted: cgroups::Pressure) -> wire::Pressure {
+    wire::Pressure { some_us: counted.some.total_us, full_us: counted.full.total_us }
 }
 
 fn block_io(entry: BlockIoEntry) -> wire::BlockIoEntry {
