@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use docker_api::QueryBuilder;
 use docker_api::container::Ulimit;
 use docker_api::progress::Message;
@@ -28,17 +30,74 @@ pub struct BuildOptions {
     pub shm_size: u64,
     pub memory: u64,
     pub ulimits: Vec<Ulimit>,
+    /// Not Docker's: tell each step as it happens, in `aux`.
+    pub steps: bool,
+    /// Not Docker's: named contexts.
+    pub contexts: BTreeMap<String, String>,
+    /// Not Docker's: sockets of SSH agents on the engine's machine, by id.
+    pub agents: BTreeMap<String, String>,
+    /// Not Docker's: secrets by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
 }
+
+/// A folder that the engine reads by itself, where both run on one machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedFolder {
+    /// Its absolute path.
+    pub path: String,
+    /// Its device and inode: proof that the engine sees the same folder.
+    pub device: u64,
+    /// See `device`.
+    pub inode: u64,
+    /// The Dockerfile and its ignore file where they are not in the folder.
+    pub dockerfile: Option<(String, String)>,
+}
+
+/// Secrets travel in a header: addresses are logged.
+const SECRETS_HEADER: &str = "X-Conex-Build-Secrets";
 
 impl Client {
     /// Builds an image of a context in a tar.
     pub fn image_build(&self, context: Upload, options: &BuildOptions) -> Result<Lines<Message>> {
-        let request = Request::post(format!("/build{}", query(options))).header("Content-Type", "application/x-tar");
+        let request = Request::post(format!("/build{}", query(options).build()));
+        let request = with_secrets(request, options).header("Content-Type", "application/x-tar");
         self.upload(request, context).map(|answer| Lines::new(answer.body))
+    }
+
+    /// Builds an image of a folder that the engine shares.
+    pub fn image_build_folder(&self, folder: &SharedFolder, options: &BuildOptions) -> Result<Lines<Message>> {
+        let mut query = query(options)
+            .with("folder", &folder.path)
+            .with("folderdevice", &folder.device.to_string())
+            .with("folderinode", &folder.inode.to_string());
+        if let Some((text, ignore)) = &folder.dockerfile {
+            query = query.with("dockerfiletext", text).with_some("ignoretext", ignore);
+        }
+        self.build_elsewhere(query, options)
+    }
+
+    /// Builds an image of a repository, an archive or a Dockerfile that the engine fetches.
+    pub fn image_build_remote(&self, url: &str, options: &BuildOptions) -> Result<Lines<Message>> {
+        self.build_elsewhere(query(options).with("remote", url), options)
+    }
+
+    fn build_elsewhere(&self, query: QueryBuilder, options: &BuildOptions) -> Result<Lines<Message>> {
+        let request = with_secrets(Request::post(format!("/build{}", query.build())), options);
+        self.send(request).map(|answer| Lines::new(answer.body))
     }
 }
 
-fn query(options: &BuildOptions) -> String {
+fn with_secrets<'a>(request: Request<'a>, options: &BuildOptions) -> Request<'a> {
+    if options.secrets.is_empty() {
+        return request;
+    }
+    let encode = |bytes: &[u8]| STANDARD.encode(bytes);
+    let secrets: BTreeMap<&String, String> = options.secrets.iter().map(|(id, bytes)| (id, encode(bytes))).collect();
+    let text = serde_json::to_string(&secrets).unwrap_or_default();
+    request.header(SECRETS_HEADER, encode(text.as_bytes()))
+}
+
+fn query(options: &BuildOptions) -> QueryBuilder {
     let json = |map: &BTreeMap<String, String>| {
         if map.is_empty() { String::new() } else { serde_json::to_string(map).unwrap_or_default() }
     };
@@ -58,10 +117,13 @@ fn query(options: &BuildOptions) -> String {
         .with_some("shmsize", &number(options.shm_size))
         .with_some("memory", &number(options.memory))
         .with_some("ulimits", &ulimits)
+        .with_some("contexts", &json(&options.contexts))
+        .with_some("ssh", &json(&options.agents))
+        .with_flag("steps", options.steps)
         .with_flag("nocache", options.no_cache)
         .with_flag("pull", options.pull)
         .with_flag("q", options.quiet)
         .with("rm", "1");
     let query = options.tags.iter().fold(query, |query, tag| query.with("t", tag));
-    options.extra_hosts.iter().fold(query, |query, host| query.with("extrahosts", host)).build()
+    options.extra_hosts.iter().fold(query, |query, host| query.with("extrahosts", host))
 }

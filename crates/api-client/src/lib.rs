@@ -30,7 +30,7 @@ mod system;
 mod volumes;
 
 pub use body::Body;
-pub use build::BuildOptions;
+pub use build::{BuildOptions, SharedFolder};
 pub use client::{Client, Upload};
 pub use containers::{
     AttachOptions, CommitOptions, ListOptions, LogsOptions, RemoveOptions, StopOptions, Wait, WaitCondition,

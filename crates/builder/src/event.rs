@@ -40,6 +40,8 @@ pub enum Event {
     Removed(StepId, String),
     /// How far a part of the step is.
     Progress(StepId, Progress),
+    /// How large the layer is that it made, or that was there already, in bytes.
+    Size(StepId, u64),
     /// The state that the step left, by the digest of its configuration.
     State(StepId, Digest),
     /// The step is over, well or with an error.

@@ -145,6 +145,7 @@ impl Build<'_> {
         if place.reuses
             && let Some(entry) = self.cache.find(&key, self.snapshotter)
         {
+            self.tell(Event::Size(step, entry.size_bytes));
             self.tell(Event::Cached(step));
             return Ok(self.made(&entry));
         }
@@ -157,6 +158,7 @@ impl Build<'_> {
         let now = jiff::Timestamp::now().as_second();
         let description = description.to_owned();
         let entry = CacheEntry { layer, size_bytes, kind, description, created_s: now, last_used_s: now, uses: 0 };
+        self.tell(Event::Size(step, size_bytes));
         self.cache.store(&key, entry.clone())?;
         self.cache.remember(&position, inputs)?;
         Ok(self.made(&entry))

@@ -23,7 +23,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "unpack",
     "store",
     "name-canonical",
-    "dangling-name-prefix",
     "rewrite-timestamp",
     "oci-mediatypes",
     "tar",
@@ -33,7 +32,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "force-compression",
     "buildinfo",
     "buildinfo-attrs",
-    "platform-split",
     "source-date-epoch",
 ];
 
@@ -54,7 +52,12 @@ pub(crate) fn check(exporters: &[Exporter], cache: Option<&CacheOptions>) -> Res
         if matches!(kind, "oci" | "docker") && value("tar") == "false" {
             return refuse(format!("exporter {kind:?} with tar=false is not supported by this engine"));
         }
-        if !matches!(value("compression"), "" | "uncompressed" | "gzip") {
+        if value("store") == "false" {
+            return refuse(format!("exporter {kind:?} with store=false is not supported by this engine"));
+        }
+        // Layers of images are compressed when they are pushed, those of archives are not.
+        let compressed_later = matches!(kind, "moby" | "image") && value("compression") == "gzip";
+        if !compressed_later && !matches!(value("compression"), "" | "uncompressed") {
             return refuse(format!("compression={} is not supported by this engine", value("compression")));
         }
         if let Some(name) = exporter.attrs.keys().find(|name| !WITHOUT_EFFECT.contains(&name.as_str())) {
@@ -185,7 +188,10 @@ mod tests {
         assert!(refused(exporter("s3", &[])).contains("\"s3\""));
         assert!(refused(exporter("image", &[("annotation.a", "b")])).contains("annotation.a"));
         assert!(refused(exporter("oci", &[("compression", "estargz")])).contains("estargz"));
-        assert!(check(&[exporter("moby", &[("name", "a,b")])], None).is_ok());
+        assert!(refused(exporter("oci", &[("compression", "gzip")])).contains("compression=gzip"));
+        assert!(refused(exporter("image", &[("store", "false")])).contains("store=false"));
+        assert!(refused(exporter("local", &[("platform-split", "true")])).contains("platform-split"));
+        assert!(check(&[exporter("moby", &[("name", "a,b"), ("compression", "gzip")])], None).is_ok());
         let entry = CacheOptionsEntry { kind: "registry".to_owned(), ..CacheOptionsEntry::default() };
         let cache = CacheOptions { exports: vec![entry], imports: Vec::new() };
         assert!(check(&[], Some(&cache)).unwrap_err().message.contains("registry"));

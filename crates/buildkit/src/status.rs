@@ -182,7 +182,12 @@ impl Told {
                 Some(StatusResponse { statuses: vec![status], ..empty() })
             }
             Event::Lint(warning) => Some(StatusResponse { warnings: vec![self.warning(warning)], ..empty() }),
-            Event::Because(..) | Event::Running(..) | Event::Removed(..) | Event::State(..) | Event::Warning(_) => None,
+            Event::Because(..)
+            | Event::Running(..)
+            | Event::Removed(..)
+            | Event::Size(..)
+            | Event::State(..)
+            | Event::Warning(_) => None,
         }
     }
 

@@ -59,6 +59,30 @@ pub struct Flow {
     pub limit: String,
 }
 
+/// What happens in a build, told in `aux` under the name `Build` to those who ask for it (`steps=1`): not Docker's. Steps run side by
+/// side, and are told apart by their number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "Event", rename_all_fields = "PascalCase")]
+#[allow(missing_docs, reason = "the variants are documented")]
+pub enum BuildStep {
+    /// A step begins. One that makes no files only changes the configuration.
+    Begin { step: u32, title: String, makes_files: bool },
+    /// Its result was there already.
+    Cached { step: u32 },
+    /// It has to run, because of this.
+    Because { step: u32, reasons: Vec<String> },
+    /// What its command writes.
+    Output { step: u32, text: String },
+    /// How many bytes of a part have come.
+    Progress { step: u32, name: String, current: u64, total: Option<u64> },
+    /// How large its layer is.
+    Size { step: u32, bytes: u64 },
+    /// It is over, after so long, well or with an error.
+    End { step: u32, seconds: f64, error: Option<String> },
+    /// Something that is better known.
+    Warning { text: String },
+}
+
 /// Why an answer ends early.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,6 +1,7 @@
 //! `POST /build`, the classic one, and its cache.
 
 mod printer;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use self::printer::{Printer, Verbosity};
+use self::steps::Steps;
 use crate::body::{ReplyBody, Writer};
 use crate::error::{ApiError, ApiResult};
 use crate::map::resources;
@@ -37,7 +39,7 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
     let mut wanted = parse(&request.query)?;
     wanted.credentials = registry_config(&request);
     wanted.secrets = secrets(&request)?;
-    let verbosity = if request.query.flag("q") { Verbosity::Quiet } else { Verbosity::Everything };
+    let mut teller = Teller::new(&request.query);
     let first_lines = notes(&request.query);
     let peer = request.peer.clone();
     let query = &request.query;
@@ -72,9 +74,8 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
         for line in first_lines {
             let _ = writer.send(Message::stream(line).to_line()).await;
         }
-        let mut printer = Printer::new(verbosity);
         for event in first {
-            if write_event(&writer, event, &mut printer).await.is_break() {
+            if write_event(&writer, event, &mut teller).await.is_break() {
                 return;
             }
         }
@@ -84,7 +85,7 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
                 () = writer.closed() => return,
             };
             let Some(event) = event else { return };
-            if write_event(&writer, event, &mut printer).await.is_break() {
+            if write_event(&writer, event, &mut teller).await.is_break() {
                 return;
             }
         }
@@ -111,12 +112,8 @@ fn folder(query: &Query, path: &str) -> ApiResult<BuildFolder> {
 
 /// Who asks at which registry. As in Docker a header that cannot be read is none.
 fn registry_config(request: &Request) -> BTreeMap<String, Credentials> {
-    let bytes = request.header(REGISTRY_CONFIG_HEADER).and_then(|text| {
-        let engines = [&base64::engine::general_purpose::URL_SAFE, &base64::engine::general_purpose::STANDARD];
-        engines.into_iter().find_map(|engine| engine.decode(text).ok())
-    });
-    let given: BTreeMap<String, AuthConfig> =
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let given = AuthConfig::all_from_header(request.header(REGISTRY_CONFIG_HEADER).unwrap_or_default());
+    let given = given.unwrap_or_default();
     given.into_iter().map(|(host, auth)| (host, super::registries::credentials(auth))).collect()
 }
 
@@ -247,15 +244,48 @@ fn template(query: &Query) -> ApiResult<ContainerSpec> {
     })
 }
 
-async fn write_event(
-    writer: &Writer,
-    event: Result<BuildEvent, EngineError>,
-    printer: &mut Printer,
-) -> ControlFlow<()> {
+/// How a build is told.
+enum Teller {
+    /// As Docker's classic builder does.
+    Printer(Printer),
+    /// Step by step, as it happens.
+    Steps(Steps),
+}
+
+impl Teller {
+    fn new(query: &Query) -> Teller {
+        match (query.flag("q"), query.flag("steps")) {
+            (true, _) => Teller::Printer(Printer::new(Verbosity::Quiet)),
+            (false, true) => Teller::Steps(Steps::default()),
+            (false, false) => Teller::Printer(Printer::new(Verbosity::Everything)),
+        }
+    }
+
+    /// The lines to write now, and whether they are the last.
+    fn lines(&mut self, event: BuildEvent) -> (Vec<Message>, ControlFlow<()>) {
+        match (self, event) {
+            (Teller::Steps(steps), BuildEvent::Happens(event)) => {
+                (steps.tell(event).into_iter().collect(), ControlFlow::Continue(()))
+            }
+            (Teller::Steps(_), last) => Printer::new(Verbosity::Everything).lines(last),
+            (Teller::Printer(printer), event) => printer.lines(event),
+        }
+    }
+
+    /// What still waits when the build is over.
+    fn rest(&mut self) -> Vec<Message> {
+        match self {
+            Teller::Printer(printer) => printer.rest(),
+            Teller::Steps(_) => Vec::new(),
+        }
+    }
+}
+
+async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, teller: &mut Teller) -> ControlFlow<()> {
     let (messages, ends) = match event {
-        Ok(event) => printer.lines(event),
+        Ok(event) => teller.lines(event),
         Err(error) => {
-            let mut messages = printer.rest();
+            let mut messages = teller.rest();
             messages.push(Message::failure(error.message()));
             (messages, ControlFlow::Break(()))
         }

@@ -1,4 +1,5 @@
-//! Building an image: the folder is read here, filtered by its `.dockerignore`, and streamed to the engine.
+//! Building an image. An engine on this machine reads the folder by itself; for another one it is read here, filtered by its
+//! `.dockerignore`, and streamed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,17 +8,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use api_client::{BuildOptions, Upload};
+use api_client::{BuildOptions, Host, SharedFolder, Upload};
 use archive::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
 use clap::ArgMatches;
-use docker_api::progress::Message;
+use docker_api::progress::{BuildStep, Message};
 use dockerfile::ignore::Ignore;
+use serde::Deserialize as _;
 
-use super::{After, Entry, exactly, print};
+use super::{After, Entry, exactly};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::flags::Takes::{Many, One, Switch, SwitchOn};
 use crate::flags::{Flag, flag, many, on, one, short};
+use crate::output::build::{Form, Reasons, View};
 use crate::output::units;
 
 /// The name under which a Dockerfile travels that is not in its context.
@@ -32,7 +35,11 @@ const FLAGS: &[Flag] = &[
     flag("no-cache", Switch, "Use nothing that earlier builds left"),
     flag("pull", Switch, "Fetch base images anew"),
     short('q', "quiet", Switch, "Print only the image's ID"),
-    flag("progress", One, "plain, or json for what the engine says as it is"),
+    flag("progress", One, "auto, tty (lines that move), plain, or json"),
+    flag("why", Switch, "Say for each step that ran what had changed"),
+    flag("build-context", Many, "A named context: NAME=FOLDER, NAME=URL or NAME=docker-image://IMAGE"),
+    flag("secret", Many, "A secret for RUN: id=NAME[,src=FILE|env=VARIABLE]"),
+    flag("ssh", Many, "An SSH agent for RUN: default, or ID=SOCKET"),
     flag("platform", One, "What the image is for"),
     flag("network", One, "The network of RUN: default, none, host"),
     flag("add-host", Many, "A further name for RUN: NAME:ADDRESS"),
@@ -45,30 +52,25 @@ const FLAGS: &[Flag] = &[
 pub(super) const BUILD: Entry = Entry {
     name: "build",
     about: "Build an image from a Dockerfile",
-    operands: "PATH|-",
+    operands: "PATH|URL|-",
     after: After::Options,
     flags: &[FLAGS],
     run: build,
 };
 
-/// How a build is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Plain,
-    Json,
-}
-
 fn build(context: &Context, matches: &ArgMatches) -> Outcome {
     let [path] = exactly(matches)?;
-    let progress = match one(matches, "progress").unwrap_or("plain") {
-        "plain" | "auto" => Progress::Plain,
-        "json" | "rawjson" => Progress::Json,
-        other => return Err(Failure::usage(format!("invalid progress {other:?}: plain or json"))),
+    let form = match one(matches, "progress").unwrap_or("auto") {
+        "auto" if io::stderr().is_terminal() => Form::Screen,
+        "auto" | "plain" => Form::Plain,
+        "tty" => Form::Screen,
+        "json" | "rawjson" => Form::Json,
+        other => return Err(Failure::usage(format!("invalid progress {other:?}: auto, tty, plain or json"))),
     };
+    let reasons = if on(matches, "why") { Reasons::Told } else { Reasons::Untold };
     let mut options = options(matches)?;
-    let upload = upload(&path, one(matches, "file"), &mut options)?;
-    let messages = context.client()?.image_build(upload, &options)?;
-    let id = show(messages, progress, options.quiet)?;
+    let messages = begin(context.client()?, &path, one(matches, "file"), &mut options)?;
+    let id = show(messages, View::new(form, reasons), &options, form)?;
     if let (Some(file), Some(id)) = (one(matches, "iidfile"), id) {
         std::fs::write(file, id).map_err(|error| Failure::usage(format!("cannot write {file}: {error}")))?;
     }
@@ -95,6 +97,10 @@ fn options(matches: &ArgMatches) -> Result<BuildOptions, Failure> {
         extra_hosts: many(matches, "add-host"),
         shm_size: size("shm-size")?,
         memory: size("memory")?,
+        steps: !on(matches, "quiet"),
+        contexts: named_contexts(&many(matches, "build-context"))?,
+        secrets: secrets(&many(matches, "secret"))?,
+        agents: agents(&many(matches, "ssh"), from_environment("SSH_AUTH_SOCK"))?,
         ..BuildOptions::default()
     })
 }
@@ -106,6 +112,115 @@ fn pairs(words: &[String], missing: impl Fn(&str) -> Option<String>) -> BTreeMap
         None => Some((word.clone(), missing(word)?)),
     };
     words.iter().filter_map(pair).collect()
+}
+
+/// Folders are named by their absolute path: the engine has its own working directory.
+fn named_contexts(words: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let context = |word: &String| {
+        let (name, place) = word
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("invalid context value: {word}, expected key=value")))?;
+        if is_remote(place) {
+            return Ok((name.to_owned(), place.to_owned()));
+        }
+        let whole = std::fs::canonicalize(place)
+            .map_err(|error| Failure::usage(format!("failed to get build context {name}: {place}: {error}")))?;
+        Ok((name.to_owned(), whole.to_string_lossy().into_owned()))
+    };
+    words.iter().map(context).collect()
+}
+
+/// Whether a context is something else than a folder.
+fn is_remote(place: &str) -> bool {
+    place.contains("://") || place.starts_with("git@") || place.starts_with("github.com/")
+}
+
+/// `id=NAME,src=FILE`, `id=NAME,env=VARIABLE`; what is said of no place is a variable of that name, else a file.
+fn secrets(words: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    words.iter().map(|word| secret(word)).collect()
+}
+
+fn secret(word: &str) -> Result<(String, Vec<u8>), Failure> {
+    let (mut id, mut file, mut variable, mut kind) = ("", None, None, "");
+    for part in word.split(',') {
+        match part.split_once('=') {
+            Some(("id", value)) => id = value,
+            Some(("src" | "source", value)) => file = Some(value),
+            Some(("env", value)) => variable = Some(value),
+            Some(("type", value @ ("file" | "env"))) => kind = value,
+            Some(("type", value)) => return Err(Failure::usage(format!("unsupported secret type {value:?}"))),
+            _ => return Err(Failure::usage(format!("invalid field '{part}' in secret: expected key=value"))),
+        }
+    }
+    if id.is_empty() {
+        return Err(Failure::usage("secret is missing its id"));
+    }
+    let variable = variable.or((kind == "env").then(|| file.unwrap_or(id)));
+    let named = file.is_none() && kind.is_empty() && std::env::var_os(id).is_some();
+    if let Some(name) = variable.or(named.then_some(id)) {
+        let value = std::env::var_os(name).ok_or_else(|| Failure::usage(format!("secret {id}: no variable {name}")))?;
+        return Ok((id.to_owned(), value.as_bytes().to_vec()));
+    }
+    let file = file.unwrap_or(id);
+    let bytes = std::fs::read(file).map_err(|error| Failure::usage(format!("secret {id}: {file}: {error}")))?;
+    Ok((id.to_owned(), bytes))
+}
+
+/// `default`, the agent of this user, or `ID=SOCKET`.
+fn agents(words: &[String], own: Option<String>) -> Result<BTreeMap<String, String>, Failure> {
+    let agent = |word: &String| {
+        let (id, socket) = word.split_once('=').unwrap_or((word, ""));
+        let socket = match socket {
+            "" => own.clone().ok_or_else(|| Failure::usage("SSH_AUTH_SOCK names no agent"))?,
+            socket => socket.to_owned(),
+        };
+        let whole = std::fs::canonicalize(&socket);
+        let whole = whole.map_err(|error| Failure::usage(format!("SSH agent {id}: {socket}: {error}")))?;
+        Ok((id.to_owned(), whole.to_string_lossy().into_owned()))
+    };
+    words.iter().map(agent).collect()
+}
+
+/// What the engine answers a folder that it does not see as the client does.
+const NOT_SHARED: &str = "is not a folder that the client and the engine share";
+
+/// Starts the build: of what the engine fetches, of a folder that it reads by itself, or of what is sent.
+fn begin(
+    client: &api_client::Client,
+    path: &str,
+    file: Option<&str>,
+    options: &mut BuildOptions,
+) -> Result<api_client::Lines<Message>, Failure> {
+    if is_remote(path) {
+        options.dockerfile = file.unwrap_or_default().to_owned();
+        return Ok(client.image_build_remote(path, options)?);
+    }
+    if path != "-" && matches!(client.host(), Host::Unix(_)) && file != Some("-") {
+        let folder = shared(Path::new(path), file, options)?;
+        match client.image_build_folder(&folder, options) {
+            Err(error) if error.to_string().contains(NOT_SHARED) => {}
+            messages => return Ok(messages?),
+        }
+    }
+    let upload = upload(path, file, options)?;
+    Ok(client.image_build(upload, options)?)
+}
+
+/// A folder as an engine on this machine finds it.
+fn shared(folder: &Path, file: Option<&str>, options: &mut BuildOptions) -> Result<SharedFolder, Failure> {
+    let wrong = |error: io::Error| Failure::usage(format!("unable to prepare context: {error}"));
+    if !folder.is_dir() {
+        return Err(Failure::usage(format!("unable to prepare context: path {:?} not found", folder.display())));
+    }
+    let outside = place_dockerfile(folder, file, options)?;
+    let dockerfile = outside.map(|text| {
+        let own = file.map(|file| std::fs::read_to_string(format!("{file}.dockerignore")));
+        (String::from_utf8_lossy(&text).into_owned(), own.and_then(Result::ok).unwrap_or_default())
+    });
+    let whole = std::fs::canonicalize(folder).map_err(wrong)?;
+    let found = whole.metadata().map_err(wrong)?;
+    let path = whole.to_str().ok_or_else(|| Failure::usage("the folder's path is no text"))?.to_owned();
+    Ok(SharedFolder { path, device: found.dev(), inode: found.ino(), dockerfile })
 }
 
 /// The context: a tar from standard input, or a folder.
@@ -259,26 +374,40 @@ impl Sender<'_> {
 }
 
 /// Shows the build to its end; gives the image's ID.
-fn show(messages: api_client::Lines<Message>, progress: Progress, quiet: bool) -> Result<Option<String>, Failure> {
+fn show(
+    messages: api_client::Lines<Message>,
+    mut view: View,
+    options: &BuildOptions,
+    form: Form,
+) -> Result<Option<String>, Failure> {
     let mut id = None;
     for message in messages {
         let message = message?;
-        if progress == Progress::Json {
-            print(&format!("{}\n", serde_json::to_string(&message)?))?;
-        }
         if let Some(error) = message.error_detail.as_ref().filter(|error| !error.message.is_empty()) {
             let code = u8::try_from(error.code).ok().filter(|code| *code != 0).unwrap_or(1);
             return Err(Failure { message: error.message.clone(), code });
         }
-        if let Some(built) = message.aux.as_ref().and_then(|aux| aux["ID"].as_str()) {
-            id = Some(built.to_owned());
+        if let Some(aux) = &message.aux {
+            if let Some(step) = aux.get("Build").and_then(|step| BuildStep::deserialize(step).ok()) {
+                view.show(step)?;
+            }
+            id = aux["ID"].as_str().map(str::to_owned).or(id);
         }
-        if quiet && message.stream.starts_with("sha256:") {
-            id = Some(message.stream.trim().to_owned());
+        let text = message.stream.trim_end();
+        if options.quiet && text.starts_with("sha256:") {
+            id = Some(text.to_owned());
         }
-        if progress == Progress::Plain && !message.stream.is_empty() {
-            print(&message.stream)?;
+        if form != Form::Json && !text.is_empty() {
+            view.line(text)?;
         }
+    }
+    match (&id, form) {
+        (Some(id), Form::Json) => {
+            let built = serde_json::json!({"Event": "Built", "Id": id, "Tags": options.tags});
+            view.line(&built.to_string())?;
+        }
+        (Some(_), _) if !options.quiet => view.line(&view.summary())?,
+        _ => {}
     }
     Ok(id)
 }
@@ -313,5 +442,21 @@ mod tests {
         let known = |name: &str| (name == "B").then(|| "2".to_owned());
         let expected = [("A", "1"), ("B", "2")].map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(pairs(&words, known), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn secrets_and_contexts_are_read_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "word").unwrap();
+        let read = |text: &str| secret(text).map_err(|failure| failure.message);
+        let expected = ("k".to_owned(), b"word".to_vec());
+        assert_eq!(read(&format!("id=k,src={}", file.display())), Ok(expected));
+        assert!(read("id=k,env=CONEX_NO_SUCH_VARIABLE").unwrap_err().contains("CONEX_NO_SUCH_VARIABLE"));
+        assert!(read("src=x").unwrap_err().contains("id") && read("id=k,odd=x").unwrap_err().contains("odd"));
+        let contexts = |text: &str| named_contexts(&[text.to_owned()]).map_err(|failure| failure.message);
+        assert_eq!(contexts("a=docker-image://b").unwrap()["a"], "docker-image://b");
+        assert!(contexts("a").unwrap_err().contains("key=value") && contexts("a=/no/such").is_err());
+        assert!(agents(&["default".to_owned()], None).is_err());
     }
 }

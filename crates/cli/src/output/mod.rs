@@ -1,5 +1,6 @@
 //! How results look: Docker's units, tables and templates.
 
+pub(crate) mod build;
 pub(crate) mod json;
 pub(crate) mod list;
 pub(crate) mod progress;

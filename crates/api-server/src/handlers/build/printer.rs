@@ -93,6 +93,7 @@ impl Printer {
             | Event::Output(step, ..)
             | Event::Removed(step, _)
             | Event::Progress(step, _)
+            | Event::Size(step, _)
             | Event::State(step, _)
             | Event::End(step, _) => *step,
         };
@@ -139,9 +140,12 @@ impl Printer {
             Event::Output(_, Output::Stderr, bytes) => {
                 vec![Message::stream(format!("{RED}{}{PLAIN}", String::from_utf8_lossy(&bytes)))]
             }
-            Event::Warning(_) | Event::Lint(_) | Event::Because(..) | Event::Progress(..) | Event::End(..) => {
-                Vec::new()
-            }
+            Event::Warning(_)
+            | Event::Lint(_)
+            | Event::Because(..)
+            | Event::Progress(..)
+            | Event::Size(..)
+            | Event::End(..) => Vec::new(),
         }
     }
 
