@@ -9,6 +9,7 @@ mod api;
 mod artifacts;
 mod attacks;
 mod build;
+mod build_attacks;
 mod build_sources;
 mod buildx;
 mod cli;
