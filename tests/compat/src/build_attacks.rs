@@ -117,6 +117,34 @@ fn what_is_mounted_is_in_no_layer() {
     engine.finish();
 }
 
+#[test]
+fn a_cache_stays_while_a_command_uses_it() {
+    let engine = Engine::with_busybox();
+    let line = "FROM busybox\nRUN --mount=type=cache,target=/c echo kept > /c/f && touch /c/begun && while test ! -e /c/go; do sleep 0.05; done; cat /c/f\n";
+    let context = folder(&engine, "held", &[("Dockerfile", line)]);
+    let build = begun(&engine, &context, "N=1");
+    let mounts = engine.root_folder().join("build/mounts");
+    let cache = || names(&mounts).into_iter().map(|name| mounts.join(name)).find(|path| path.join("begun").exists());
+    let end = Instant::now() + TIME_LIMIT;
+    let used = loop {
+        assert!(Instant::now() < end, "the command does not begin");
+        match cache() {
+            Some(path) => break path,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let prune = || engine.docker(["builder", "prune", "-af"]).env("DOCKER_BUILDKIT", "0").ok();
+    prune();
+    std::fs::write(used.join("go"), "").unwrap();
+    let output = build.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("| kept"), "{text}");
+    assert!(used.exists());
+    prune();
+    assert!(!used.exists());
+    engine.finish();
+}
+
 /// A build that was begun, and what it told.
 fn begun(engine: &Engine, folder: &Path, number: &str) -> std::process::Child {
     let arguments = ["build", "--progress=plain", "-t", "killed", "--build-arg", number];

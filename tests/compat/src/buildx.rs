@@ -257,6 +257,67 @@ fn bake_compose_and_the_cache() {
 }
 
 #[test]
+fn what_a_build_may_is_what_the_user_allows() {
+    let engine = Engine::with_busybox();
+    let line = "FROM busybox\nRUN --network=host ls /sys/class/net | xargs > /nets\nRUN --network=none ls /sys/class/net | xargs > /none\n";
+    let context = folder(&engine, "network", &[("Dockerfile", line)]);
+    let refused = build(&engine, &context, &[]).expect_code(1);
+    assert!(refused.error_text().contains("network.host is not allowed"), "{refused:?}");
+    built(&engine, &context, &["--allow", "network.host", "-t", "nets"]);
+    let found = run(&engine, &["nets", "cat", "/nets", "/none"]);
+    let (host, none) = found.split_once('\n').unwrap();
+    assert!(none == "lo" && host != "lo" && host.contains("lo"), "{found}");
+    let insecure = folder(&engine, "insecure", &[("Dockerfile", "FROM busybox\nRUN --security=insecure id\n")]);
+    for arguments in [&[][..], &["--allow", "security.insecure"]] {
+        let refused = build(&engine, &insecure, arguments).expect_code(1);
+        assert!(refused.error_text().contains("security.insecure"), "{refused:?}");
+    }
+    engine.finish();
+}
+
+#[test]
+fn the_cache_is_listed_and_pruned_by_filters() {
+    let engine = Engine::with_busybox();
+    let lines =
+        "FROM busybox\nRUN echo one > /one\nRUN --mount=type=cache,target=/c echo two > /c/two; echo two > /two\n";
+    let context = folder(&engine, "filters", &[("Dockerfile", lines)]);
+    built(&engine, &context, &["-t", "filters"]);
+    let usage = |filter: &str| {
+        let all = docker(&engine, ["buildx", "du", "--verbose", "--filter", filter]).ok();
+        all.lines().filter(|line| line.starts_with("ID:")).count()
+    };
+    assert_eq!((usage("type=exec.cachemount"), usage("type=regular")), (1, 2));
+    docker(&engine, ["buildx", "prune", "-af", "--filter", "type=exec.cachemount"]).ok();
+    assert_eq!((usage("type=exec.cachemount"), usage("type=regular")), (0, 2));
+    engine.docker(["rmi", "filters"]).ok();
+    docker(&engine, ["buildx", "prune", "-f", "--filter", "until=24h"]).ok();
+    assert_eq!(usage("type=regular"), 2, "nothing is that old");
+    docker(&engine, ["buildx", "prune", "-af", "--keep-storage", "100MB"]).ok();
+    assert_eq!(usage("type=regular"), 2, "it fits");
+    docker(&engine, ["buildx", "prune", "-af"]).ok();
+    assert_eq!(usage("type=regular"), 0);
+    engine.finish();
+}
+
+#[test]
+fn images_that_were_built_are_read_in_their_registry() {
+    let (engine, registry) = crate::registry_server::engine_and_registry();
+    let context = folder(&engine, "pushed", &[("Dockerfile", "FROM busybox\nCOPY Dockerfile /x\n")]);
+    let name = registry.name("built/image:1");
+    built(&engine, &context, &["-t", &name]);
+    let pushed = engine.docker(["push", &name]).ok();
+    let seen = docker(&engine, ["buildx", "imagetools", "inspect", &name]).ok();
+    let digest = seen.lines().find_map(|line| line.strip_prefix("Digest:")).unwrap_or_default().trim().to_owned();
+    assert!(digest.starts_with("sha256:") && pushed.contains(&digest), "{seen}\n{pushed}");
+    let copy = registry.name("built/copy:2");
+    docker(&engine, ["buildx", "imagetools", "create", "-t", &copy, &name]).ok();
+    engine.docker(["pull", "-q", &copy]).ok();
+    assert_eq!(run(&engine, &[&copy, "head", "-1", "/x"]), "FROM busybox");
+    drop(registry);
+    engine.finish();
+}
+
+#[test]
 fn an_agent_is_lent_for_one_command() {
     let engine = Engine::with_busybox();
     let dockerfile = "FROM busybox\nRUN --mount=type=ssh,required=true test -S $SSH_AUTH_SOCK && stat -c %a $SSH_AUTH_SOCK > /mode\n\

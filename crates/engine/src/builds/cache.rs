@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use builder::{CacheEntry, CacheKind};
 use oci::Digest;
 
-use super::mounts::TEMPORARY;
+use super::mounts::{HeldCaches, TEMPORARY};
 use crate::engine::{Engine, blocking};
 use crate::model::{BuildCacheKind, BuildCacheView, BuildPruneReport, BuildPruneRequest, EngineError};
 
@@ -66,7 +66,11 @@ impl Engine {
 
     fn prune_builds(&self, request: &BuildPruneRequest) -> Result<BuildPruneReport, EngineError> {
         let wrong = |error| EngineError::system("cannot prune the build cache", error);
-        let chosen = choose(self.build_cache(), request, jiff::Timestamp::now());
+        let mut chosen = choose(self.build_cache(), request, jiff::Timestamp::now());
+        let mounts = self.inner.builds.dir.join("mounts");
+        chosen.retain(|view| {
+            view.kind != BuildCacheKind::Mount || remove_mount(&mounts, &view.id, &self.inner.builds.held)
+        });
         let is_chosen =
             |id: &Digest, kind: BuildCacheKind| chosen.iter().any(|view| view.id == *id && view.kind == kind);
         let builds = &self.inner.builds;
@@ -74,9 +78,6 @@ impl Engine {
         let layers: Vec<oci::DiffId> = steps.iter().filter_map(|(_, entry)| entry.layer).collect();
         let removed = self.inner.images.container_gone(&layers);
         removed.map_err(|error| EngineError::system("cannot remove layers", error))?;
-        for view in chosen.iter().filter(|view| view.kind == BuildCacheKind::Mount) {
-            remove_mount(&builds.dir.join("mounts"), &view.id);
-        }
         if request.all && request.kind.is_none() && request.ids.is_empty() && request.unused_for_s.is_none() {
             builds.synced.clear().map_err(wrong)?;
             for file in std::fs::read_dir(&builds.web).into_iter().flatten().flatten() {
@@ -128,9 +129,10 @@ fn choose(mut all: Vec<BuildCacheView>, request: &BuildPruneRequest, now: jiff::
     all
 }
 
-/// Removes a cache and its private copies, unless a build holds it.
-fn remove_mount(dir: &Path, id: &Digest) {
+/// Removes a cache and its private copies, but none that a command uses; says whether any went.
+fn remove_mount(dir: &Path, id: &Digest, held: &HeldCaches) -> bool {
     let hex = id.hex();
+    let mut removed = false;
     for file in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         if !name.starts_with(&hex) || name.ends_with(".lock") {
@@ -138,10 +140,12 @@ fn remove_mount(dir: &Path, id: &Digest) {
         }
         // First out of sight, so that no build finds half of it.
         let gone = dir.join(format!("{TEMPORARY}{name}"));
-        if std::fs::rename(file.path(), &gone).is_ok() {
+        if held.stopped(|used| !used.contains(&name) && std::fs::rename(file.path(), &gone).is_ok()) {
             let _ = std::fs::remove_dir_all(&gone);
+            removed = true;
         }
     }
+    removed
 }
 
 fn size_of(dir: &Path) -> u64 {

@@ -85,7 +85,7 @@ impl Host for BuildHost {
     fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
         let builds = &self.engine.inner.builds;
         let (caches, scratch) = (builds.dir.join("mounts"), builds.dir.join("contexts"));
-        let places = Places { caches: &caches, run: &builds.run, scratch: &scratch };
+        let places = Places { caches: &caches, held: &builds.held, run: &builds.run, scratch: &scratch };
         let snapshotter = self.engine.inner.snapshotter.as_ref();
         let mounts = Mounts::prepare(places, snapshotter, &self.answers, (&job.mounts, &job.secrets))?;
         let spec = self.spec(job, &mounts)?;

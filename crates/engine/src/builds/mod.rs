@@ -55,6 +55,7 @@ pub(crate) struct Builds {
     pub(crate) cache: Arc<Cache>,
     synced: SyncedFolders,
     known: KnownFiles,
+    held: Arc<mounts::HeldCaches>,
     /// Builds that can be cancelled, by the names that their clients gave them.
     running: Mutex<BTreeMap<String, Arc<AtomicBool>>>,
     /// Variables that a container's first process gets and that are written nowhere.
@@ -133,6 +134,7 @@ impl Builds {
             web: dir.join("web"),
             synced: SyncedFolders::open(&dir.join("synced")).map_err(wrong)?,
             known: KnownFiles::default(),
+            held: Arc::default(),
             run,
             cache: Arc::new(cache),
             running: Mutex::default(),

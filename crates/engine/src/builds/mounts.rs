@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::extract::{Options, Overwrite, Owner, extract};
 use archive::ids::Ids;
@@ -47,6 +47,36 @@ pub(super) struct Mounts {
     scratch: Vec<PathBuf>,
     agents: Vec<Agent>,
     _locks: Vec<durable::Lock>,
+    _held: Vec<Held>,
+}
+
+/// The names of caches that commands use now: they must not go away under them.
+#[derive(Debug, Default)]
+pub(super) struct HeldCaches(Mutex<Vec<String>>);
+
+/// A cache that stays as long as this lives.
+#[derive(Debug)]
+struct Held(Arc<HeldCaches>, String);
+
+impl HeldCaches {
+    fn hold(self: &Arc<Self>, name: &str) -> Held {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        Held(Arc::clone(self), name.to_owned())
+    }
+
+    /// Does something to caches while no command begins to use one; it is told which ones are used.
+    pub(super) fn stopped<T>(&self, work: impl FnOnce(&[String]) -> T) -> T {
+        work(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut names = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = names.iter().position(|name| *name == self.1) {
+            names.swap_remove(at);
+        }
+    }
 }
 
 /// Where things are.
@@ -54,6 +84,8 @@ pub(super) struct Mounts {
 pub(super) struct Places<'a> {
     /// Caches.
     pub(super) caches: &'a Path,
+    /// Those that are used.
+    pub(super) held: &'a Arc<HeldCaches>,
     /// What is in memory.
     pub(super) run: &'a Path,
     /// What is written and lost.
@@ -75,6 +107,7 @@ impl Mounts {
             scratch: Vec::new(),
             agents: Vec::new(),
             _locks: Vec::new(),
+            _held: Vec::new(),
         };
         let mut work = Work { places, snapshotter, answers, mounts: &mut prepared, number: 0 };
         for mount in mounts {
@@ -281,6 +314,7 @@ impl Work<'_> {
                 name
             }
         };
+        self.mounts._held.push(self.places.held.hold(&name));
         let path = dir.join(name);
         if !path.exists() {
             self.make_cache(&path, seed, owner)?;
