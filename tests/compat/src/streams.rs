@@ -76,3 +76,34 @@ fn attach_without_a_terminal() {
     assert_eq!(output.text(), "got hello");
     engine.finish();
 }
+
+/// Asks by hand and returns the connection once the head of the answer is here, not a moment later.
+fn ask(engine: &Engine, path: &str) -> std::os::unix::net::UnixStream {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(engine.socket()).unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    stream
+}
+
+#[test]
+fn who_is_attached_before_the_start_misses_nothing() {
+    use std::io::Read;
+    let engine = Engine::with_busybox();
+    for round in 0..20 {
+        let name = format!("c{round}");
+        engine.docker(["create", "--name", &name, "busybox", "echo", "first words"]).ok();
+        let mut attached = ask(&engine, &format!("/containers/{name}/attach?stdout=1&stream=1&logs=1"));
+        drop(ask(&engine, &format!("/containers/{name}/start")));
+        let mut frames = Vec::new();
+        attached.read_to_end(&mut frames).unwrap();
+        assert_eq!(String::from_utf8_lossy(&frames), "\u{1}\0\0\0\0\0\0\u{c}first words\n", "round {round}");
+    }
+    engine.finish();
+}

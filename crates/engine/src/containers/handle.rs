@@ -1,11 +1,12 @@
 //! What everybody may hold of a container: its published view, its progress, and the way to its actor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use oci::ContainerId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::actor::Command;
 use super::record::ContainerRecord;
@@ -14,6 +15,9 @@ use crate::monitors::Connection;
 
 /// Commands that may wait for one actor; more wait at their sender, and only for this container.
 pub(crate) const COMMAND_QUEUE: usize = 64;
+
+/// How long a start waits for a client that was told that it is attached.
+const ATTACH_LIMIT: Duration = Duration::from_secs(5);
 
 /// One container, as the index holds it.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     /// Who mounts its files: a start, a removal, or a copy in or out while it does not run.
     files: Arc<tokio::sync::Mutex<()>>,
+    /// Read by clients that have been told that they are attached, until they are; a start waits for them.
+    attaching: Arc<RwLock<()>>,
 }
 
 /// A running container's monitor.
@@ -69,8 +75,20 @@ impl Handle {
             progress: watch::Sender::new(progress),
             commands,
             files: Arc::default(),
+            attaching: Arc::default(),
         };
         (Arc::new(handle), queue)
+    }
+
+    /// A place among those that the next start waits for.
+    pub(crate) async fn place_before_start(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.attaching).read_owned().await
+    }
+
+    /// Waits until all who have such a place are attached, or gone: what the container says first is theirs too.
+    pub(crate) async fn wait_for_attaches(&self) {
+        // Somebody who does not come keeps nobody from starting it.
+        let _ = tokio::time::timeout(ATTACH_LIMIT, self.attaching.write()).await;
     }
 
     /// The latest view.

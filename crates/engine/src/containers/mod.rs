@@ -58,7 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monitor_protocol::{Attach, AttachId, FdIndex, Framing, Request, Streams, Target, WindowSize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, oneshot, watch};
 
 use actor::{Answer, Command, Keep, KilledBy};
 pub(crate) use actor::{limited, monitor_error};
@@ -129,6 +129,8 @@ pub struct PendingAttach {
     engine: Engine,
     handle: Arc<Handle>,
     request: AttachRequest,
+    /// A start that is asked for after the client's answer comes after its attach.
+    _place: OwnedRwLockReadGuard<()>,
 }
 
 impl PendingAttach {
@@ -235,6 +237,7 @@ impl Engine {
     /// Starts it; `NotModified` when it runs.
     pub async fn start_container(&self, reference: &str) -> Result<(), EngineError> {
         let handle = self.inner.index.find(reference)?;
+        handle.wait_for_attaches().await;
         ask(&handle, |answer| Command::Start { answer }).await
     }
 
@@ -516,7 +519,8 @@ impl Engine {
             }
             _ => {}
         }
-        Ok(PendingAttach { tty: handle.record().spec.tty, engine: self.clone(), handle, request })
+        let place = handle.place_before_start().await;
+        Ok(PendingAttach { tty: handle.record().spec.tty, engine: self.clone(), handle, request, _place: place })
     }
 
     /// The first processes of the containers whose namespaces are joined; each must run.
