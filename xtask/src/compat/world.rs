@@ -88,10 +88,12 @@ impl World {
         self.folder.join(format!("{suite}-{}.log", self.engine))
     }
 
-    /// An empty home folder: the developer's own settings must not count.
+    /// A home folder with no settings: the developer's own must not count, and without any file docker-py keeps its contexts in the
+    /// folder where it is started.
     pub(super) fn home(&self) -> Result<PathBuf> {
         let home = self.state.join("home");
-        fs::create_dir_all(&home)?;
+        fs::create_dir_all(home.join(".docker"))?;
+        fs::write(home.join(".docker/config.json"), "{}")?;
         Ok(home)
     }
 
