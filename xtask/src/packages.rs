@@ -110,6 +110,27 @@ pub(crate) fn criu() -> Result<()> {
     later.finish("criu", &starter)
 }
 
+/// Makes `target/compose/debian.tar`, the root of a Debian with a web server and Redis, unless it is there: what Compose runs as a real
+/// application.
+pub(crate) fn application() -> Result<()> {
+    let folder = workspace().join("target/compose");
+    let (image, root, part) = (folder.join("debian.tar"), folder.join("debian-root"), folder.join("debian.tar.part"));
+    if image.exists() {
+        return Ok(());
+    }
+    say(&format!("making {} (a Debian with lighttpd and Redis); this takes a minute", image.display()));
+    for_peers()?;
+    std::fs::create_dir_all(&folder)?;
+    run(Command::new("debootstrap")
+        .args(["--variant=minbase", "--include=lighttpd,redis-server", LATER_SUITE])
+        .arg(&root)
+        .arg(mirror()?))?;
+    let left_out = ["var/cache/apt", "var/lib/apt/lists", "dev/*"].map(|path| format!("--exclude=./{path}"));
+    run(Command::new("tar").arg("--numeric-owner").args(left_out).arg("-C").arg(&root).arg("-cf").arg(&part).arg("."))?;
+    std::fs::rename(&part, &image)?;
+    Ok(std::fs::remove_dir_all(&root)?)
+}
+
 /// Programs of a later Debian release than this machine's may be: apt is given lists and folders of its own, and nothing is installed.
 struct Later {
     folder: std::path::PathBuf,

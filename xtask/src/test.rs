@@ -11,6 +11,7 @@ pub(crate) fn run_all(filters: &[String]) -> Result<()> {
     packages::for_tests()?;
     packages::plugins()?;
     packages::criu()?;
+    packages::application()?;
     packages::cargo_tool("cargo-nextest")?;
     let programs = programs::build(Profile::Debug)?;
     let mut nextest = cargo();

@@ -1,12 +1,23 @@
 //! Networks.
 
-use docker_api::network::{ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PruneReport};
+use docker_api::network::{
+    ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PortExplanation, PruneReport,
+};
 use docker_api::{Filters, QueryBuilder, encode_path_segment};
 
 use crate::client::{Client, Request};
 use crate::error::Result;
 
 impl Client {
+    /// Of Conex alone: who reaches which published port, of one container or of all.
+    pub fn ports_explain(&self, container: Option<&str>) -> Result<Vec<PortExplanation>> {
+        let query = match container {
+            Some(container) => QueryBuilder::new().with("container", container).build(),
+            None => String::new(),
+        };
+        self.document(Request::get(format!("/conex/ports{query}")))
+    }
+
     /// Lists networks.
     pub fn network_list(&self, filters: &Filters) -> Result<Vec<Network>> {
         let query = QueryBuilder::new().with_filters(filters).build();

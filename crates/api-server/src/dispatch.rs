@@ -105,6 +105,7 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::ImageReceive => images::load(engine, request, AbsentLayers::Taken),
         Route::ImageSend => images::send(engine, request).await,
         Route::LayersMissing => images::missing_layers(engine, request).await,
+        Route::PortsExplain => networks::explain_ports(engine, &request).await,
         Route::ImagePrune => images::prune(engine, &request).await,
         Route::ImageVerify => Ok(verify::images(engine, &request)),
         Route::ImageSave => {

@@ -286,6 +286,36 @@ mod tests {
         });
     }
 
+    /// Three in ten datagrams never arrive, by a sequence that is always the same.
+    fn is_lost(state: &AtomicU64) -> bool {
+        let next = state.load(Ordering::Relaxed).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.store(next, Ordering::Relaxed);
+        (next >> 33) % 10 < 3
+    }
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "the figures are for SPECIFICATION.md")]
+    fn lost_datagrams_keep_nobody_waiting() {
+        const QUESTIONS: usize = 1000;
+        run(async {
+            let state = AtomicU64::new(1);
+            let (lossy, count) = server(move |_, query| (!is_lost(&state)).then(|| here(query))).await;
+            let forwarder = Forwarder::default();
+            let mut took = Vec::new();
+            for number in 0..QUESTIONS {
+                let bytes = query(7, &format!("n{number}.example"), A, false);
+                let began = Instant::now();
+                let answer = forwarder.ask(&Query::parse(&bytes).unwrap(), &[lossy], Way::Datagram).await;
+                took.push(began.elapsed());
+                assert!(answer.is_some(), "question {number}");
+            }
+            took.sort();
+            let lost = 1.0 - QUESTIONS as f64 / count.load(Ordering::SeqCst) as f64;
+            let (median, p99) = (took[QUESTIONS / 2], took[QUESTIONS * 99 / 100]);
+            println!("with {:.0} % of datagrams lost: median {median:?}, p99 {p99:?}", lost * 100.0);
+        });
+    }
+
     #[test]
     fn a_failure_is_taken_only_when_nobody_knows_better() {
         run(async {

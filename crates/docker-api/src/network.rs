@@ -6,6 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::mount::is_zero;
 
+/// Of Conex alone: what one caller finds at one published port.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortExplanation {
+    /// The container's name.
+    pub container: String,
+    /// The host's address and port, `0.0.0.0:8080`.
+    pub published: String,
+    /// The container's port and protocol, `80/tcp`.
+    pub port: String,
+    /// Who calls: `this host`, `other machines` or `containers`.
+    pub caller: String,
+    /// `yes`, `no`, or `depends` where a rule looks at more than the port.
+    pub reached: String,
+    /// The rules that decide.
+    pub because: Vec<String>,
+}
+
 /// A container's place in one network: what was asked for, and what it got.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -63,6 +63,8 @@ pub enum Route {
     ImageCreate,
     ImageLoad,
     ImagePrune,
+    /// Of Conex alone: `GET /conex/ports`, who reaches which published port.
+    PortsExplain,
     /// Of Conex alone: `POST /images/verify`.
     ImageVerify,
     ImageSearch,
@@ -166,6 +168,7 @@ fn find(method: &str, path: &str) -> Option<Route> {
         },
         "system" => (method == "GET" && rest == "df").then_some(Route::DiskUsage),
         "conex" => match (method, rest) {
+            ("GET", "ports") => Some(Route::PortsExplain),
             ("POST", "images/missing") => Some(Route::LayersMissing),
             ("POST", "images/save") => Some(Route::ImageSend),
             ("POST", "images/load") => Some(Route::ImageReceive),

@@ -278,6 +278,7 @@ fn open_networks(
         )),
     };
     wanted.identity = id.to_owned();
+    wanted.publish_policy = options.network.publish_policy;
     // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.
     let places = Containers::recorded_places(contents);
     let networks: Vec<_> = registry

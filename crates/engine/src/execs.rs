@@ -268,7 +268,12 @@ impl Engine {
         }
         let live = handle.running_unpaused()?;
         let record = handle.record();
-        let mut process = crate::spec::exec_process(&record.spec, &record.hostname, &self.inner.host.spec, &view.spec);
+        let mut container = std::borrow::Cow::Borrowed(&record.spec);
+        let linked = crate::containers::links::environment(&self.inner, &record, &handle.view());
+        if !linked.is_empty() {
+            container.to_mut().env.splice(..0, linked);
+        }
+        let mut process = crate::spec::exec_process(&container, &record.hostname, &self.inner.host.spec, &view.spec);
         let size = size.or(view.spec.console_size).filter(|size| size.height > 0 && size.width > 0);
         process.console_size =
             size.map(|size| oci::runtime::ConsoleSize { height: size.height.into(), width: size.width.into() });

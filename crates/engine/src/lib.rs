@@ -49,6 +49,8 @@ pub use events::EventStream;
 pub use execs::PendingExec;
 pub use images::{ByteStream, InputStream, ProgressStream};
 pub use logs::LogStream;
+pub use network::{PortCaller, PublishPolicy, Reached};
+pub use networks::PortView;
 pub use options::{EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
 pub use registry::{Credentials, Found, Insecure, Mirror};
 pub use runtimes::RuntimeOptions;

@@ -67,6 +67,8 @@ pub struct NetworkOptions {
     pub bridge_subnet: Option<String>,
     /// The default bridge's IPv6 subnet, `auto` for one of the engine's own; without IPv6 when none.
     pub bridge_subnet6: Option<String>,
+    /// Who reaches published ports.
+    pub publish_policy: network::PublishPolicy,
 }
 
 /// How layers are kept.

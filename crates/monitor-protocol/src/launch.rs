@@ -48,9 +48,21 @@ pub struct Launch {
     /// Clients that attached before the start; they miss no byte.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attaches: Vec<Attach>,
+    /// Ports of the host whose calls the monitor passes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Relay>,
     /// Who runs the container.
     #[serde(default)]
     pub isolation: Isolation,
+}
+
+/// A port of the host that the kernel cannot translate: the monitor passes on what calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// A socket that listens and never blocks.
+    pub listener: FdIndex,
+    /// Where its calls go.
+    pub target: std::net::SocketAddr,
 }
 
 /// How a root file system is put together.

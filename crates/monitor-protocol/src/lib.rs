@@ -38,7 +38,7 @@ pub use client::{Client, ClientError};
 pub use detach_keys::{DetachKeys, DetachKeysError};
 pub use frame::{DecodeError, Decoder, EncodeError, Frame, MAX_FDS, MAX_FRAME_BYTES};
 pub use launch::{
-    Attach, CgroupDriver, Delivery, FdIndex, Framing, Identity, Isolation, JsonFile, Launch, LogConfig, Rootfs,
+    Attach, CgroupDriver, Delivery, FdIndex, Framing, Identity, Isolation, JsonFile, Launch, LogConfig, Relay, Rootfs,
     Rotated, SeccompProgram, StdinMode, Stdio, Streams, WindowSize,
 };
 pub use message::{

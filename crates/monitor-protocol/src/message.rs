@@ -3,7 +3,7 @@
 use oci::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
-use crate::launch::{Attach, FdIndex, Identity, Launch, Stdio, WindowSize};
+use crate::launch::{Attach, FdIndex, Identity, Launch, Relay, Stdio, WindowSize};
 use crate::stats::Stats;
 
 /// The version of these messages. It grows when an old monitor could misread a new daemon.
@@ -117,6 +117,11 @@ pub enum Request {
     CloseStdin {
         /// Whose.
         target: Target,
+    },
+    /// Pass on calls of these ports of the host from now on, and of no others.
+    Relay {
+        /// All of them.
+        relays: Vec<Relay>,
     },
     /// Begin a new log file now.
     RotateLogs,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cgroups::Host;
 use monitor_protocol::{
-    Attach, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, KillScope, Launch, Phase, Response,
+    Attach, AttachId, ContainerStatus, Event, Exec, ExecId, Exit, Failure, KillScope, Launch, Phase, Relay, Response,
     RunningExec, Target, WindowSize,
 };
 use oci::runtime::LinuxResources;
@@ -22,6 +22,7 @@ use crate::log::{Ended, Log};
 use crate::passed::PassedFds;
 use crate::process::{Process, exit_of};
 use crate::records::Records;
+use crate::relay::{RelayEvent, Relays};
 use crate::stdio::{self, Audience};
 use crate::streams::{StreamEvent, Surroundings};
 use crate::{clock, failure};
@@ -46,6 +47,7 @@ pub(crate) struct Container {
     init: Process,
     execs: Vec<Session>,
     log: Log,
+    relays: Relays,
     paused: bool,
     oom_killed: bool,
     /// How it ended, once that is recorded.
@@ -103,6 +105,8 @@ pub(crate) enum ContainerEvent {
     Init(StreamEvent),
     /// One of an exec session's streams.
     Exec(usize, StreamEvent),
+    /// A port's call.
+    Relay(RelayEvent),
     /// The log's writer takes more.
     Log,
     /// The kernel has killed somebody for want of memory.
@@ -130,6 +134,7 @@ impl Container {
         let network_namespace = launch.network_namespace.map(|index| fds.take(index)).transpose()?;
         let user_namespace = launch.user_namespace.map(|index| fds.take(index)).transpose()?;
         let clients = fds.take_clients(std::mem::take(&mut launch.attaches))?;
+        let relays = Relays::take(&launch.relays, &mut fds)?;
         let records = Records::new(launch.container_dir.clone());
         records.clear().map_err(|error| failure::other("record", &error))?;
         let log = Log::open(&launch.log).map_err(|error| failure::other("log", &error))?;
@@ -152,6 +157,7 @@ impl Container {
             init: Process::new(started.pid, started_at, streams),
             execs: Vec::new(),
             log,
+            relays,
             paused: false,
             oom_killed: false,
             exit: None,
@@ -218,6 +224,7 @@ impl Container {
             let streams = &session.process.streams;
             streams.interests(&mut |fd, flags, event| add(fd, flags, ContainerEvent::Exec(index, event)));
         }
+        self.relays.interests(&mut |fd, flags, event| add(fd, flags, ContainerEvent::Relay(event)));
         if let Some(fd) = self.log.waiting_pipe() {
             add(fd, PollFlags::OUT, ContainerEvent::Log);
         }
@@ -242,6 +249,7 @@ impl Container {
             ContainerEvent::Exec(index, event) => {
                 self.execs[index].process.streams.on(event, ready, &mut turn.around(&mut Log::None));
             }
+            ContainerEvent::Relay(event) => self.relays.on(event, turn.scratch),
             ContainerEvent::Log => self.log.pump(),
             ContainerEvent::OutOfMemory => self.check_oom(),
         }
@@ -261,6 +269,8 @@ impl Container {
     }
 
     fn init_ended(&mut self, status: WaitStatus, turn: &mut Turn<'_>) {
+        // Before anybody hears of it: the next container may want the same ports.
+        self.relays = Relays::default();
         self.check_oom();
         // While the cgroup is there.
         let memory = self.backend.as_mut().filter(|_| self.oom_killed).and_then(Backend::memory_at_exit);
@@ -281,6 +291,7 @@ impl Container {
     /// The end of a turn: writes the log, and takes every step that has become possible.
     pub(crate) fn settle(&mut self, listeners: Daemons, turn: &mut Turn<'_>) {
         self.log.flush();
+        self.relays.settle();
         self.processes_mut().for_each(|process| process.tick(turn.now));
         self.log_patience.tick(turn.now);
         self.settle_execs(turn);
@@ -405,6 +416,12 @@ impl Container {
             true => Ok(Response::Done),
             false => Err(failure::not_running(format!("there is no attachment {}", id.0))),
         }
+    }
+
+    /// Passes on calls of these ports, and of no others.
+    pub(crate) fn relay(&mut self, relays: &[Relay], fds: &mut PassedFds) -> Result<Response, Failure> {
+        self.relays.replace(Relays::take(relays, fds)?);
+        Ok(Response::Done)
     }
 
     /// Starts another process.

@@ -31,6 +31,7 @@ mod monitor;
 mod passed;
 mod process;
 mod records;
+mod relay;
 mod stdio;
 mod streams;
 

@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod attribute;
+pub mod conntrack;
 pub mod link;
 pub mod namespace;
 pub mod neighbour;

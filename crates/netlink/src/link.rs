@@ -48,6 +48,7 @@ const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 1 << 7;
 /// `RTEXT_FILTER_SKIP_STATS`: without the counters, which cost most of a listing.
 const SKIP_STATISTICS: u32 = 1 << 3;
 
@@ -340,15 +341,21 @@ pub struct Change<'a> {
     pub power: Option<Power>,
     /// Held down whatever its power says.
     pub proto_down: Option<Power>,
+    /// Whether neighbours are asked for their hardware addresses; if not, packets are sent to the link's own.
+    pub resolution: Option<Switch>,
 }
 
 /// The request that changes a link.
 pub fn change(target: Target<'_>, change: &Change<'_>) -> Request {
-    let (flags, mask) = match change.power {
+    let (mut flags, mut mask) = match change.power {
         Some(Power::Up) => (IFF_UP, IFF_UP),
         Some(Power::Down) => (0, IFF_UP),
         None => (0, 0),
     };
+    if let Some(resolution) = change.resolution {
+        mask |= IFF_NOARP;
+        flags |= if resolution == Switch::Off { IFF_NOARP } else { 0 };
+    }
     let body = header(AF_UNSPEC, target.index(), flags, mask);
     let mut request = Request::new(RTM_SETLINK, 0, &body, format!("change {target}"));
     target.name_in(&mut request);

@@ -11,6 +11,7 @@ use crate::address::{Ip, Mac, Subnet};
 use crate::definition::{Border, Definition, GatewayMode};
 use crate::endpoint::Endpoint;
 use crate::files::{read_host_resolv_conf, servers_of};
+use crate::gate::Gate;
 use crate::names::Names;
 use crate::networks::{Bridge, OpenError, Options, Subnet6, Warning};
 use crate::pools::Surroundings;
@@ -172,10 +173,12 @@ pub(crate) fn sweep_user(
     names: &Names,
     known: &[Definition],
     running: &[Endpoint],
+    gate: Option<&Gate>,
 ) -> Result<(), RequestError> {
     let links = socket.links()?;
     let ours = links.iter().filter(|link| link.alias == names.alias());
-    for link in ours.filter(|link| link.name != names.bridge()) {
+    let is_gate = |link: &Link| gate.is_some_and(|gate| gate.entrance == link.name);
+    for link in ours.filter(|link| link.name != names.bridge() && !is_gate(link)) {
         if known.iter().all(|definition| definition.interface != link.name) {
             gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
         } else if link.kind == "bridge" {

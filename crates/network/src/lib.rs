@@ -29,9 +29,11 @@ mod allocator;
 mod bridge;
 mod definition;
 mod endpoint;
+mod explain;
 mod files;
 mod firewall;
 mod forwarding;
+mod gate;
 mod maker;
 mod mode;
 mod names;
@@ -48,6 +50,7 @@ pub use address::{Ip, Mac, MacError, Subnet, SubnetError};
 pub use allocator::{AddressError, Pair};
 pub use definition::{Border, Definition, Driver, GatewayMode, Pool};
 pub use endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
+pub use explain::{Explanation, PortCaller, Reached};
 pub use files::{
     Dns, ExtraHost, ExtraHostError, HostAddress, Reach, change_hosts, host_servers, hostname_file, hosts_file,
     read_host_resolv_conf, resolv_conf,
@@ -59,7 +62,8 @@ pub use names::Names;
 pub use netlink::link::{IpvlanFlag, IpvlanMode, MacvlanMode};
 pub use networks::{
     AttachError, AttachRequest, Attachment, Bridge, CloseError, CreateError, Networks, OpenError, Options,
-    PublishError, Remaining, StatisticsError, Subnet6, SubnetConflict, TakeError, Targets, Warning, namespace_of,
+    PublishError, PublishPolicy, Remaining, StatisticsError, Subnet6, SubnetConflict, TakeError, Targets, Warning,
+    namespace_of,
 };
 pub use owner::{IdRange, Owner, OwnerError};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};

@@ -46,6 +46,11 @@ impl Names {
         format!("{}{:07x}", self.veth_prefix, number & 0x0fff_ffff)
     }
 
+    /// The two ends of the pair through which calls come back that the host's own input rules have let in.
+    pub(crate) fn gate(&self) -> [String; 2] {
+        ["in", "out"].map(|end| format!("gate{:06x}{end}", self.group & 0x00ff_ffff))
+    }
+
     /// All names of [`Names::veth`], in nft's way of writing it.
     pub(crate) fn any_host_end(&self) -> String {
         format!("{}*", self.veth_prefix)
@@ -115,6 +120,7 @@ mod tests {
             assert!(names.bridge().len() <= INTERFACE_NAME_MAX, "{}", names.bridge());
             assert!(!names.bridge().contains(['/', ' ', ':']));
             assert_eq!(names.veth(u32::MAX).len(), INTERFACE_NAME_MAX);
+            assert!(names.gate().iter().all(|name| name.len() <= INTERFACE_NAME_MAX));
             assert!(!names.table().is_empty());
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink::link::Link;
 use netlink::namespace::{self, NamespaceError};
+use netlink::route::Route;
 use netlink::{Family as SocketFamily, RequestError, Socket};
 use thiserror::Error;
 
@@ -19,11 +20,13 @@ use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatisti
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::firewall::{Firewall, FirewallError, Plan};
 use crate::forwarding::{self, Enabled, Forwarding};
+use crate::gate;
 use crate::maker::{LeadsOut, MakeError, Maker, Needed, Neighbours, Plug, Way, mac_of};
 use crate::names::Names;
 use crate::owner::Owner;
 use crate::pools::Surroundings;
-use crate::ports::{self, HostPorts, PortError, PortRequest, Published};
+use crate::ports::{self, HostPorts, PortError, PortRequest, Published, Transport};
+use crate::settings::SettingError;
 use crate::supply::{Supply, SupplyError};
 use crate::watch::Watch;
 
@@ -46,13 +49,27 @@ pub struct Options {
     pub ready: usize,
     /// Whose the namespaces are; `None` for the engine's own user.
     pub owner: Option<Owner>,
+    /// Which rules published ports obey.
+    pub publish_policy: PublishPolicy,
+}
+
+/// Who may call published ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishPolicy {
+    /// Everybody who reaches the host, whatever the host's own rules say of what is for it: as with Docker.
+    #[default]
+    Open,
+    /// Whom the host's own input rules let in.
+    Host,
 }
 
 impl Options {
     /// The usual options of the engine called `name`.
     pub fn new(name: &str, run: PathBuf) -> Self {
         let identity = name.to_owned();
-        Self { name: name.to_owned(), run, subnet: None, subnet6: None, identity, mtu: None, ready: 8, owner: None }
+        let publish_policy = PublishPolicy::default();
+        let name = name.to_owned();
+        Self { name, run, subnet: None, subnet6: None, identity, mtu: None, ready: 8, owner: None, publish_policy }
     }
 }
 
@@ -169,6 +186,14 @@ pub enum OpenError {
         /// Its name.
         interface: String,
     },
+    /// Packets that come back through the gate would be dropped as if they had lost their way.
+    #[error(
+        "published ports can obey the host's input rules only where net.ipv4.conf.all.rp_filter is 0 or 2, not 1 (interfaces may have their own)"
+    )]
+    StrictReversePath,
+    /// A setting of the gate cannot be made.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The bridge that was just made is not there.
     #[error("bridge {interface} vanished while it was set up")]
     Vanished {
@@ -227,7 +252,7 @@ pub enum SubnetConflict {
         /// Its addresses.
         subnet: String,
     },
-    /// A network that the host is in, or has a route of its own to.
+    /// A network that the host is in, or has a route of its own to, as `ip route` writes it.
     Host(String),
 }
 
@@ -353,6 +378,7 @@ pub struct Networks {
     firewall: Arc<Firewall>,
     watch: Option<Watch>,
     ports: Mutex<HostPorts>,
+    policy: PublishPolicy,
     /// By id.
     users: Mutex<BTreeMap<String, Definition>>,
 }
@@ -378,9 +404,13 @@ impl Networks {
         } else {
             Vec::new()
         };
-        bridge::sweep_user(&mut socket, &names, networks, &endpoints)?;
+        let gate = match options.publish_policy {
+            PublishPolicy::Open => None,
+            PublishPolicy::Host => Some(gate::ensure(&mut socket, host.as_fd(), &names)?),
+        };
+        bridge::sweep_user(&mut socket, &names, networks, &endpoints, gate.as_ref())?;
         let segments = all().filter_map(Definition::segment).collect();
-        let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: BTreeMap::new() };
+        let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: BTreeMap::new(), gate };
         let firewall = Arc::new(Firewall::new(plan).with_ports(&published));
         let watch = install_rules(&firewall, &mut warnings);
         let spaces = spaces_of(all(), &endpoints);
@@ -391,8 +421,8 @@ impl Networks {
         let run = options.run.clone();
         let users = networks.iter().map(|definition| (definition.id.clone(), definition.clone())).collect();
         let (ports, users) = (Mutex::new(ports), Mutex::new(users));
-        let identity = options.identity.clone();
-        Ok(Self { run, identity, names, bridge: ready.view, warnings, supply, firewall, watch, ports, users })
+        let (identity, policy) = (options.identity.clone(), options.publish_policy);
+        Ok(Self { run, identity, names, bridge: ready.view, warnings, supply, firewall, watch, ports, policy, users })
     }
 
     /// A subnet for a network whose user asks for none. Until it is added, another caller may be given the same.
@@ -412,7 +442,14 @@ impl Networks {
         if let Some((id, other)) = self.subnets::<A>().into_iter().find(|(_, other)| other.overlaps(subnet)) {
             return Ok(Some(SubnetConflict::Network { id, subnet: other.to_string() }));
         }
-        Ok(self.surroundings::<A>()?.conflict(subnet).map(|taken| SubnetConflict::Host(taken.to_string())))
+        let Some(taken) = self.surroundings::<A>()?.conflict(subnet) else { return Ok(None) };
+        let mut socket = self.supply.maker().host_socket();
+        let leads_there =
+            |route: &Route| A::of(route.destination) == Some(taken.network()) && route.prefix == taken.prefix();
+        let route = socket.routes()?.into_iter().find(leads_there);
+        let link = route.and_then(|route| route.link).map(|index| socket.link_by_index(index)).transpose()?.flatten();
+        let device = link.map(|link| format!(" dev {}", link.name)).unwrap_or_default();
+        Ok(Some(SubnetConflict::Host(format!("{taken}{device}"))))
     }
 
     fn surroundings<A: Ip>(&self) -> Result<Surroundings<A>, RequestError> {
@@ -611,6 +648,41 @@ impl Networks {
         self.supply.sweep();
     }
 
+    /// Where these ports lead: `None` for what is not published by translation.
+    pub fn target_of(&self, address: IpAddr, transport: Transport, port: u16) -> Option<(IpAddr, u16)> {
+        self.firewall.target_of((address, transport, port))
+    }
+
+    /// Whose rules published ports obey.
+    pub(crate) fn publish_policy(&self) -> PublishPolicy {
+        self.policy
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Whether the engine's rules are all in the kernel.
+    pub(crate) fn has_rules(&self) -> Result<bool, FirewallError> {
+        self.firewall.is_complete()
+    }
+
+    pub(crate) fn host_socket(&self) -> MutexGuard<'_, Socket> {
+        self.supply.maker().host_socket()
+    }
+
+    /// The bridge behind which an address is.
+    pub(crate) fn interface_to(&self, address: IpAddr) -> Option<String> {
+        let users = lock(&self.users);
+        let all = users.values().cloned().chain([self.bridge.definition()]).collect::<Vec<_>>();
+        let has = |definition: &&Definition| match address {
+            IpAddr::V4(address) => definition.ipv4.iter().any(|pool| pool.subnet.contains(address)),
+            IpAddr::V6(address) => definition.ipv6.iter().any(|pool| pool.subnet.contains(address)),
+        };
+        let found = all.iter().find(has)?;
+        (found.driver == Driver::Bridge).then(|| found.interface.clone())
+    }
+
     /// What does not work as it should on this host.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -674,7 +746,8 @@ impl Networks {
         let left = {
             let mut socket = self.supply.maker().host_socket();
             let users: Vec<String> = lock(&self.users).values().map(|user| user.interface.clone()).collect();
-            for interface in users.iter().map(String::as_str).chain([self.names.bridge()]) {
+            let [gate, _] = self.names.gate();
+            for interface in users.iter().map(String::as_str).chain([self.names.bridge(), &gate]) {
                 bridge::remove(&mut socket, &self.names, interface)?;
             }
             interfaces(&mut socket)?.present

@@ -77,9 +77,9 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether the kernel can translate it: it cannot turn IPv6 into IPv4.
+    /// Whether the kernel can translate it: it cannot turn IPv6 into IPv4, and takes no answer from elsewhere for `::1`.
     pub fn is_translatable(&self) -> bool {
-        self.address.is_ipv4() == self.target.is_ipv4()
+        self.address.is_ipv4() == self.target.is_ipv4() && self.address != IpAddr::V6(Ipv6Addr::LOCALHOST)
     }
 }
 

@@ -75,7 +75,7 @@ impl Family {
 }
 
 impl Protocol {
-    fn number(self) -> u8 {
+    pub(crate) fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
@@ -163,7 +163,7 @@ pub(crate) fn key_bytes(element: &[Data]) -> Vec<u8> {
 }
 
 /// The bytes of an address.
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -318,6 +318,7 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
             Statement::Verdict(verdict) => self.verdict(verdict),
             Statement::Masquerade => self.expression("masq", |_| {}),
             Statement::DestinationNat(nat) => self.destination_nat(nat),
+            Statement::Duplicate { to, link, .. } => self.duplicate(*to, *link),
         }
     }
 
@@ -492,6 +493,14 @@ impl<I: Iterator<Item = u32>> Writer<'_, I> {
             if has_port {
                 nat.network_number(5, behind_address(family));
             }
+        });
+    }
+
+    fn duplicate(&mut self, to: IpAddr, link: u32) {
+        self.immediate(REGISTER, &octets(to));
+        self.immediate(behind_address(Family::of(to)), &link.to_ne_bytes());
+        self.expression("dup", |dup| {
+            dup.network_number(1, REGISTER).network_number(2, behind_address(Family::of(to)));
         });
     }
 

@@ -79,6 +79,11 @@ impl Kernel {
         self.list(&request, NEW_RULE, of_chain)
     }
 
+    /// What the kernel sends for a listing.
+    pub(crate) fn replies(&mut self, request: &Request) -> Result<Vec<Reply>, RequestError> {
+        self.socket.dump(request)
+    }
+
     fn list<T>(
         &mut self,
         request: &Request,
@@ -112,11 +117,14 @@ impl ChainState {
 impl RuleState {
     fn read(reply: &Reply) -> Option<Self> {
         let of_kind = |kind| reply.attributes(HEADER_BYTES).find(|attribute| attribute.kind == kind);
-        Some(Self {
-            handle: of_kind(3)?.network_long()?,
-            comment: of_kind(7).and_then(|userdata| comment_of(userdata.value)),
-        })
+        Some(Self { handle: of_kind(3)?.network_long()?, comment: comment(reply) })
     }
+}
+
+/// The note that is kept with a rule.
+pub(crate) fn comment(reply: &Reply) -> Option<String> {
+    let userdata = reply.attributes(HEADER_BYTES).find(|attribute| attribute.kind == 7)?;
+    comment_of(userdata.value)
 }
 
 fn family(reply: &Reply) -> Option<Family> {

@@ -14,6 +14,7 @@ mod inspect;
 mod ruleset;
 mod text;
 mod transaction;
+mod walk;
 
 pub use inspect::{ChainState, Kernel, RuleState};
 pub use ruleset::{
@@ -21,3 +22,4 @@ pub use ruleset::{
     Protocol, Rule, Set, Side, State, Statement, Table, Verdict,
 };
 pub use transaction::{Transaction, TransactionError};
+pub use walk::{Fate, Packet};

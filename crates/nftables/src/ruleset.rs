@@ -118,6 +118,15 @@ pub enum Statement {
     Masquerade,
     /// Sends a connection to another address.
     DestinationNat(Nat),
+    /// `dup to fe80::1 device "a"`: sends a copy out of a link, as if the next hop were this address. In tables of its family alone.
+    Duplicate {
+        /// The next hop.
+        to: IpAddr,
+        /// The link's index.
+        link: u32,
+        /// The link's name, for people.
+        name: String,
+    },
 }
 
 impl From<Match> for Statement {

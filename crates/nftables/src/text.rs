@@ -139,6 +139,7 @@ impl Display for Statement {
             Self::Counter => f.write_str("counter packets 0 bytes 0"),
             Self::Verdict(verdict) => verdict.fmt(f),
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Duplicate { to, name, .. } => write!(f, "dup to {to} device \"{name}\""),
             Self::DestinationNat(Nat::To(address, None)) => write!(f, "dnat {} to {address}", Family::of(*address)),
             Self::DestinationNat(Nat::To(address, Some(port))) => {
                 write!(f, "dnat {} to {}", Family::of(*address), SocketAddr::new(*address, *port))

@@ -22,6 +22,7 @@ fn links_on_the_default_bridge_are_hosts_and_variables() {
     }
     run(&engine, "web", &["--link", "db:store"]);
     assert!(exec(&engine, "web", &["cat", "/etc/hosts"]).contains("\tstore "));
+    assert!(exec(&engine, "web", &["env"]).contains("STORE_NAME=/web/store"));
     assert!(reaches(&engine, "web", "store"));
     engine.docker(["rm", "--link", "web/nothing"]).fails(1);
     engine.docker(["rm", "--link", "web/store"]).ok();

@@ -17,7 +17,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::Engine;
+use harness::{Engine, EngineOptions};
 
 use crate::peers::{Neighbour, address, address6, inside};
 
@@ -67,20 +67,17 @@ struct Row {
     address: String,
     port: u16,
     reached: bool,
-    /// Whether the daemon has a part in it: then nobody reaches it without one.
-    relayed: bool,
 }
 
 /// Looks at all rows at once, prints them, and returns what differs from what is wanted.
 #[allow(clippy::print_stdout, reason = "the table is what the test is for")]
-fn look(phase: &str, rows: &[Row], daemon: bool) -> Vec<String> {
-    let wanted = |row: &Row| row.reached && (daemon || !row.relayed);
+fn look(phase: &str, rows: &[Row]) -> Vec<String> {
     let look = |row: &Row| {
         // A server may still be on its way up; what is to be closed has only to be seen once.
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             let found = answers(row.pid, &row.address, row.port);
-            if found == wanted(row) || !wanted(row) || Instant::now() > end {
+            if found == row.reached || !row.reached || Instant::now() > end {
                 return found;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -96,7 +93,7 @@ fn look(phase: &str, rows: &[Row], daemon: bool) -> Vec<String> {
         let line =
             format!("  {:<9} -> {:<38} {:<24} {}", row.from, row.to, format!("{} {}", row.address, row.port), found);
         println!("{line}");
-        if found != wanted(row) {
+        if found != row.reached {
             wrong.push(format!("{phase}: {line}"));
         }
     }
@@ -142,8 +139,7 @@ fn the_matrix_of_who_reaches_what() {
     ];
     for (from, pid) in places {
         let mut row = |to: &str, address: &str, port: u16, reached: bool| {
-            let relayed = address == "::1";
-            rows.push(Row { from, pid, to: to.to_owned(), address: address.to_owned(), port, reached, relayed });
+            rows.push(Row { from, pid, to: to.to_owned(), address: address.to_owned(), port, reached });
         };
         let (is_host, is_lan, is_hidden) = (from == "host", from == "lan", from == "hidden");
         let own_network = is_host || ["web", "peer"].contains(&from);
@@ -175,25 +171,137 @@ fn the_matrix_of_who_reaches_what() {
             row("trusting network, other port", &address, 81, is_host);
         }
     }
-    let mut wrong = look("at first", &rows, true);
-    engine.host().program("nft").args(["flush", "ruleset"]).ok();
-    let end = Instant::now() + Duration::from_secs(10);
-    while !engine.host().program("nft").args(["list", "ruleset"]).ok().contains("10.77.6.0/24") {
-        assert!(Instant::now() < end, "the rules did not come back");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    wrong.extend(look("after a flush of all rules", &rows, true));
+    let mut wrong = look("at first", &rows);
+    flush_rules(&engine, "10.77.6.0/24");
+    wrong.extend(look("after a flush of all rules", &rows));
     engine.kill();
-    wrong.extend(look("while no daemon runs", &rows, false));
+    wrong.extend(look("while no daemon runs", &rows));
     // What Docker's users know: the host's own rules for what is for the host say nothing of published ports.
     let closed = "add table inet mine; add chain inet mine input { type filter hook input priority 0; policy drop; }";
     engine.host().program("nft").args([closed]).ok();
     assert!(answers(Some(lan.pid()), "198.51.100.1", 8080));
     engine.host().program("nft").args(["delete", "table", "inet", "mine"]).ok();
     engine.launch();
-    wrong.extend(look("after the daemon's return", &rows, true));
+    wrong.extend(look("after the daemon's return", &rows));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     drop(lan);
+    engine.finish();
+}
+
+/// Takes all rules of the host away, and waits until ours are there again, with what is to be in them.
+fn flush_rules(engine: &Engine, content: &str) {
+    engine.host().program("nft").args(["flush", "ruleset"]).ok();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !engine.host().program("nft").args(["list", "ruleset"]).ok().contains(content) {
+        assert!(Instant::now() < end, "the rules did not come back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn published_ports_obey_the_hosts_own_rules_where_they_are_to() {
+    let arguments = ["--publish-policy", "host"].map(str::to_owned).to_vec();
+    let mut engine = Engine::start_with(EngineOptions { arguments });
+    engine.import_busybox();
+    let lan = neighbour(&engine);
+    for (name, number, more) in [("front", 1, None), ("back", 2, None), ("inside", 3, Some("--internal"))] {
+        let (four, six) = (format!("10.77.{number}.0/24"), format!("fd77:{number}::/64"));
+        engine
+            .docker(["network", "create", "--ipv6", "--subnet", &four, "--subnet", &six])
+            .args(more)
+            .args([name])
+            .ok();
+    }
+    let published = ["--network", "front", "-p", "8080:80", "-p", "198.51.100.1:8083:80", "-p", "127.0.0.1:8081:80"];
+    let web = run(&engine, "web", &published);
+    let stranger = run(&engine, "stranger", &["--network", "back"]);
+    let hidden = run(&engine, "hidden", &["--network", "inside"]);
+    // Everywhere, at one address, and at loopback; who is let in is said for each phase.
+    let rows = |lan_let_in: bool, others_let_in: bool| {
+        let mut rows = Vec::new();
+        let mut row = |from, pid, to: &str, address: &str, port, reached| {
+            rows.push(Row { from, pid, to: to.to_owned(), address: address.to_owned(), port, reached });
+        };
+        for address in ["198.51.100.1", "2001:db8::1"] {
+            row("host", None, "published everywhere", address, 8080, true);
+            row("lan", Some(lan.pid()), "published everywhere", address, 8080, lan_let_in);
+            row("web", Some(web), "published everywhere", address, 8080, others_let_in);
+            row("stranger", Some(stranger), "published everywhere", address, 8080, others_let_in);
+            row("hidden", Some(hidden), "published everywhere", address, 8080, false);
+        }
+        row("lan", Some(lan.pid()), "published at one address", "198.51.100.1", 8083, others_let_in);
+        row("lan", Some(lan.pid()), "published at loopback", "198.51.100.1", 8081, false);
+        for address in ["127.0.0.1", "::1"] {
+            row("host", None, "published, by loopback", address, 8080, true);
+        }
+        rows
+    };
+    let nft = |rule: &str| drop(engine.host().program("nft").args([rule]).ok());
+    let mut wrong = look("a host without rules", &rows(true, true));
+    nft("add table inet mine; add chain inet mine input { type filter hook input priority 10; policy drop; }");
+    // As everywhere: answers to what the host itself began.
+    nft("add rule inet mine input ct state established,related accept; add rule inet mine input iifname lo accept");
+    nft("add rule inet mine input meta l4proto ipv6-icmp accept");
+    wrong.extend(look("a host that lets nobody in", &rows(false, false)));
+    nft("add rule inet mine input ip saddr 198.51.100.2 tcp dport 8080 accept");
+    nft("add rule inet mine input ip6 saddr 2001:db8::2 tcp dport 8080 accept");
+    wrong.extend(look("a host that lets the neighbour in to one port", &rows(true, false)));
+    flush_rules(&engine, "admission");
+    engine.host().program("iptables").args(["-P", "INPUT", "DROP"]).ok();
+    for rule in ["-i lo", "-m conntrack --ctstate ESTABLISHED,RELATED"] {
+        engine.host().program("iptables").args(["-A", "INPUT"]).args(rule.split(' ')).args(["-j", "ACCEPT"]).ok();
+    }
+    let only_ipv6 = |mut rows: Vec<Row>| {
+        rows.iter_mut()
+            .filter(|row| !row.address.contains(':') && row.from != "host")
+            .for_each(|row| row.reached = false);
+        rows
+    };
+    wrong.extend(look("after a flush, with iptables", &only_ipv6(rows(true, true))));
+    engine.kill();
+    wrong.extend(look("while no daemon runs", &only_ipv6(rows(true, true))));
+    engine.launch();
+    wrong.extend(look("after the daemon's return", &only_ipv6(rows(true, true))));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    engine.host().program("nft").args(["delete table ip filter"]).ok();
+    drop(lan);
+    engine.finish();
+}
+
+#[test]
+fn each_port_is_explained_by_the_rules_that_are_there() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--ipv6", "--subnet", "10.77.1.0/24", "--subnet", "fd77:1::/64", "six"]).ok();
+    run(&engine, "web", &["--network", "six", "-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let explained = |what: &str, caller: &str| {
+        let text = engine.conex(["ports", "explain", "web"]).ok();
+        let port = text.split("\n").skip_while(|line| !line.starts_with(what)).skip(1);
+        let line = port.take_while(|line| line.starts_with(' ')).find(|line| line.trim().starts_with(caller));
+        line.unwrap_or_else(|| panic!("{what}, {caller}: {text}")).trim()[caller.len()..].trim().to_owned()
+    };
+    let everywhere = "0.0.0.0:8080 ->";
+    for caller in ["this host", "other machines", "containers"] {
+        assert!(explained(everywhere, caller).starts_with("yes"), "{}", explained(everywhere, caller));
+    }
+    assert!(explained("127.0.0.1:8081", "this host").starts_with("yes"));
+    assert!(explained("127.0.0.1:8081", "other machines").starts_with("no       chain incoming of table inet"));
+    let nft = |rule: &str| drop(engine.host().program("nft").args([rule]).ok());
+    nft("add table inet mine; add chain inet mine forward { type filter hook forward priority 0; policy accept; }");
+    nft("add rule inet mine forward ip daddr 192.0.2.1 drop; add rule inet mine forward tcp dport 81 drop");
+    assert!(explained(everywhere, "other machines").starts_with("yes"), "rules for others say nothing");
+    nft("add chain inet mine web; add rule inet mine web tcp dport 80 drop comment \"no web\"");
+    nft("add rule inet mine forward meta l4proto tcp jump web");
+    let found = explained(everywhere, "other machines");
+    assert!(found.starts_with("no ") && found.ends_with("of chain inet mine web \"no web\""), "{found}");
+    assert!(explained("[::]:8080 ->", "containers").starts_with("no "));
+    assert!(explained(everywhere, "this host").starts_with("yes"), "what the host sends is not forwarded");
+    nft("flush chain inet mine web; add rule inet mine web ip saddr 198.51.100.0/24 drop");
+    assert!(explained(everywhere, "other machines").starts_with("depends  rule "));
+    nft("flush chain inet mine forward; chain inet mine forward { policy drop; }");
+    let found = explained(everywhere, "other machines");
+    assert_eq!(found, "no       policy drop of chain inet mine forward");
+    nft("delete table inet mine");
+    assert!(explained(everywhere, "other machines").starts_with("yes"));
     engine.finish();
 }
 

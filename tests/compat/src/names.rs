@@ -1,13 +1,14 @@
 //! Names of containers on users' networks.
 
 use std::net::UdpSocket;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::Engine;
 
-use crate::peers::address;
+use crate::peers::{address, inside};
 
 fn run(engine: &Engine, name: &str, options: &[&str]) {
     engine.docker(["run", "-d", "--name", name]).args(options).args(["busybox", "sleep", "1000"]).ok();
@@ -112,5 +113,41 @@ fn a_container_may_be_a_name_server_itself() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(look_up(&engine, "web", "web"), [address(&engine, "web", "front")]);
+    engine.finish();
+}
+
+/// Asks 127.0.0.11 for a name until there is an answer, and prints when that was, in seconds since 1970.
+const ASK: &str = r#"
+import socket, time
+question = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03two\x00\x00\x01\x00\x01"
+while True:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(0.005)
+    try:
+        s.connect(("127.0.0.11", 53))
+        s.send(question)
+        if s.recv(512)[3] & 15 == 0:
+            break
+    except OSError:
+        time.sleep(0.001)
+print(time.time())
+"#;
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figure is for SPECIFICATION.md")]
+fn names_come_back_with_the_daemon() {
+    let mut engine = Engine::with_busybox();
+    engine.docker(["network", "create", "net"]).ok();
+    for name in ["one", "two"] {
+        engine.docker(["run", "-d", "--name", name, "--network", "net", "busybox", "sleep", "1000"]).ok();
+    }
+    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", "one"]).ok().parse().unwrap();
+    engine.kill();
+    let asking = inside(pid, "python3", &["-c", ASK]).stdout(Stdio::piped()).spawn().unwrap();
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    engine.launch();
+    let answered: f64 = String::from_utf8(asking.wait_with_output().unwrap().stdout).unwrap().trim().parse().unwrap();
+    assert!(answered > began, "nobody answers while no daemon runs");
+    println!("names are back {:.0} ms after the daemon's start", (answered - began) * 1000.0);
     engine.finish();
 }

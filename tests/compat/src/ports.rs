@@ -1,8 +1,15 @@
 //! Published ports.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
 use harness::Engine;
 
-use crate::peers::{call, serve};
+use crate::peers::{call, inside, serve};
 
 #[test]
 fn a_published_port_answers_everywhere_and_is_shown() {
@@ -76,7 +83,9 @@ fn published_ports_outlive_the_daemon() {
     let mut engine = Engine::with_busybox();
     serve(&engine, "web", &["-p", "8080:80"]);
     engine.kill();
-    assert_eq!(call(&engine, "127.0.0.1", "8080"), "hello", "while no daemon runs");
+    for address in ["127.0.0.1", "::1"] {
+        assert_eq!(call(&engine, address, "8080"), "hello", "{address}, while no daemon runs");
+    }
     engine.launch();
     assert_eq!(call(&engine, "127.0.0.1", "8080"), "hello");
     assert_eq!(call(&engine, "::1", "8080"), "hello");
@@ -85,6 +94,131 @@ fn published_ports_outlive_the_daemon() {
     assert!(error.contains("port is already allocated"), "{error}");
     engine.docker(["restart", "-t", "0", "web"]).ok();
     assert_eq!(call(&engine, "127.0.0.1", "8080"), "hello");
+    // On another network they lead there, whoever takes the call.
+    engine.docker(["network", "create", "other"]).ok();
+    engine.docker(["network", "connect", "other", "web"]).ok();
+    engine.docker(["network", "disconnect", "bridge", "web"]).ok();
+    for address in ["127.0.0.1", "::1"] {
+        assert_eq!(call(&engine, address, "8080"), "hello", "{address}, from another network");
+    }
+    engine.finish();
+}
+
+/// Prints every datagram that comes to a port, until it is ended. The test's busybox knows no UDP.
+const SINK: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+print("listening", flush=True)
+while True:
+    sys.stdout.write(s.recv(100).decode())
+    sys.stdout.flush()
+"#;
+
+/// The lines that come to a UDP port of a container.
+struct Sink {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Sink {
+    /// Comes back when it listens.
+    fn in_container(engine: &Engine, container: &str, port: &str) -> Self {
+        let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", container]).ok().parse().unwrap();
+        let mut child = inside(pid, "python3", &["-c", SINK, port]).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let sink = Self { child, lines };
+        assert_eq!(sink.next().as_deref(), Some("listening"));
+        sink
+    }
+
+    /// The next line; none when nothing comes for long.
+    fn next(&self) -> Option<String> {
+        self.lines.recv_timeout(Duration::from_secs(5)).ok()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn no_packet_is_lost_while_the_daemon_is_killed_and_comes_back() {
+    let mut engine = Engine::with_busybox();
+    // Without an input that stays open it would end at once.
+    let listen = "tail -f /dev/null | nc -l -p 80 > /tcp";
+    let options = ["-d", "--name", "sink", "-p", "8080:80", "-p", "8081:81/udp"];
+    engine.docker(["run"]).args(options).args(["busybox", "sh", "-c", listen]).ok();
+    let sink = Sink::in_container(&engine, "sink", "81");
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut stream = loop {
+        match TcpStream::connect("127.0.0.1:8080") {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect("127.0.0.1:8081").unwrap();
+    // Numbered, a thousand a second each, for as long as the daemon dies and comes back.
+    let stop = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let line = format!("{number}\n");
+                stream.write_all(line.as_bytes()).expect("the connection stays");
+                socket.send(line.as_bytes()).expect("somebody is there");
+                number += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            number
+        });
+        for _ in 0..3 {
+            engine.kill();
+            engine.launch();
+        }
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    let wanted: Vec<String> = (0..sent).map(|number| number.to_string()).collect();
+    assert!(wanted.len() > 100);
+    let datagrams: Vec<String> = wanted.iter().map_while(|_| sink.next()).collect();
+    assert!(datagrams == wanted, "{} of {} datagrams came", datagrams.len(), wanted.len());
+    let mut text = engine.docker(["exec", "sink", "cat", "/tcp"]).ok();
+    while text.lines().count() < wanted.len() && Instant::now() < end {
+        text = engine.docker(["exec", "sink", "cat", "/tcp"]).ok();
+    }
+    assert!(text.lines().eq(&wanted), "{} of {} lines came", text.lines().count(), wanted.len());
+    drop(sink);
+    engine.finish();
+}
+
+#[test]
+fn a_client_by_udp_is_led_to_the_new_container_at_once() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--subnet", "10.79.0.0/24", "net"]).ok();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect("127.0.0.1:8053").unwrap();
+    // Not published yet: the flow leads to the host, where nobody is.
+    let _ = socket.send(b"early\n");
+    for (name, address) in [("first", "10.79.0.10"), ("second", "10.79.0.11")] {
+        let place = ["-d", "--name", name, "--network", "net", "--ip", address, "-p", "8053:53/udp"];
+        engine.docker(["run"]).args(place).args(["busybox", "sleep", "1000"]).ok();
+        let sink = Sink::in_container(&engine, name, "53");
+        // From the same port as before, and never silent for as long as the kernel remembers a flow. The first call may only report
+        // that nobody was there before.
+        while socket.send(format!("{name}\n").as_bytes()).is_err() {}
+        assert_eq!(sink.next().as_deref(), Some(name));
+        drop(sink);
+        engine.docker(["rm", "-f", name]).ok();
+    }
     engine.finish();
 }
 

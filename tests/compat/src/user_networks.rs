@@ -213,3 +213,28 @@ fn networks_and_addresses_outlive_the_daemon() {
     assert!(removed.contains("back") && removed.contains("unused"), "{removed}");
     engine.finish();
 }
+
+#[test]
+fn routes_that_appear_on_the_host_are_kept_clear_of() {
+    let engine = Engine::start();
+    let subnet_of = |name: &str| {
+        let template = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
+        engine.docker(["network", "inspect", "-f", template, name]).ok()
+    };
+    engine.docker(["network", "create", "one"]).ok();
+    let taken = subnet_of("one");
+    engine.docker(["network", "rm", "one"]).ok();
+    let host = |words: &str| drop(engine.host().program("ip").args(words.split(' ')).ok());
+    host("link add tunnel0 type veth peer name tunnel1");
+    host("link set tunnel0 up");
+    host(&format!("route add {taken} dev tunnel0"));
+    engine.docker(["network", "create", "two"]).ok();
+    assert_ne!(subnet_of("two"), taken);
+    let error = engine.docker(["network", "create", "--subnet", &taken, "three"]).fails(1);
+    assert!(error.contains(&format!("overlaps with the host's own route to {taken} dev tunnel0")), "{error}");
+    host("link delete tunnel0");
+    engine.docker(["network", "rm", "two"]).ok();
+    engine.docker(["network", "create", "--subnet", &taken, "three"]).ok();
+    engine.docker(["network", "rm", "three"]).ok();
+    engine.finish();
+}

@@ -4,7 +4,9 @@
 //! container of the same engine. The two engines take turns.
 
 use std::fs;
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,19 +22,24 @@ use crate::process::{copy_with_libraries, run as run_command, say};
 
 const IMAGE: &str = "bench:iperf";
 const SECONDS: &str = "3";
-/// The host's end of the cable to the neighbour.
-const HOST: &str = "198.51.100.1";
 const MANY_CONTAINERS: usize = 1000;
 const SAMPLED_PAIRS: usize = 200;
 const MANY_PORTS: usize = 50_000;
+const MANY_NETWORKS: usize = 2000;
 
 /// An engine in which iperf3 runs.
 struct Side {
     name: &'static str,
     /// The command line without its words.
     client: Vec<String>,
+    /// The API's socket.
+    socket: PathBuf,
     /// Where its server is published.
     port: &'static str,
+    /// The daemon's process: the engines have a network namespace each.
+    daemon: u32,
+    /// The third number of the addresses on its cable to the neighbour.
+    cable: u8,
 }
 
 impl Side {
@@ -42,6 +49,19 @@ impl Side {
 
     fn run(&self, words: &[&str]) -> Result<()> {
         run_one(&self.line(words)).map(drop)
+    }
+
+    /// Posts to the API and waits for the whole answer.
+    fn post(&self, path: &str, json: &str) -> Result<()> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        let head = "HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json";
+        write!(stream, "POST /v1.40{path} {head}\r\nContent-Length: {}\r\n\r\n{json}", json.len())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if !answer.starts_with("HTTP/1.1 20") {
+            bail!("{path}: {answer}");
+        }
+        Ok(())
     }
 
     fn say(&self, words: &[&str]) -> Result<String> {
@@ -60,13 +80,28 @@ pub(crate) fn run(world: &mut World, options: &Options) -> Result<Report> {
     let archive = world.state().join("iperf.tar");
     write_image(&world.state().join("iperf-root"), &archive)?;
     let mut sides = Vec::new();
-    if world.has_conex() {
-        sides.push(Side { name: "conex", client: world.conex_line([]), port: "5301" });
+    let (conex, docker, _) = world.pids();
+    if let Some(daemon) = conex {
+        sides.push(Side {
+            name: "conex",
+            client: world.conex_line([]),
+            socket: world.conex_socket(),
+            port: "5301",
+            daemon,
+            cable: 100,
+        });
     }
-    if world.has_docker() {
-        sides.push(Side { name: "docker", client: world.docker_on_docker([]), port: "5302" });
+    if let Some(daemon) = docker {
+        sides.push(Side {
+            name: "docker",
+            client: world.docker_on_docker([]),
+            socket: world.docker_socket(),
+            port: "5302",
+            daemon,
+            cable: 101,
+        });
     }
-    let neighbour = Neighbour::new()?;
+    let neighbour = Neighbour::new(&sides)?;
     for side in &sides {
         side.run(&["load", "-i", &archive.display().to_string()])?;
         side.run(&[
@@ -86,8 +121,12 @@ pub(crate) fn run(world: &mut World, options: &Options) -> Result<Report> {
         side.run(&["rm", "-f", "iperf-server"])?;
     }
     drop(neighbour);
-    if let (Some(conex), Some(daemon)) = (sides.iter().find(|side| side.name == "conex"), world.pids().0) {
-        many_ports(conex, daemon, &mut report)?;
+    for side in &sides {
+        start_times(side, options.rounds.min(20), &mut report)?;
+    }
+    if let Some(conex) = sides.iter().find(|side| side.name == "conex") {
+        many_networks(conex, &mut report)?;
+        many_ports(conex, conex.daemon, &mut report)?;
         many_containers(conex, &mut report)?;
     }
     promises(&mut report);
@@ -98,12 +137,16 @@ fn throughput(sides: &[Side], neighbour: &Neighbour, rounds: usize, report: &mut
     let mut best = vec![[0.0_f64; 2]; sides.len()];
     for _ in 0..rounds.max(1) {
         for (side, best) in sides.iter().zip(&mut best) {
-            let published = neighbour.iperf(side.port)?;
+            let published = neighbour.iperf(side).with_context(|| {
+                let state = side.say(&["ps", "-a"]).unwrap_or_default();
+                format!("through a port of {}: {state}", side.name)
+            })?;
             let template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
             let address = side.say(&["inspect", "-f", template, "iperf-server"])?;
             let between = side
                 .say(&["run", "--rm", IMAGE, "iperf3", "-c", &address, "-t", SECONDS, "-J"])
-                .and_then(|text| rate(&text))?;
+                .and_then(|text| rate(&text))
+                .with_context(|| format!("between containers of {}", side.name))?;
             *best = [best[0].max(published), best[1].max(between)];
         }
     }
@@ -118,6 +161,49 @@ fn rate(json: &str) -> Result<f64> {
     let value: serde_json::Value = serde_json::from_str(json).context("what iperf3 says")?;
     let bits = value["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.with_context(|| format!("iperf3: {}", value["error"]))? / 1e9)
+}
+
+/// What `start` of a container that exists takes over the API, on each kind of network.
+fn start_times(side: &Side, rounds: usize, report: &mut Report) -> Result<()> {
+    side.run(&["network", "create", "of-users"])?;
+    for network in ["none", "bridge", "of-users"] {
+        let mut took = Vec::new();
+        for _ in 0..rounds.max(1) {
+            let id = side.say(&["create", "--network", network, SMALL, "/bin/sleep", "100000"])?;
+            let begin = Instant::now();
+            side.post(&format!("/containers/{id}/start"), "")?;
+            took.push(begin.elapsed().as_secs_f64() * 1000.0);
+            side.run(&["rm", "-f", &id])?;
+        }
+        took.sort_by(f64::total_cmp);
+        report.figure(
+            format!("{}, start over the API, network {network}, median", side.name),
+            took[took.len() / 2],
+            "ms",
+        );
+    }
+    side.run(&["network", "rm", "of-users"])
+}
+
+/// 2,000 networks without a word about addresses: seconds, and what the daemon's memory grows by.
+fn many_networks(conex: &Side, report: &mut Report) -> Result<()> {
+    let before = resident(conex.daemon)?;
+    let begin = Instant::now();
+    for number in 0..MANY_NETWORKS {
+        conex.post("/networks/create", &format!(r#"{{"Name":"many-{number}"}}"#))?;
+    }
+    report.figure("conex, 2,000 networks created", begin.elapsed().as_secs_f64(), "s");
+    report.figure("conex daemon, more memory with 2,000 networks", resident(conex.daemon)? - before, "MiB");
+    let begin = Instant::now();
+    let id =
+        conex.say(&["create", "--network", &format!("many-{}", MANY_NETWORKS - 1), SMALL, "/bin/sleep", "100000"])?;
+    conex.post(&format!("/containers/{id}/start"), "")?;
+    report.figure("conex, create and start on the last of them", begin.elapsed().as_secs_f64() * 1000.0, "ms");
+    conex.run(&["rm", "-f", &id])?;
+    let begin = Instant::now();
+    conex.run(&["network", "prune", "-f"])?;
+    report.figure("conex, 2,000 networks pruned", begin.elapsed().as_secs_f64(), "s");
+    Ok(())
 }
 
 /// 50,000 ports for one container: seconds, and what the daemon's memory grows by.
@@ -181,6 +267,15 @@ fn promises(report: &mut Report) {
     let (published, between) = (ratio("through a published port"), ratio("between containers"));
     let ports = report.figure_of("conex, 50,000 published ports, start to answer");
     let reached = report.figure_of("conex, sampled pairs of 1,000 containers that reach each other by name");
+    let start =
+        |side: &str, network: &str| report.figure_of(&format!("{side}, start over the API, network {network}, median"));
+    let over = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
+    let to_docker = over(start("docker", "bridge"), start("conex", "bridge"));
+    let (bridge, users) = (start("conex", "bridge"), start("conex", "of-users"));
+    let (bridge, users) = (over(bridge, start("conex", "none")), over(users, start("conex", "none")));
+    report.promise("Docker's start on the bridge, times ours", Bound::AtLeast, 10.0, to_docker);
+    report.promise("start on the bridge, times on none", Bound::AtMost, 1.3, bridge);
+    report.promise("start on a user's network, times on none", Bound::AtMost, 1.3, users);
     report.promise("iperf3 through a published port, times Docker's", Bound::AtLeast, 0.95, published);
     report.promise("iperf3 between containers, times Docker's", Bound::AtLeast, 0.95, between);
     report.promise("50,000 published ports, seconds", Bound::AtMost, 10.0, ports);
@@ -198,11 +293,11 @@ fn write_image(root: &Path, archive: &Path) -> Result<()> {
     write_archive(root, IMAGE, archive).map(drop)
 }
 
-/// A machine on a cable to the host.
+/// A machine on a cable to each engine's host.
 struct Neighbour(Child);
 
 impl Neighbour {
-    fn new() -> Result<Self> {
+    fn new(sides: &[Side]) -> Result<Self> {
         let child = Command::new("unshare").args(["-n", "sleep", "100000"]).spawn()?;
         let own = fs::read_link("/proc/thread-self/ns/net")?;
         let end = Instant::now() + Duration::from_secs(10);
@@ -214,29 +309,40 @@ impl Neighbour {
         }
         let neighbour = Self(child);
         let pid = neighbour.0.id();
-        for words in [
-            format!("link add bench-lan type veth peer name eth0 netns {pid}"),
-            format!("address add {HOST}/24 dev bench-lan"),
-            "link set bench-lan up".to_owned(),
-        ] {
-            run_command(Command::new("ip").args(words.split(' ')))?;
-        }
-        for words in ["address add 198.51.100.2/24 dev eth0", "link set eth0 up"] {
-            run_command(neighbour.inside("ip").args(words.split(' ')))?;
+        for Side { daemon, cable, .. } in sides {
+            for (pid, words) in [
+                (*daemon, format!("link add bench-lan type veth peer name lan{cable} netns {pid}")),
+                (*daemon, format!("address add 198.51.{cable}.1/24 dev bench-lan")),
+                (*daemon, "link set bench-lan up".to_owned()),
+                (pid, format!("address add 198.51.{cable}.2/24 dev lan{cable}")),
+                (pid, format!("link set lan{cable} up")),
+            ] {
+                run_command(inside(pid, "ip").args(words.split(' ')))?;
+            }
         }
         Ok(neighbour)
     }
 
-    fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-n", "-t", &self.0.id().to_string(), program]);
-        command
+    /// The server may still be on its way up, or busy with the end of the client before.
+    fn iperf(&self, side: &Side) -> Result<f64> {
+        let host = format!("198.51.{}.1", side.cable);
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let words = ["-c", &host, "-p", side.port, "-t", SECONDS, "-J"];
+            let output = inside(self.0.id(), "iperf3").args(words).output()?;
+            match rate(&String::from_utf8(output.stdout)?) {
+                Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(100)),
+                result => return result,
+            }
+        }
     }
+}
 
-    fn iperf(&self, port: &str) -> Result<f64> {
-        let output = self.inside("iperf3").args(["-c", HOST, "-p", port, "-t", SECONDS, "-J"]).output()?;
-        rate(&String::from_utf8(output.stdout)?)
-    }
+/// A program in the network namespace of a process.
+fn inside(pid: u32, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["-n", "-t", &pid.to_string(), program]);
+    command
 }
 
 impl Drop for Neighbour {

@@ -220,11 +220,13 @@ impl World {
         self.daemon.is_some()
     }
 
-    fn conex_socket(&self) -> PathBuf {
+    /// Conex's API.
+    pub(crate) fn conex_socket(&self) -> PathBuf {
         self.state.join("conex/run/conex.sock")
     }
 
-    fn docker_socket(&self) -> PathBuf {
+    /// Docker's API.
+    pub(crate) fn docker_socket(&self) -> PathBuf {
         self.state.join("peers/docker.sock")
     }
 

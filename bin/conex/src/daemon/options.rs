@@ -6,7 +6,8 @@ use std::time::Duration;
 use api_server::{Address, SocketGroup};
 use engine::model::LabelFilter;
 use engine::{
-    EngineOptions, Insecure, Mirror, NetworkOptions, RegistryOptions, RuntimeOptions, SpaceOptions, StorageBackend,
+    EngineOptions, Insecure, Mirror, NetworkOptions, PublishPolicy, RegistryOptions, RuntimeOptions, SpaceOptions,
+    StorageBackend,
 };
 use lexopt::{Arg, ValueExt as _};
 use tracing::Level;
@@ -29,6 +30,8 @@ Options:
       --bridge-subnet SUBNET   The default bridge's network, such as 172.17.0.0/16 (default: one that is free)
       --ipv6                   Give the default bridge IPv6, from the engine's own unique local addresses
       --bridge-subnet6 SUBNET  The same from this network, such as 2001:db8:1::/64 (also --fixed-cidr-v6)
+      --publish-policy POLICY  Who reaches published ports: open, everybody who reaches the host (default), or host, whom the host's own
+                               firewall lets in
       --runtime FILE           The conex-runtime program (default: beside this program)
       --add-runtime NAME=PATH  Another OCI runtime for containers; may be repeated (runc and crun are known where they are installed)
       --default-runtime NAME   The runtime of containers that ask for none (default conex)
@@ -95,6 +98,8 @@ pub(super) enum OptionsError {
     Duration(String),
     #[error("invalid --metrics-addr '{0}': HOST:PORT is expected, such as 127.0.0.1:9323")]
     Metrics(String),
+    #[error("unknown publish policy '{0}': use open or host")]
+    PublishPolicy(String),
     #[error("{0} must be an absolute path")]
     Relative(PathBuf),
     #[error("cannot find conex-runtime beside this program; say where it is with --runtime")]
@@ -121,6 +126,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("bridge-subnet") => given.subnet = Some(text(&mut parser)?),
             Arg::Long("ipv6") => given.ipv6 = true,
             Arg::Long("bridge-subnet6" | "fixed-cidr-v6") => given.subnet6 = Some(text(&mut parser)?),
+            Arg::Long("publish-policy") => given.publish_policy = publish_policy(&text(&mut parser)?)?,
             Arg::Long("runtime") => given.runtime = Some(path(&mut parser)?),
             Arg::Long("add-runtime") => given.runtimes.add(&text(&mut parser)?).map_err(engine_error)?,
             Arg::Long("default-runtime") => given.runtimes.default = Some(text(&mut parser)?),
@@ -159,6 +165,7 @@ struct Given {
     subnet: Option<String>,
     subnet6: Option<String>,
     ipv6: bool,
+    publish_policy: PublishPolicy,
     runtime: Option<PathBuf>,
     runtimes: RuntimeOptions,
     registries: RegistryOptions,
@@ -190,6 +197,7 @@ impl Given {
                 network: NetworkOptions {
                     bridge_subnet: self.subnet,
                     bridge_subnet6: self.subnet6.or_else(|| self.ipv6.then(|| "auto".to_owned())),
+                    publish_policy: self.publish_policy,
                 },
                 runtime: match self.runtime {
                     Some(runtime) => runtime,
@@ -255,6 +263,14 @@ fn storage(text: &str) -> Result<StorageBackend, OptionsError> {
     StorageBackend::parse(text).map_err(engine_error)
 }
 
+fn publish_policy(text: &str) -> Result<PublishPolicy, OptionsError> {
+    match text {
+        "open" => Ok(PublishPolicy::Open),
+        "host" => Ok(PublishPolicy::Host),
+        _ => Err(OptionsError::PublishPolicy(text.to_owned())),
+    }
+}
+
 fn engine_error(error: engine::model::EngineError) -> OptionsError {
     OptionsError::Engine(error.to_string())
 }
@@ -317,6 +333,7 @@ mod tests {
             ("--name way_too_long", "invalid name"),
             ("--log-level loud", "log level"),
             ("--storage-backend x", "storage backend"),
+            ("--publish-policy x", "publish policy"),
             ("--add-runtime x", "invalid runtime argument: x"),
             ("--add-runtime x=/a --add-runtime x=/b", "already defined"),
             ("-H ftp://x", "cannot listen"),

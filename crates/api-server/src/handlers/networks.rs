@@ -1,8 +1,12 @@
 //! Networks.
 
+use std::net::SocketAddr;
+
 use docker_api::ApiVersion;
-use docker_api::network::{ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PruneReport};
-use engine::Engine;
+use docker_api::network::{
+    ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PortExplanation, PruneReport,
+};
+use engine::{Engine, PortCaller, PortView, Reached};
 
 use super::done;
 use crate::error::ApiResult;
@@ -20,6 +24,33 @@ pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
 
 pub(crate) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> ApiResult<Reply> {
     Ok(reply::document(&show(&engine.network(name)?, Detail::Inspect, version)))
+}
+
+/// Who reaches which published port, of one container (`container`) or of all that run.
+pub(crate) async fn explain_ports(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let all = engine.explain_ports(Some(request.query.get("container")).filter(|name| !name.is_empty())).await?;
+    Ok(reply::document(&all.iter().map(show_explanation).collect::<Vec<_>>()))
+}
+
+fn show_explanation(view: &PortView) -> PortExplanation {
+    PortExplanation {
+        container: view.container.clone(),
+        published: SocketAddr::new(view.explanation.port.address, view.explanation.port.port).to_string(),
+        port: format!("{}/{}", view.explanation.port.container_port, view.explanation.port.transport),
+        caller: match view.explanation.caller {
+            PortCaller::Host => "this host",
+            PortCaller::Neighbours => "other machines",
+            PortCaller::Containers => "containers",
+        }
+        .to_owned(),
+        reached: match view.explanation.reached {
+            Reached::Yes => "yes",
+            Reached::No => "no",
+            Reached::Depends => "depends",
+        }
+        .to_owned(),
+        because: view.explanation.because.clone(),
+    }
 }
 
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {

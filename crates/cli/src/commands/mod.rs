@@ -10,6 +10,7 @@ mod inspect;
 mod logs;
 mod manifest;
 mod network;
+mod ports;
 mod registry;
 mod run;
 mod shell;
@@ -189,6 +190,7 @@ const GROUPS: &[Group] = &[
             ("rm", &["remove"], &network::RM),
         ],
     ),
+    ("ports", "Look at published ports", &[("explain", &[], &ports::EXPLAIN)]),
     (
         "system",
         "Manage the engine",

@@ -18,7 +18,7 @@ use super::attachments::Moved;
 use super::handle::{Handle, Live};
 use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
-use super::relay::Relays;
+use super::relay::{self, Relayed};
 use super::start::{self, HeldAttach};
 use super::{attachments, health, remove, resolver, view};
 use crate::engine::{Engine, blocking};
@@ -30,6 +30,8 @@ use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
 use crate::volumes::HeldVolumes;
 
+/// A container with more published ports than this is worth tidying up after.
+const MANY_PORTS: usize = 1000;
 /// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
 /// How long freezing, thawing and changing limits may take.
@@ -142,7 +144,6 @@ pub(super) struct Actor {
     pub(super) record: ContainerRecord,
     pub(super) life: Life,
     pub(super) place: Place,
-    relays: Relays,
     /// Volumes with options that are mounted because it runs.
     volumes: HeldVolumes,
     /// Its own name server, on networks with names.
@@ -188,7 +189,6 @@ impl Actor {
             record,
             life,
             place,
-            relays: Relays::default(),
             volumes: HeldVolumes::default(),
             names: None,
             health: None,
@@ -214,10 +214,6 @@ impl Actor {
         self.connection = Some(recovered.connection);
         self.incoming = Some(recovered.incoming);
         self.hold_volumes().await;
-        match Relays::open(&self.place.ports) {
-            Ok(relays) => self.relays = relays,
-            Err(error) => tracing::warn!("container {}: cannot publish ports again: {error}", self.handle.id),
-        }
         self.watch_health();
         self.publish();
     }
@@ -457,12 +453,16 @@ impl Actor {
         let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
         let attaches = std::mem::take(&mut self.held);
         let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
-        (self.place, self.relays, self.names) = (started.place, started.relays, started.serving);
+        (self.place, self.names) = (started.place, started.serving);
         self.volumes = started.volumes;
         let staged = started.staged;
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
+        if self.place.ports.len() > MANY_PORTS {
+            // What it took to publish them is several times what is kept of them.
+            linux::allocator::give_back();
+        }
         // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
         let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
         // By now the container has mounts of its own.
@@ -675,6 +675,9 @@ impl Actor {
 
     /// Has the ports lead to where the container is now.
     async fn move_ports(&mut self, changed: &ContainerRecord) {
+        if self.place.ports.iter().any(relay::is_relayed) {
+            self.relay(Vec::new()).await;
+        }
         self.free_ports();
         let (inner, record, mut place) = (Arc::clone(&self.engine.inner), changed.clone(), self.place.clone());
         let published = blocking(move || {
@@ -682,8 +685,23 @@ impl Actor {
             Ok((place, relays))
         });
         match published.await {
-            Ok((place, relays)) => (self.place, self.relays) = (place, relays),
+            Ok((place, relays)) => {
+                self.place = place;
+                if !relays.is_empty() {
+                    self.relay(relays).await;
+                }
+            }
             Err(error) => tracing::warn!("container {}: its ports are not published: {error}", self.handle.id),
+        }
+    }
+
+    /// Has the monitor pass on calls of these ports, and of no others.
+    async fn relay(&self, relays: Vec<Relayed>) {
+        let Some(connection) = self.connection.clone() else { return };
+        let mut fds = Vec::new();
+        let relays = start::pass_on(relays, &mut fds);
+        if let Err(error) = limited(connection.request(Request::Relay { relays }, fds)).await {
+            tracing::warn!("container {}: calls by IPv6 are not passed on: {error}", self.handle.id);
         }
     }
 
@@ -830,7 +848,6 @@ impl Actor {
 
     /// Gives the ports on the host back, before anybody hears that it has ended: the next container may want the same.
     fn free_ports(&mut self) {
-        self.relays = Relays::default();
         self.engine.inner.networks.unpublish(&std::mem::take(&mut self.place.ports));
     }
 

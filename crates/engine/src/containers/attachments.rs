@@ -11,7 +11,7 @@ use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, Lead
 
 use super::links;
 use super::record::ContainerRecord;
-use super::relay::Relays;
+use super::relay::{self, Relayed};
 use super::start::has_own_ids;
 use crate::engine::{Engine, Inner};
 use crate::model::{ContainerSpec, EndpointSpec, EngineError, ErrorKind, NetworkMode};
@@ -398,20 +398,20 @@ pub(super) fn give_back(inner: &Inner, place: Place) {
 }
 
 /// Publishes the container's ports: they lead to it from now on. Behind internal networks nothing is published.
-pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Relays, EngineError> {
+pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place) -> Result<Vec<Relayed>, EngineError> {
     let wanted = wanted(inner, record)?;
     let (ipv4, ipv6) = leading_endpoints(&wanted, place);
     let targets = Targets { ipv4: ipv4.as_ref(), ipv6: ipv6.as_ref() };
-    let Some(first) = targets.ipv4.or(targets.ipv6) else { return Ok(Relays::default()) };
+    let Some(first) = targets.ipv4.or(targets.ipv6) else { return Ok(Vec::new()) };
     let user = inner.registry.by_id(&first.network);
     if user.as_ref().is_some_and(|record| !record.definition.driver.passes_the_host()) {
         // As with Docker: who shares a cable is reached at its own address, past the host.
-        return Ok(Relays::default());
+        return Ok(Vec::new());
     }
     let binding = user.and_then(|record| record.host_binding);
     let requests = super::ports::requests(&record.spec, binding, targets);
     if requests.is_empty() {
-        return Ok(Relays::default());
+        return Ok(Vec::new());
     }
     let wrong = |error: &dyn std::fmt::Display| {
         let message = format!(
@@ -421,7 +421,7 @@ pub(super) fn publish(inner: &Inner, record: &ContainerRecord, place: &mut Place
         EngineError::new(ErrorKind::System, message)
     };
     place.ports = inner.networks.publish(&requests, targets).map_err(|error| wrong(&error))?;
-    Relays::open(&place.ports).map_err(|error| wrong(&error))
+    relay::open(&place.ports).map_err(|error| wrong(&error))
 }
 
 /// Brings a running container's place in line with its record, in which one network was added or removed; `before` is its record as

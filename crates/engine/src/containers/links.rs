@@ -5,7 +5,7 @@ use network::{DEFAULT_NETWORK, Endpoint};
 
 use super::record::ContainerRecord;
 use crate::engine::Inner;
-use crate::model::{ContainerSpec, EngineError, NetworkMode, Port};
+use crate::model::{ContainerSpec, ContainerView, EngineError, NetworkMode, Port};
 
 /// One `--link`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +62,22 @@ pub(super) struct Linked {
 
 /// Finds them. They must run: what they have is told as it is now.
 pub(super) fn look(inner: &Inner, record: &ContainerRecord, endpoints: &[Endpoint]) -> Result<Linked, EngineError> {
-    let mut linked = Linked::default();
     if endpoints.iter().all(|endpoint| endpoint.network != DEFAULT_NETWORK) {
-        return Ok(linked);
+        return Ok(Linked::default());
     }
+    find(inner, record)
+}
+
+/// The variables for a further process of a container that runs; none where what it is linked with has ended.
+pub(crate) fn environment(inner: &Inner, record: &ContainerRecord, view: &ContainerView) -> Vec<String> {
+    if !view.networks.endpoints.contains_key("bridge") {
+        return Vec::new();
+    }
+    find(inner, record).map(|linked| linked.environment).unwrap_or_default()
+}
+
+fn find(inner: &Inner, record: &ContainerRecord) -> Result<Linked, EngineError> {
+    let mut linked = Linked::default();
     for link in parse(&record.spec.links)? {
         let other = inner.index.find(&link.container)?;
         let (theirs, view) = (other.record(), other.view());

@@ -27,7 +27,7 @@ mod handle;
 mod health;
 mod index;
 mod life;
-mod links;
+pub(crate) mod links;
 mod list;
 mod names;
 mod owner;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dns::Serving;
 use monitor_protocol::{
-    Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Rootfs, Rotated,
+    Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Relay, Rootfs, Rotated,
     SeccompProgram, StdinMode, Stdio, WindowSize,
 };
 use network::{Place, Reach};
@@ -18,7 +18,7 @@ use super::attachments;
 use super::links::{self, Linked};
 use super::plan::{PlannedMount, PlannedSource};
 use super::record::ContainerRecord;
-use super::relay::Relays;
+use super::relay::Relayed;
 use super::resolver;
 use super::trees::{self, Staged};
 use crate::engine::Inner;
@@ -46,7 +46,6 @@ pub(crate) struct HeldAttach {
 pub(crate) struct Started {
     pub(crate) launched: Launched,
     pub(crate) place: Place,
-    pub(super) relays: Relays,
     pub(super) serving: Option<Serving>,
     /// Volumes with options, mounted as long as it runs.
     pub(super) volumes: HeldVolumes,
@@ -76,9 +75,9 @@ pub(crate) fn launch(
     let reach = reach(&record.spec.network, serving.is_some(), &place);
     resolver::announce(inner, record, &place);
     let launched = attachments::publish(inner, record, &mut place)
-        .and_then(|relays| Ok((relays, send(inner, record, joined, network, (&mounts, reach, attaches))?)));
+        .and_then(|relays| send(inner, record, joined, network, (&mounts, reach, attaches, relays)));
     match launched {
-        Ok((relays, launched)) => Ok(Started { launched, place, relays, serving, volumes, staged }),
+        Ok(launched) => Ok(Started { launched, place, serving, volumes, staged }),
         Err(error) => {
             resolver::retract(inner, record);
             attachments::give_back(inner, place);
@@ -172,7 +171,7 @@ fn send(
     record: &ContainerRecord,
     joined: JoinedNamespaces,
     network: TakenNetwork,
-    (mounts, reach, attaches): (&[UserMount], Reach, Vec<HeldAttach>),
+    (mounts, reach, attaches, relays): (&[UserMount], Reach, Vec<HeldAttach>, Vec<Relayed>),
 ) -> Result<Launched, EngineError> {
     let folder = inner.container_dir(&record.id);
     let files_folder = match &record.spec.network {
@@ -226,6 +225,7 @@ fn send(
     let user_namespace = network.user_namespace.map(|namespace| push(&mut fds, namespace));
     let attaches =
         attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
+    let relays = pass_on(relays, &mut fds);
     let launch = Launch {
         id: record.id.to_string(),
         spec: Box::new(spec),
@@ -240,6 +240,7 @@ fn send(
         network_namespace,
         user_namespace,
         attaches,
+        relays,
         isolation,
     };
     inner
@@ -274,9 +275,15 @@ fn suit_program(
     Ok(None)
 }
 
+/// Listeners on their way to a monitor.
+pub(super) fn pass_on(relays: Vec<Relayed>, fds: &mut Vec<OwnedFd>) -> Vec<Relay> {
+    let one = |relayed: Relayed| Relay { listener: push(fds, relayed.listener), target: relayed.target };
+    relays.into_iter().map(one).collect()
+}
+
 fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {
     fds.push(fd);
-    // The number of held attaches is limited far below 255.
+    // The numbers of held attaches and relays are limited far below 255.
     FdIndex((fds.len() - 1) as u8)
 }
 

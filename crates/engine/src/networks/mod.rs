@@ -7,6 +7,7 @@
 //! The record comes first: a bridge without one is swept at the next start, a record without a bridge gets it back. Which containers
 //! sit in a network is theirs to say: their views name it.
 
+mod explain;
 mod record;
 mod request;
 
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use network::{CreateError, Definition, Driver, Ip, Subnet, SubnetConflict};
 use oci::Digest;
 
+pub use explain::PortView;
 pub(crate) use record::{NetworkRecord, Registry, Template};
 pub(crate) use request::interface as interface_name;
 use request::{Kind, Pool, Pools, Wanted};

@@ -94,6 +94,7 @@ impl Rig {
             network_namespace: None,
             user_namespace: None,
             attaches: Vec::new(),
+            relays: Vec::new(),
             isolation: Isolation::Native,
         }
     }

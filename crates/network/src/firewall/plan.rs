@@ -1,18 +1,15 @@
-//! The engine's rules, and its place among the rules of others.
+//! What the rules are made from, and what they are: values, without a kernel.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use netlink::{OpenError, RequestError};
 use nftables::{
-    Base, Chain, ChainKind, Data, Family as Version, Field, Hook, Interface, Kernel, Keyed, Match, Nat, Polarity,
-    Policy, Protocol, Rule, Set, Side, State, Statement, Table, Transaction, TransactionError, Verdict,
+    Base, Chain, ChainKind, Data, Family as Version, Field, Hook, Interface, Keyed, Match, Nat, Polarity, Policy,
+    Protocol, Rule, Set, Side, State, Statement, Table, Verdict,
 };
-use thiserror::Error;
 
 use crate::address::Subnet;
-use crate::endpoint::Family;
+use crate::gate::Gate;
 use crate::names::Names;
 use crate::ports::{Published, Transport};
 
@@ -21,26 +18,8 @@ const BEFORE_TRACKING: i32 = -300;
 const DESTINATION_NAT: i32 = -100;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
-
-/// Why the rules are not as they should be.
-#[derive(Debug, Error)]
-pub enum FirewallError {
-    /// There is no nf_tables here.
-    #[error("{0}")]
-    Missing(#[source] RequestError),
-    /// There is no socket.
-    #[error(transparent)]
-    Socket(#[from] OpenError),
-    /// The rules of others cannot be listed.
-    #[error(transparent)]
-    List(#[from] RequestError),
-    /// The rules were refused.
-    #[error(transparent)]
-    Transaction(#[from] TransactionError),
-    /// The engine has no rules on this host, and what needs them cannot be done.
-    #[error("ports cannot be published: the engine's nftables table could not be installed")]
-    NotInstalled,
-}
+/// Behind whatever firewalls do, and before the kernel takes note of a connection.
+const BEHIND_ALL: i32 = 1000;
 
 /// What a network's packets are known by when they pass the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +60,9 @@ pub(crate) struct Net {
 }
 
 /// Where a published port is looked up; an unspecified address stands for every address of the host in its family.
-type Place = (IpAddr, Transport, u16);
+pub(super) type Place = (IpAddr, Transport, u16);
 /// Where it leads.
-type Target = (IpAddr, u16);
+pub(super) type Target = (IpAddr, u16);
 
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) kept_apart6: Vec<String>,
     /// Where published ports lead.
     pub(crate) ports: BTreeMap<Place, Target>,
+    /// What calls to them pass, where they are to obey the host's own input rules.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// The sets that tell where a packet comes from or goes to, of one kind of [`Joint`].
@@ -146,15 +127,20 @@ impl OfJoint {
     }
 
     fn sets(&self, segments: &[Segment]) -> Vec<Set> {
-        let chosen = |test: fn(&Segment) -> bool, times: usize| {
-            let values = segments.iter().filter(|segment| test(segment)).filter_map(|segment| self.value(segment));
-            Keyed::Set(values.map(|value| vec![value; times]).collect())
-        };
         vec![
-            set(self.all, &[self.incoming], chosen(|_| true, 1)),
-            set(self.internal, &[self.incoming], chosen(|segment| segment.internal, 1)),
-            set(self.talking, &[self.incoming, self.outgoing], chosen(|segment| segment.talk, 2)),
+            set(self.all, &[self.incoming], self.chosen(segments, |_| true, 1)),
+            self.internal_set(segments),
+            set(self.talking, &[self.incoming, self.outgoing], self.chosen(segments, |segment| segment.talk, 2)),
         ]
+    }
+
+    fn internal_set(&self, segments: &[Segment]) -> Set {
+        set(self.internal, &[self.incoming], self.chosen(segments, |segment| segment.internal, 1))
+    }
+
+    fn chosen(&self, segments: &[Segment], test: fn(&Segment) -> bool, times: usize) -> Keyed {
+        let values = segments.iter().filter(|segment| test(segment)).filter_map(|segment| self.value(segment));
+        Keyed::Set(values.map(|value| vec![value; times]).collect())
     }
 }
 
@@ -179,6 +165,8 @@ struct OfFamily {
     ports: &'static str,
     ports_of_all: &'static str,
     loopback: (IpAddr, u8),
+    /// The next hop of copies on their way into the gate; nobody has it.
+    beyond: IpAddr,
 }
 
 const FAMILIES: [OfFamily; 2] = [
@@ -195,6 +183,7 @@ const FAMILIES: [OfFamily; 2] = [
         ports: "ports",
         ports_of_all: "ports-of-all",
         loopback: (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+        beyond: IpAddr::V4(Ipv4Addr::LOCALHOST),
     },
     OfFamily {
         version: Version::Ip6,
@@ -209,6 +198,7 @@ const FAMILIES: [OfFamily; 2] = [
         ports: "ports6",
         ports_of_all: "ports6-of-all",
         loopback: (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        beyond: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
     },
 ];
 
@@ -294,11 +284,64 @@ impl OfFamily {
             set(self.ports_of_all, &key_of_all(), Keyed::Targets(self.version, all)),
         ]
     }
+
+    /// The places of published ports, for the host's input.
+    fn admitted_sets<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Vec<Set> {
+        let (mut one, mut all) = (Vec::new(), Vec::new());
+        for &(address, transport, port) in places.filter(|place| self.has(place.0)) {
+            let at = [Data::Protocol(protocol(transport)), Data::Port(port)];
+            if address.is_unspecified() {
+                all.push(at.to_vec());
+            } else {
+                one.push([Data::Address(address)].into_iter().chain(at).collect());
+            }
+        }
+        vec![set(ADMITTED, &self.key_of_one(), Keyed::Set(one)), set(ADMITTED_OF_ALL, &key_of_all(), Keyed::Set(all))]
+    }
+
+    /// The table that sends what the host's own rules have let in for published ports through the gate. Only a table of one family
+    /// can make copies.
+    fn admission(&self, plan: &Plan, gate: &Gate) -> Table {
+        let through = |condition: Vec<Statement>| {
+            let new = Match::State(vec![State::New]).into();
+            let copy = Statement::Duplicate { to: self.beyond, link: gate.link, name: gate.entrance.clone() };
+            let rule: Vec<Statement> = [new].into_iter().chain(condition).chain([copy, Verdict::Drop.into()]).collect();
+            Rule::new(rule)
+        };
+        let own = vec!["lo".to_owned(), gate.exit.clone()];
+        let mut rules =
+            vec![Rule::new([Match::Interface(Interface::Incoming, Polarity::Is, own).into(), Verdict::Accept.into()])];
+        // Who is cut off reaches no published port; here he finds that the host itself does not serve it.
+        rules.extend(JOINTS.iter().map(|joint| Rule::new([joint.comes_from(joint.internal), Verdict::Accept.into()])));
+        rules.push(through(vec![Match::InSet(self.key_of_one(), Polarity::Is, ADMITTED.to_owned()).into()]));
+        rules.push(through(vec![
+            Match::ForThisHost.into(),
+            Match::InSet(key_of_all(), Polarity::Is, ADMITTED_OF_ALL.to_owned()).into(),
+        ]));
+        let internal = JOINTS.iter().map(|joint| joint.internal_set(&plan.segments));
+        Table {
+            family: self.version,
+            name: plan.names.table().to_owned(),
+            sets: internal.chain(self.admitted_sets(plan.ports.keys())).collect(),
+            chains: vec![Chain { name: "admission".to_owned(), base: filter(Hook::Input, BEHIND_ALL), rules }],
+        }
+    }
 }
 
+const ADMITTED: &str = "admitted";
+const ADMITTED_OF_ALL: &str = "admitted-of-all";
+
 impl Plan {
-    /// The engine's table. Its chains are always the same; what comes and goes are elements of its sets.
-    pub(crate) fn table(&self) -> Table {
+    /// The engine's tables. Their chains are always the same; what comes and goes are elements of their sets.
+    pub(super) fn tables(&self) -> Vec<Table> {
+        let admissions = self.gate.iter().flat_map(|gate| FAMILIES.iter().map(|family| family.admission(self, gate)));
+        std::iter::once(self.main_table()).chain(admissions).collect()
+    }
+
+    /// The families of tables that an engine may have left.
+    pub(super) const VERSIONS: [Version; 3] = [Version::Inet, Version::Ip, Version::Ip6];
+
+    fn main_table(&self) -> Table {
         Table {
             family: Version::Inet,
             name: self.names.table().to_owned(),
@@ -321,6 +364,32 @@ impl Plan {
         segment_sets(&self.segments).into_iter().chain(ports).collect()
     }
 
+    /// The elements that ports have in sets, each set with its table's family.
+    pub(super) fn port_elements(&self, ports: &[(Place, Target)]) -> Vec<(Version, Set)> {
+        let trusting = self.trusting();
+        let mut all = Vec::new();
+        for family in &FAMILIES {
+            let places = ports.iter().map(|(place, target)| (place, target));
+            all.extend(family.port_sets(places, &trusting).into_iter().map(|set| (Version::Inet, set)));
+            if self.gate.is_some() {
+                let admitted = family.admitted_sets(ports.iter().map(|(place, _)| place));
+                all.extend(admitted.into_iter().map(|set| (family.version, set)));
+            }
+        }
+        all
+    }
+
+    /// The elements that a segment has in sets, each set with its table's family.
+    pub(super) fn segment_elements(&self, segment: &Segment) -> Vec<(Version, Set)> {
+        let segments = std::slice::from_ref(segment);
+        let mut all: Vec<_> = segment_sets(segments).into_iter().map(|set| (Version::Inet, set)).collect();
+        if self.gate.is_some() {
+            let internal = || JOINTS.iter().map(|joint| joint.internal_set(segments));
+            all.extend(FAMILIES.iter().flat_map(|family| internal().map(|set| (family.version, set))));
+        }
+        all
+    }
+
     /// The addresses of networks that trust an interface of the host.
     fn trusting(&self) -> Vec<Net> {
         let trusting = self.segments.iter().filter(|segment| !segment.trusted.is_empty());
@@ -331,7 +400,8 @@ impl Plan {
     /// container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. And none
     /// speaks under an address that is not on its side of the host.
     fn direct_access(&self) -> Chain {
-        let mut rules = Vec::new();
+        let mut rules: Vec<Rule> =
+            self.through_gate().into_iter().map(|gate| Rule::new([gate, Verdict::Accept.into()])).collect();
         for family in &FAMILIES {
             let trusted = vec![Field::IncomingInterface, family.destination];
             rules.push(Rule::new([
@@ -363,6 +433,12 @@ impl Plan {
         Chain { name: "direct-access".to_owned(), base: filter(Hook::Prerouting, BEFORE_TRACKING), rules }
     }
 
+    /// Whether a packet has been through the gate, and so through this chain before.
+    fn through_gate(&self) -> Option<Statement> {
+        let exit = vec![self.gate.as_ref()?.exit.clone()];
+        Some(Match::Interface(Interface::Incoming, Polarity::Is, exit).into())
+    }
+
     /// Connections to the host are looked up among the published ports: those that come in, and those of the host itself. Loopback
     /// is for the latter alone, whatever an interface is set to let in.
     fn translation(&self, name: &str, hook: Hook) -> Chain {
@@ -370,9 +446,12 @@ impl Plan {
         let rules = match hook {
             Hook::Prerouting => {
                 let outside = |family: &OfFamily| family.is_loopback(Side::Destination, Polarity::IsNot);
-                FAMILIES.iter().map(|family| Rule::new([outside(family), jump()])).collect()
+                let rule = |family| {
+                    Rule::new(self.through_gate().into_iter().chain([outside(family), jump()]).collect::<Vec<_>>())
+                };
+                FAMILIES.iter().map(rule).collect()
             }
-            // The kernel routes no answer to IPv6's loopback that comes from elsewhere: its ports are the engine's to relay.
+            // The kernel routes no answer to IPv6's loopback that comes by a bridge: its ports are the monitors' to relay.
             _ => vec![
                 Rule::new([Match::Version(Version::Ip).into(), jump()]),
                 Rule::new([FAMILIES[1].is_loopback(Side::Destination, Polarity::IsNot), jump()]),
@@ -469,7 +548,7 @@ impl Plan {
     /// The rules for a foreign chain that drops by default: our own chain decides, theirs lets it by.
     ///
     /// With the counter they are what iptables itself would make of `-i conex0 -j ACCEPT`, so it can still list its table.
-    fn foreign_rules(&self) -> impl Iterator<Item = Rule> {
+    pub(super) fn foreign_rules(&self) -> impl Iterator<Item = Rule> {
         let ends = self.names.any_host_end();
         let mut interfaces: Vec<String> = Vec::new();
         for segment in &self.segments {
@@ -490,7 +569,7 @@ impl Plan {
     }
 
     /// The comment by which our rules in foreign chains are known.
-    fn mark(&self) -> String {
+    pub(super) fn mark(&self) -> String {
         format!("container engine {}", self.names.engine())
     }
 }
@@ -518,7 +597,7 @@ fn protocol(transport: Transport) -> Protocol {
 }
 
 /// Where a published port stands; `None` for what the kernel cannot translate.
-fn placed(published: &Published) -> Option<(Place, Target)> {
+pub(super) fn placed(published: &Published) -> Option<(Place, Target)> {
     let place = (published.address, published.transport, published.port);
     published.is_translatable().then_some((place, (published.target, published.container_port)))
 }
@@ -527,299 +606,22 @@ fn in_set(field: Field, polarity: Polarity, set: &str) -> Statement {
     Match::InSet(vec![field], polarity, set.to_owned()).into()
 }
 
-/// The rules in the kernel, and how they change.
-///
-/// Whole at the start and when somebody has taken them away; between, by elements of sets, so that a port more costs the same
-/// whether there are ten or fifty thousand. Every change is one transaction: no packet sees half of it.
-#[derive(Debug)]
-pub(crate) struct Firewall {
-    state: Mutex<FirewallState>,
-}
-
-#[derive(Debug)]
-struct FirewallState {
-    plan: Plan,
-    /// Ports that nobody has any more and that are still in the kernel.
-    stale: Vec<(Place, Target)>,
-    kernel: InKernel,
-}
-
-/// Whether the rules are in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InKernel {
-    Yes,
-    No,
-}
-
-impl Firewall {
-    /// The rules of a plan, not in the kernel yet.
-    pub(crate) fn new(plan: Plan) -> Self {
-        Self { state: Mutex::new(FirewallState { plan, stale: Vec::new(), kernel: InKernel::No }) }
-    }
-
-    /// The same with these ports from before.
-    pub(crate) fn with_ports(self, published: &[Published]) -> Self {
-        self.lock().plan.ports.extend(published.iter().filter_map(placed));
-        self
-    }
-
-    /// Puts everything into the kernel. Returns the foreign chains that no rule of ours can help.
-    pub(crate) fn install(&self) -> Result<Vec<String>, FirewallError> {
-        let mut state = self.lock();
-        let unhelped = install(&state.plan)?;
-        state.kernel = InKernel::Yes;
-        state.stale.clear();
-        Ok(unhelped)
-    }
-
-    /// Whether everything that should be in the kernel is (still) there.
-    pub(crate) fn is_complete(&self) -> Result<bool, FirewallError> {
-        let state = self.lock();
-        Ok(state.kernel == InKernel::No || is_installed(&state.plan)?)
-    }
-
-    /// Adds the rules of one more bridge.
-    pub(crate) fn add(&self, segment: &Segment) -> Result<(), FirewallError> {
-        let mut state = self.lock();
-        state.plan.segments.push(segment.clone());
-        state.change_segment(segment, Transaction::add_elements)
-    }
-
-    /// Keeps packets of a family from going from one of these interfaces to another.
-    pub(crate) fn keep_apart(&self, family: Family, interfaces: Vec<String>) -> Result<(), FirewallError> {
-        let mut state = self.lock();
-        let kept = match family {
-            Family::Ipv4 => &mut state.plan.kept_apart,
-            Family::Ipv6 => &mut state.plan.kept_apart6,
-        };
-        if *kept == interfaces {
-            return Ok(());
-        }
-        *kept = interfaces;
-        if state.kernel == InKernel::Yes { install(&state.plan).map(drop) } else { Ok(()) }
-    }
-
-    /// Takes those of a bridge away.
-    pub(crate) fn take_away(&self, id: &str) -> Result<(), FirewallError> {
-        let mut state = self.lock();
-        let Some(index) = state.plan.segments.iter().position(|segment| segment.id == id) else {
-            return Ok(());
-        };
-        let segment = state.plan.segments.remove(index);
-        state.change_segment(&segment, Transaction::remove_elements)
-    }
-
-    /// Sends what comes to these ports where they lead.
-    pub(crate) fn publish(&self, published: &[Published]) -> Result<(), FirewallError> {
-        let mut state = self.lock();
-        let new: Vec<_> = published.iter().filter_map(placed).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        if state.kernel == InKernel::No {
-            return Err(FirewallError::NotInstalled);
-        }
-        state.plan.ports.extend(new.iter().copied());
-        let changed = state.exchange_ports(&new);
-        if changed.is_err() {
-            state.plan.ports.retain(|place, _| !new.iter().any(|(other, _)| other == place));
-        }
-        changed
-    }
-
-    /// Forgets these ports; they leave the kernel with the next change, or with [`Firewall::sweep`].
-    pub(crate) fn forget(&self, published: &[Published]) {
-        let mut state = self.lock();
-        for (place, target) in published.iter().filter_map(placed) {
-            if state.plan.ports.remove(&place).is_some() {
-                state.stale.push((place, target));
-            }
-        }
-    }
-
-    /// Takes forgotten ports out of the kernel.
-    pub(crate) fn sweep(&self) -> Result<(), FirewallError> {
-        self.lock().exchange_ports(&[])
-    }
-
-    /// Takes all rules away.
-    pub(crate) fn remove(&self) -> Result<(), FirewallError> {
-        let mut state = self.lock();
-        state.kernel = InKernel::No;
-        remove(&state.plan)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FirewallState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl FirewallState {
-    /// Takes the stale ports out and puts new ones in, in one transaction.
-    fn exchange_ports(&mut self, new: &[(Place, Target)]) -> Result<(), FirewallError> {
-        let stale = std::mem::take(&mut self.stale);
-        if self.kernel == InKernel::No || (new.is_empty() && stale.is_empty()) {
-            return Ok(());
-        }
-        let table = self.plan.names.table().to_owned();
-        let trusting = self.plan.trusting();
-        let mut transaction = Transaction::new();
-        for family in &FAMILIES {
-            for set in family.port_sets(stale.iter().map(|(place, target)| (place, target)), &trusting) {
-                transaction.remove_elements(Version::Inet, &table, &set.name, &set.elements);
-            }
-            for set in family.port_sets(new.iter().map(|(place, target)| (place, target)), &trusting) {
-                transaction.add_elements(Version::Inet, &table, &set.name, &set.elements);
-            }
-        }
-        self.commit(transaction)
-    }
-
-    fn change_segment(
-        &mut self,
-        segment: &Segment,
-        change: for<'a> fn(&'a mut Transaction, Version, &str, &str, &Keyed) -> &'a mut Transaction,
-    ) -> Result<(), FirewallError> {
-        if self.kernel == InKernel::No {
-            return Ok(());
-        }
-        let table = self.plan.names.table().to_owned();
-        let mut transaction = Transaction::new();
-        for set in segment_sets(std::slice::from_ref(segment)) {
-            change(&mut transaction, Version::Inet, &table, &set.name, &set.elements);
-        }
-        // A chain that drops by default has rules of ours by name of bridge: then everything is put in place anew.
-        let others = Foreign::find(&mut Kernel::open()?, &self.plan)?;
-        if !others.entrances.is_empty() { install(&self.plan).map(drop) } else { self.commit(transaction) }
-    }
-
-    /// Where the table is not as we left it, it is made anew.
-    fn commit(&mut self, transaction: Transaction) -> Result<(), FirewallError> {
-        match transaction.commit() {
-            Ok(()) => Ok(()),
-            Err(_) => install(&self.plan).map(drop),
-        }
-    }
-}
-
 fn filter(hook: Hook, priority: i32) -> Option<Base> {
     Some(Base { kind: ChainKind::Filter, hook, priority, policy: Policy::Accept })
-}
-
-/// Installs the rules, in one transaction with those for foreign chains. Returns the foreign chains that drop forwarded packets and
-/// that no rule of ours can help.
-fn install(plan: &Plan) -> Result<Vec<String>, FirewallError> {
-    let mut kernel = Kernel::open()?;
-    kernel.check().map_err(FirewallError::Missing)?;
-    let foreign = Foreign::find(&mut kernel, plan)?;
-    let mut transaction = Transaction::new();
-    transaction.replace(&plan.table());
-    foreign.remove_marked(&mut transaction);
-    for (family, chain) in &foreign.entrances {
-        for rule in plan.foreign_rules() {
-            transaction.insert_rule(*family, IPTABLES_TABLE, chain, &rule);
-        }
-    }
-    transaction.commit()?;
-    Ok(foreign.unhelped)
-}
-
-/// Whether our table and our rules in foreign chains are (still) there; someone may have flushed them.
-fn is_installed(plan: &Plan) -> Result<bool, FirewallError> {
-    let mut kernel = Kernel::open()?;
-    if !kernel.tables()?.contains(&(Version::Inet, plan.names.table().to_owned())) {
-        return Ok(false);
-    }
-    for chain in plan.table().chains {
-        // The rules of a chain that is not there are an empty list.
-        if kernel.rules(Version::Inet, plan.names.table(), &chain.name)?.len() != chain.rules.len() {
-            return Ok(false);
-        }
-    }
-    let foreign = Foreign::find(&mut kernel, plan)?;
-    let wanted = plan.foreign_rules().count();
-    let there = |entrance: &(Version, String)| {
-        let ours = foreign.marked.iter().filter(|(family, chain, _)| (*family, chain) == (entrance.0, &entrance.1));
-        ours.count() == wanted
-    };
-    Ok(foreign.entrances.iter().all(there))
-}
-
-/// Takes all rules away.
-fn remove(plan: &Plan) -> Result<(), FirewallError> {
-    let mut kernel = Kernel::open()?;
-    if kernel.check().is_err() {
-        return Ok(());
-    }
-    let foreign = Foreign::find(&mut kernel, plan)?;
-    let mut transaction = Transaction::new();
-    transaction.delete(Version::Inet, plan.names.table());
-    foreign.remove_marked(&mut transaction);
-    Ok(transaction.commit()?)
-}
-
-/// iptables' table of filters, when iptables is the one that speaks to nf_tables.
-const IPTABLES_TABLE: &str = "filter";
-/// Docker's chain for rules that are not Docker's, which it keeps over its restarts.
-const DOCKER_USER: &str = "DOCKER-USER";
-const IPTABLES_FORWARD: &str = "FORWARD";
-
-/// What of others' rules concerns us. An accept in one chain does not help against a drop in another at the same hook, so we
-/// must be let through wherever packets are dropped by default.
-#[derive(Debug, Default)]
-struct Foreign {
-    /// The chains of iptables' filter tables that our rules go into, if those tables forward at all; one of a family.
-    entrances: Vec<(Version, String)>,
-    /// Our rules in those tables: chain and handle.
-    marked: Vec<(Version, String, u64)>,
-    /// Other chains that drop forwarded packets by default.
-    unhelped: Vec<String>,
-}
-
-impl Foreign {
-    fn find(kernel: &mut Kernel, plan: &Plan) -> Result<Self, FirewallError> {
-        let mut found = Self::default();
-        let mark = plan.mark();
-        let has_ipv6 = plan.segments.iter().flat_map(|segment| &segment.nets).any(|net| net.first.is_ipv6());
-        for chain in kernel.chains()? {
-            let drops_forwarded = chain.base == Some((Hook::Forward, Policy::Drop));
-            let concerns_us = chain.family != Version::Ip6 || has_ipv6;
-            if chain.family != Version::Inet && chain.table == IPTABLES_TABLE {
-                if concerns_us {
-                    found.enter(chain.family, &chain.name);
-                }
-                if [DOCKER_USER, IPTABLES_FORWARD].contains(&chain.name.as_str()) {
-                    let rules = kernel.rules(chain.family, IPTABLES_TABLE, &chain.name)?;
-                    let ours = rules.iter().filter(|rule| rule.comment.as_deref() == Some(mark.as_str()));
-                    found.marked.extend(ours.map(|rule| (chain.family, chain.name.clone(), rule.handle)));
-                }
-            } else if drops_forwarded && chain.table != plan.names.table() && concerns_us {
-                found.unhelped.push(format!("{} {} {}", chain.family, chain.table, chain.name));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Notes a chain as the one that our rules go into, if there is none better.
-    fn enter(&mut self, family: Version, chain: &str) {
-        let known = self.entrances.iter_mut().find(|(other, _)| *other == family);
-        match (chain, known) {
-            (DOCKER_USER, Some((_, known))) => DOCKER_USER.clone_into(known),
-            (DOCKER_USER | IPTABLES_FORWARD, None) => self.entrances.push((family, chain.to_owned())),
-            _ => {}
-        }
-    }
-
-    fn remove_marked(&self, transaction: &mut Transaction) {
-        for (family, chain, handle) in &self.marked {
-            transaction.delete_rule(*family, IPTABLES_TABLE, chain, *handle);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `CONEX_WRITE_RULES` names a folder to write what was found into.
+    fn check(plan: &Plan, name: &str, expected: &str) {
+        let text: String = plan.tables().iter().map(Table::to_string).collect();
+        if let Some(folder) = std::env::var_os("CONEX_WRITE_RULES") {
+            std::fs::write(std::path::Path::new(&folder).join(name), &text).unwrap();
+        }
+        assert_eq!(text, expected);
+    }
 
     #[test]
     fn the_rules_read_as_meant() {
@@ -849,6 +651,7 @@ mod tests {
             ],
             kept_apart: vec!["eth0".to_owned(), "eth1".to_owned()],
             kept_apart6: vec!["eth0".to_owned()],
+            gate: None,
             ports: BTreeMap::from([
                 ((Ipv4Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("172.17.0.2", 80)),
                 ((Ipv4Addr::LOCALHOST.into(), Transport::Udp, 53), to("172.17.0.2", 53)),
@@ -857,10 +660,9 @@ mod tests {
                 (("fd00:2::2".parse().unwrap(), Transport::Tcp, 80), to("fd00:2::2", 80)),
             ]),
         };
-        let text = plan.table().to_string();
-        if let Some(file) = std::env::var_os("CONEX_WRITE_RULES") {
-            std::fs::write(file, &text).unwrap();
-        }
-        assert_eq!(text, include_str!("firewall_expected.nft"));
+        check(&plan, "expected.nft", include_str!("expected.nft"));
+        let gate = Gate { entrance: "gate-in".to_owned(), link: 1, exit: "gate-out".to_owned() };
+        let gated = Plan { gate: Some(gate), ..plan };
+        check(&gated, "expected-gate.nft", include_str!("expected-gate.nft"));
     }
 }
