@@ -1,10 +1,13 @@
 //! From a request to its handler.
 
 use buildkit::BuildKit;
+use std::sync::Arc;
+
 use docker_api::{Route, RouteError, route};
 use engine::{AbsentLayers, Engine, Pinning};
 use hyper::body::Incoming;
 
+use crate::audit::{Asked, AuditLog, Refusal};
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::handlers::{
@@ -15,10 +18,23 @@ use crate::hijack::HijackSlot;
 use crate::metrics;
 use crate::reply::{self, Reply};
 use crate::request::Request;
+use crate::scope::Scope;
+
+/// What is behind a socket.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) engine: Engine,
+    pub(crate) kit: BuildKit,
+    /// What its clients may do; none for everything.
+    pub(crate) scope: Option<Arc<Scope>>,
+    pub(crate) audit: Option<Arc<AuditLog>>,
+    /// Where it is.
+    pub(crate) address: String,
+}
 
 /// Answers one request; never fails.
 pub(crate) async fn dispatch(
-    (engine, kit): (Engine, BuildKit),
+    door: Arc<Door>,
     request: http::Request<Incoming>,
     peer: Peer,
     hijack: HijackSlot,
@@ -26,12 +42,15 @@ pub(crate) async fn dispatch(
     let started = std::time::Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let asker = peer.clone();
     let reply = match route(method.as_str(), &path) {
         Ok((route, version)) => {
             let caller = peer.clone();
-            let request = Request::new(request, version, peer, hijack);
+            let mut request = Request::new(request, version, peer, hijack);
+            request.scope.clone_from(&door.scope);
             let caller: engine::Caller = std::sync::Arc::new(move || caller.who());
-            let outcome = engine::as_caller(caller, handle((&engine, &kit), route, request)).await;
+            let outcome = engine::as_caller(caller, handle((&door.engine, &door.kit), route, request)).await;
             reply::with_identity(outcome.unwrap_or_else(|error| refuse(&error, &path)))
         }
         // Docker's own router answers this before it knows who it is.
@@ -39,6 +58,9 @@ pub(crate) async fn dispatch(
         Err(error @ RouteError::Version(_)) => reply::with_identity(reply::refusal(&error.into())),
     };
     tracing::debug!(%method, path, status = reply.status().as_u16(), elapsed = ?started.elapsed(), "request");
+    if let Some(audit) = &door.audit {
+        audit.write(&door.address, &asker, &Asked { method, path, query }, &reply, started.elapsed());
+    }
     reply
 }
 
@@ -54,10 +76,16 @@ fn refuse(error: &ApiError, path: &str) -> Reply {
     if error.status.is_server_error() {
         tracing::warn!(status = error.status.as_u16(), message = error.message, path, "request failed");
     }
-    reply::refusal(error)
+    let mut reply = reply::refusal(error);
+    reply.extensions_mut().insert(Refusal(error.message.clone()));
+    reply
 }
 
 async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Request) -> ApiResult<Reply> {
+    let route = match &request.scope {
+        Some(scope) => scope.admit(engine, route)?,
+        None => route,
+    };
     match route {
         Route::Ping => Ok(reply::ping(request.method())),
         Route::Options => Ok(reply::empty(http::StatusCode::OK)),
@@ -139,6 +167,6 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::ArchiveGet(name) => archive::get(engine, &name, &request).await,
         Route::ArchivePut(name) => archive::put(engine, &name, request).await,
         Route::PluginList => Ok(unsupported::no_plugins()),
-        other => Err(unsupported::refusal(engine, &other)),
+        other => Err(unsupported::refusal(engine, &other, &request)),
     }
 }

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
@@ -14,21 +16,54 @@ use tokio::net::UnixStream;
 #[derive(Debug, Clone)]
 pub(crate) struct Peer(Arc<OwnedFd>);
 
+/// Who is at the other end, as the kernel tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PeerIdentity {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    /// The name of its program, where it is still there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<String>,
+    /// Of a TCP client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+}
+
 impl Peer {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self(Arc::new(socket))
     }
 
-    /// Who is at the other end, for people: the program, or the address.
-    pub(crate) fn who(&self) -> String {
+    /// Who is at the other end.
+    pub(crate) fn identity(&self) -> PeerIdentity {
         if let Ok(client) = rustix::net::sockopt::socket_peercred(&self.0) {
-            let pid = client.pid.as_raw_nonzero();
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return format!("{} (pid {pid}, uid {})", name.trim(), client.uid.as_raw());
+            let pid = client.pid.as_raw_nonzero().get();
+            let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+            return PeerIdentity {
+                pid: Some(pid),
+                uid: Some(client.uid.as_raw()),
+                gid: Some(client.gid.as_raw()),
+                program: program.map(|name| name.trim().to_owned()),
+                address: None,
+            };
         }
-        match rustix::net::getpeername(&self.0).ok().and_then(|address| std::net::SocketAddr::try_from(address?).ok()) {
-            Some(address) => format!("a client at {address}"),
-            None => "a client".to_owned(),
+        let address = rustix::net::getpeername(&self.0).ok();
+        let address = address.and_then(|address| std::net::SocketAddr::try_from(address?).ok());
+        PeerIdentity { address: address.map(|address| address.to_string()), ..PeerIdentity::default() }
+    }
+
+    /// The same for people: the program, or the address.
+    pub(crate) fn who(&self) -> String {
+        match self.identity() {
+            PeerIdentity { pid: Some(pid), uid: Some(uid), program, .. } => {
+                format!("{} (pid {pid}, uid {uid})", program.unwrap_or_default())
+            }
+            PeerIdentity { address: Some(address), .. } => format!("a client at {address}"),
+            _ => "a client".to_owned(),
         }
     }
 

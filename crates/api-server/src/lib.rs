@@ -6,6 +6,7 @@
 //!
 //! HTTP's status codes and Docker's JSON are known here and nowhere below.
 
+mod audit;
 mod body;
 mod connection;
 mod dispatch;
@@ -22,9 +23,12 @@ mod map;
 mod metrics;
 mod reply;
 mod request;
+mod scope;
 mod serve;
 mod tap;
 mod websocket;
 
+pub use audit::AuditLog;
 pub use listener::{Address, AddressError, ListenError, Listener, SocketGroup, TcpSecurity};
+pub use scope::{Scope, ScopeError, ScopedSocket};
 pub use serve::{Face, Front, ServerOptions, serve};

@@ -121,6 +121,14 @@ impl Listener {
         Ok(Self::Tcp(listener, security))
     }
 
+    /// Where it listens, for people.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Unix(_, path) => Address::Unix(path.clone()).to_string(),
+            Self::Tcp(listener, _) => listener.local_addr().map(|at| format!("tcp://{at}")).unwrap_or_default(),
+        }
+    }
+
     /// The TCP address that it has got, where the port was 0.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {

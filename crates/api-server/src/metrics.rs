@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::Engine;
-use engine::model::{ContainerView, EndCause, PressureSample, RunEnd, StatsSample, SystemInfo};
+use engine::model::{ContainerView, EndCause, LogForwarding, PressureSample, RunEnd, StatsSample, SystemInfo};
+
+use oci::ContainerId;
 
 use exposition::{Exposition, Kind};
 
@@ -35,10 +37,15 @@ type Sampled = (Arc<ContainerView>, Option<StatsSample>);
 pub(crate) async fn metrics(engine: &Engine) -> Reply {
     let info = engine.system_info();
     let containers = engine.all_container_stats(MAX_CONTAINERS).await;
-    reply::stream(CONTENT_TYPE, write(&info, &containers).into_bytes().into())
+    let text = write(&info, &containers, |id| engine.container_log_forwarding(id));
+    reply::stream(CONTENT_TYPE, text.into_bytes().into())
 }
 
-fn write(info: &SystemInfo, containers: &[Sampled]) -> String {
+fn write(
+    info: &SystemInfo,
+    containers: &[Sampled],
+    forwarding: impl Fn(&ContainerId) -> Option<LogForwarding>,
+) -> String {
     let mut out = Exposition::default();
     write_engine(&mut out, info, containers.len());
     write_lives(&mut out, containers);
@@ -47,6 +54,7 @@ fn write(info: &SystemInfo, containers: &[Sampled]) -> String {
     write_disks(&mut out, containers);
     write_networks(&mut out, containers);
     write_pressure(&mut out, containers);
+    write_logs(&mut out, containers, forwarding);
     out.into_text()
 }
 
@@ -313,4 +321,31 @@ fn write_pressure(out: &mut Exposition, containers: &[Sampled]) {
             Some(field(sample)?.full_us as f64 / SECOND_US)
         });
     }
+}
+
+fn write_logs(
+    out: &mut Exposition,
+    containers: &[Sampled],
+    forwarding: impl Fn(&ContainerId) -> Option<LogForwarding>,
+) {
+    let states: Vec<_> = containers.iter().map(|(view, _)| forwarding(&view.id)).collect();
+    let mut family = |name, kind, help, value: &dyn Fn(Option<&LogForwarding>, Option<&StatsSample>) -> Option<u64>| {
+        out.family(name, kind, help);
+        for ((view, sample), state) in containers.iter().zip(&states) {
+            if let Some(value) = value(state.as_ref(), sample.as_ref()) {
+                out.sample(&labels(view), value as f64);
+            }
+        }
+    };
+    let sent = "conex_container_log_sent_lines_total";
+    family(sent, Kind::Counter, "Log lines that the driver's sink has taken", &|state, _| Some(state?.sent));
+    let dropped = "conex_container_log_dropped_lines_total";
+    family(dropped, Kind::Counter, "Log lines that were lost", &|state, sample| {
+        let (rotated, told) = state.map_or((0, 0), |state| (state.dropped, state.unwritten));
+        Some(rotated + told.max(sample.map_or(0, |sample| sample.log_dropped_lines)))
+    });
+    let failing = "conex_container_log_sink_failing";
+    family(failing, Kind::Gauge, "Whether the log driver's sink takes nothing now", &|state, _| {
+        Some(u64::from(state?.error.is_some()))
+    });
 }

@@ -1,9 +1,11 @@
 //! What handlers see of a request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use docker_api::{ApiVersion, Filters, Query, json};
+use engine::model::LabelFilter;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, Limited};
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::error::{ApiError, ApiResult};
 use crate::gone::Peer;
 use crate::hijack::HijackSlot;
+use crate::scope::Scope;
 
 /// The largest document that is read.
 const MAX_DOCUMENT: usize = 8 << 20;
@@ -32,13 +35,20 @@ pub(crate) struct Request {
     pub(crate) version: ApiVersion,
     pub(crate) peer: Peer,
     pub(crate) hijack: HijackSlot,
+    /// What the client may do; none for everything.
+    pub(crate) scope: Option<Arc<Scope>>,
 }
 
 impl Request {
+    /// The label that everything has which the client may reach.
+    pub(crate) fn scope_label(&self) -> Option<LabelFilter> {
+        self.scope.as_ref()?.label().cloned()
+    }
+
     pub(crate) fn new(request: http::Request<Incoming>, version: ApiVersion, peer: Peer, hijack: HijackSlot) -> Self {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        Self { parts, body, query, version, peer, hijack }
+        Self { parts, body, query, version, peer, hijack, scope: None }
     }
 
     pub(crate) fn method(&self) -> &http::Method {

@@ -10,10 +10,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::audit::AuditLog;
 use crate::connection::{Handler, serve_connection};
-use crate::dispatch::{dispatch, dispatch_metrics};
+use crate::dispatch::{Door, dispatch, dispatch_metrics};
 use crate::gone::Peer;
 use crate::listener::{Listener, TcpSecurity};
+use crate::scope::Scope;
 
 /// How long to wait after `accept` failed, so that a full table of files does not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -27,11 +29,13 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// How long answers may go on once the daemon stops.
     pub grace: Duration,
+    /// Where every request is written down.
+    pub audit: Option<Arc<AuditLog>>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { max_connections: 8192, grace: Duration::from_secs(2) }
+        Self { max_connections: 8192, grace: Duration::from_secs(2), audit: None }
     }
 }
 
@@ -40,6 +44,8 @@ impl Default for ServerOptions {
 pub enum Face {
     /// Docker's API, all of it.
     Api,
+    /// Docker's API, as far as the socket's rights go.
+    Scoped(Arc<Scope>),
     /// `GET /metrics` and nothing else.
     Metrics,
 }
@@ -56,18 +62,20 @@ pub struct Front {
 /// Serves clients on all fronts until `shutdown` completes. Hijacked connections belong to their containers and go on.
 pub async fn serve(engine: Engine, fronts: Vec<Front>, options: ServerOptions, shutdown: impl Future<Output = ()>) {
     let kit = buildkit::BuildKit::new(engine.clone());
-    let handler = |face| handler(engine.clone(), kit.clone(), face);
-    let served = fronts.into_iter().map(|front| (handler(front.face), front.listener)).collect();
+    let audit = &options.audit;
+    let handler = |front: &Front| handler((engine.clone(), kit.clone()), front, audit.clone());
+    let served = fronts.into_iter().map(|front| (handler(&front), front.listener)).collect();
     serve_with(served, options, shutdown).await;
 }
 
-fn handler(engine: Engine, kit: buildkit::BuildKit, face: Face) -> Handler {
-    match face {
-        Face::Api => {
-            Arc::new(move |request, peer, slot| Box::pin(dispatch((engine.clone(), kit.clone()), request, peer, slot)))
-        }
-        Face::Metrics => Arc::new(move |request, _, _| Box::pin(dispatch_metrics(engine.clone(), request))),
-    }
+fn handler((engine, kit): (Engine, buildkit::BuildKit), front: &Front, audit: Option<Arc<AuditLog>>) -> Handler {
+    let scope = match &front.face {
+        Face::Api => None,
+        Face::Scoped(scope) => Some(Arc::clone(scope)),
+        Face::Metrics => return Arc::new(move |request, _, _| Box::pin(dispatch_metrics(engine.clone(), request))),
+    };
+    let door = Arc::new(Door { engine, kit, scope, audit, address: front.listener.address() });
+    Arc::new(move |request, peer, slot| Box::pin(dispatch(Arc::clone(&door), request, peer, slot)))
 }
 
 async fn serve_with(listeners: Vec<(Handler, Listener)>, options: ServerOptions, shutdown: impl Future<Output = ()>) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use api_client::{Client, Host, TlsOptions};
 use clap::ArgMatches;
 
+use crate::contexts;
 use crate::error::Failure;
 use crate::flags::{Flag, Takes};
 use crate::flags::{flag, on, one, short};
@@ -24,6 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Options that every command takes.
 pub(crate) const GLOBAL: &[Flag] = &[
     short('H', "host", Takes::One, "The engine's address: unix://, tcp:// or ssh://"),
+    flag("context", Takes::One, "The context to use (see conex context)"),
     flag("tls", Takes::Switch, "Use TLS"),
     flag("tlsverify", Takes::Switch, "Use TLS and verify the engine"),
     flag("tlscacert", Takes::One, "Trust certificates signed by this authority"),
@@ -37,19 +39,50 @@ pub(crate) struct Context {
     client: Client,
     socket: Option<PathBuf>,
     tls: Option<TlsOptions>,
+    /// The context's name.
+    name: String,
 }
 
 impl Context {
-    /// Reads the global options and the environment: `-H`, `CONEX_HOST`, `DOCKER_HOST`, then this machine's engine.
+    /// Reads the global options and the environment: `--context`, `-H`, `CONEX_HOST`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the context that
+    /// was chosen, then this machine's engine.
     pub(crate) fn new(matches: &ArgMatches) -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let given = one(matches, "host").map(str::to_owned);
+        if given.is_some() && one(matches, "context").is_some() {
+            return Err(Failure::usage("conflicting options: cannot specify both --host and --context"));
+        }
         let named = given.or_else(|| variable("CONEX_HOST")).or_else(|| variable("DOCKER_HOST"));
+        let name = match (one(matches, "context"), &named) {
+            (Some(name), _) => Some(name.to_owned()),
+            (None, Some(_)) => None,
+            (None, None) => match variable("DOCKER_CONTEXT") {
+                Some(name) => Some(name),
+                None => contexts::chosen()?,
+            },
+        };
+        if let Some(name) = name.filter(|name| name != contexts::DEFAULT) {
+            let client = Client::new(contexts::load(&name)?.host()?);
+            return Ok(Self { client, socket: None, tls: None, name });
+        }
         let socket = named.is_none().then(|| PathBuf::from(DEFAULT_SOCKET));
         let host = Host::parse(&named.unwrap_or_else(|| format!("unix://{DEFAULT_SOCKET}")));
         let host = host.map_err(|error| Failure::usage(error.to_string()))?;
         let tls = tls(matches);
-        Ok(Self { client: Client::new(with_tls(host, tls.as_ref())), socket, tls })
+        let name = contexts::DEFAULT.to_owned();
+        Ok(Self { client: Client::new(with_tls(host, tls.as_ref())), socket, tls, name })
+    }
+
+    /// The context's name; `default` for none.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the default context's engine is.
+    pub(crate) fn usual_address() -> String {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let named = variable("CONEX_HOST").or_else(|| variable("DOCKER_HOST"));
+        named.unwrap_or_else(|| format!("unix://{DEFAULT_SOCKET}"))
     }
 
     /// The engine's client; starts an engine first where this machine's is asked for and none runs.

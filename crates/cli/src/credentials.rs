@@ -71,6 +71,20 @@ impl ConfigFile {
         self.path.parent().unwrap_or_else(|| std::path::Path::new("/"))
     }
 
+    /// A text that is kept under a key.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        self.document.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// Keeps a text under a key, or nothing.
+    pub(crate) fn set_text(&mut self, key: &str, text: Option<&str>) -> Result<(), Failure> {
+        match text {
+            Some(text) => drop(self.document.insert(key.to_owned(), text.into())),
+            None => drop(self.document.remove(key)),
+        }
+        self.save()
+    }
+
     /// What is known for the registry of an image.
     pub(crate) fn of_image(&self, image: &str) -> Result<AuthConfig, Failure> {
         let domain = Reference::parse(image).map(|reference| reference.domain().to_owned());

@@ -6,6 +6,7 @@
 
 mod commands;
 mod context;
+mod contexts;
 mod credentials;
 mod error;
 mod flags;

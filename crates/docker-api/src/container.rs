@@ -630,6 +630,23 @@ pub struct State {
     pub finished_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Of Conex alone: how log lines fare, where some are sent or were lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogState>,
+}
+
+/// Of Conex alone: how a container's log lines fare.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct LogState {
+    /// Lines that the driver's sink has taken.
+    pub sent: u64,
+    /// Lines that were lost: not written in time, or rotated away before the sink took them.
+    pub dropped: u64,
+    /// How often an unknown number may have been lost: while no engine ran, or when files were rotated too fast.
+    pub gaps: u64,
+    /// What is wrong with the sink now.
+    pub error: String,
 }
 
 /// The results of a health check.

@@ -105,6 +105,9 @@ pub enum Route {
     /// `GET /swarm` and everything else that only a swarm's manager answers.
     Swarm,
     SwarmInit,
+    SwarmLeave,
+    /// The logs of a service or of a task.
+    SwarmLogs,
 }
 
 /// Why a path leads nowhere.
@@ -340,7 +343,8 @@ fn find_plugin(method: &str, rest: &str) -> Option<Route> {
 fn find_swarm(method: &str, rest: &str) -> Option<Route> {
     match (method, rest) {
         ("POST", "init" | "join") => Some(Route::SwarmInit),
-        ("GET", "unlockkey") | ("POST", "leave" | "update" | "unlock") => Some(Route::Swarm),
+        ("GET", "unlockkey") | ("POST", "update" | "unlock") => Some(Route::Swarm),
+        ("POST", "leave") => Some(Route::SwarmLeave),
         _ => None,
     }
 }
@@ -356,7 +360,7 @@ fn find_cluster_object(method: &str, area: &str, rest: &str) -> Option<Route> {
         ("GET", "/logs") => matches!(area, "services" | "tasks"),
         _ => false,
     };
-    known.then_some(Route::Swarm)
+    known.then_some(if action == "/logs" { Route::SwarmLogs } else { Route::Swarm })
 }
 
 fn find_action(rest: &str, actions: &[Action]) -> Option<Route> {

@@ -14,6 +14,7 @@ use crate::execs::Execs;
 use crate::filters::Filters;
 use crate::host::Host;
 use crate::image_uses::LastUses;
+use crate::logs::Forwarders;
 use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::networks::Registry;
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) names: Names,
     pub(crate) builds: Builds,
+    pub(crate) forwarders: Forwarders,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
     /// Held until the engine has shut down: one engine per root.
@@ -147,6 +149,15 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Sends a container's log lines where its driver says, from now on.
+    pub(crate) fn forward_logs(&self, record: &crate::containers::ContainerRecord) -> Result<(), EngineError> {
+        let Ok(handle) = self.index.find(record.id.as_str()) else { return Ok(()) };
+        let folder = self.container_dir(&record.id);
+        self.forwarders.start(record, &folder, handle.watch(), self.closing.subscribe())
+    }
+}
+
 /// Runs blocking work on tokio's blocking threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
@@ -204,6 +215,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         registry,
         names: Names::default(),
         builds,
+        forwarders: Forwarders::default(),
         closing: watch::Sender::new(false),
         options,
         lock: Mutex::new(Some(lock)),

@@ -14,6 +14,7 @@
 
 mod builds;
 mod caller;
+mod cdi;
 mod containers;
 mod engine;
 mod events;

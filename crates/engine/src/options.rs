@@ -33,6 +33,8 @@ pub struct EngineOptions {
     pub space: SpaceOptions,
     /// `--image-policy`: which images may come and run; none for all.
     pub image_policy: Option<PathBuf>,
+    /// `--cdi-spec-dir`: folders of descriptions of devices, least important first.
+    pub cdi_spec_dirs: Vec<PathBuf>,
 }
 
 /// How registries are reached.

@@ -58,6 +58,7 @@ impl Engine {
             file_descriptors: own,
             tasks,
             registries: inner.options.registries.view(),
+            cdi_spec_dirs: inner.options.cdi_spec_dirs.clone(),
         }
     }
 

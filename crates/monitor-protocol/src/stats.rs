@@ -21,6 +21,9 @@ pub struct Stats {
     pub block_io: BlockIoStats,
     /// Interfaces of the container's network namespace.
     pub networks: Vec<NetworkStats>,
+    /// Lines of its output that could not be kept since it started.
+    #[serde(default)]
+    pub log_dropped_lines: u64,
     /// How long its tasks have waited.
     #[serde(default)]
     pub pressure: Pressures,

@@ -527,7 +527,9 @@ impl Container {
 
     /// Reads its numbers.
     pub(crate) fn stats(&mut self) -> Result<Response, Failure> {
-        self.running_backend()?.stats().map(|stats| Response::Stats(Box::new(stats)))
+        let log_dropped_lines = self.log.dropped_lines();
+        let stats = self.running_backend()?.stats()?;
+        Ok(Response::Stats(Box::new(monitor_protocol::Stats { log_dropped_lines, ..stats })))
     }
 
     /// Hands its root file system over.

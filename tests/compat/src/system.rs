@@ -39,6 +39,45 @@ fn one_root_has_one_daemon() {
     engine.finish();
 }
 
+/// Every answer is that of Docker 26.1 outside a swarm, without plugins.
+#[test]
+fn what_only_a_swarm_has_is_refused_as_docker_refuses_it() {
+    const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+    const NO_STREAM: &str = "Bad parameters: you must choose at least one stream";
+    let engine = Engine::start();
+    let ask = |method: &str, path: &str| {
+        let url = format!("http://x/v1.45{path}");
+        let curl = engine.host().program("curl").args(["-s", "-w", "%{http_code}", "-X", method, "--unix-socket"]);
+        curl.arg(engine.socket()).args(["-H", "Content-Type: application/json", "-d", "{}", &url]).ok()
+    };
+    let check = |method: &str, path: &str, status: u16, message: &str| {
+        let expected = format!("{}\n{status}", serde_json::json!({ "message": message }));
+        assert_eq!(ask(method, path), expected, "{method} {path}");
+    };
+    for path in
+        ["swarm", "nodes", "services", "tasks", "secrets", "configs", "swarm/unlockkey", "services/x/logs?stdout=1"]
+    {
+        check("GET", &format!("/{path}"), 503, NO_MANAGER);
+    }
+    for area in ["nodes", "services", "secrets", "configs"] {
+        check("GET", &format!("/{area}/x"), 503, NO_MANAGER);
+        check("POST", &format!("/{area}/x/update?version=1"), 503, NO_MANAGER);
+        check("DELETE", &format!("/{area}/x"), 503, NO_MANAGER);
+    }
+    for path in ["swarm/update?version=1", "swarm/unlock", "services/create", "secrets/create", "configs/create"] {
+        check("POST", &format!("/{path}"), 503, NO_MANAGER);
+    }
+    check("POST", "/swarm/leave", 503, "This node is not part of a swarm");
+    check("GET", "/services/x/logs", 500, NO_STREAM);
+    check("GET", "/tasks/x/logs", 500, NO_STREAM);
+    assert_eq!(ask("GET", "/plugins"), "[]\n200");
+    for (method, path) in [("GET", "json"), ("POST", "disable"), ("POST", "push"), ("POST", "set")] {
+        check(method, &format!("/plugins/x/{path}"), 404, "plugin \"x\" not found");
+    }
+    check("DELETE", "/plugins/x", 404, "plugin \"x\" not found");
+    engine.finish();
+}
+
 /// What has happened so far, oldest first.
 pub(crate) fn events(engine: &Engine, arguments: &[&str]) -> String {
     // Clients send whole seconds: the last events lie before the next one.

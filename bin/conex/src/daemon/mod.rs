@@ -4,9 +4,10 @@ mod options;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use api_server::{Address, Face, Front, Listener, ServerOptions, TcpSecurity};
+use api_server::{Address, AuditLog, Face, Front, Listener, ServerOptions, SocketGroup, TcpSecurity};
 use engine::Engine;
 use options::{Asked, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,6 +37,8 @@ enum DaemonError {
     Open(#[from] engine::OpenError),
     #[error(transparent)]
     Listen(#[from] api_server::ListenError),
+    #[error("cannot open the audit log {0}")]
+    Audit(std::path::PathBuf, #[source] io::Error),
     #[error("cannot use the TLS files")]
     Tls(#[from] tls::TlsError),
 }
@@ -113,7 +116,12 @@ async fn run(options: Options) -> Result<(), DaemonError> {
             }
         }
     };
-    api_server::serve(engine.clone(), fronts, ServerOptions::default(), stopped).await;
+    let audit = options
+        .audit_log
+        .as_ref()
+        .map(|path| AuditLog::open(path).map(Arc::new).map_err(|error| DaemonError::Audit(path.clone(), error)));
+    let serving = ServerOptions { audit: audit.transpose()?, ..ServerOptions::default() };
+    api_server::serve(engine.clone(), fronts, serving, stopped).await;
     tracing::info!("stopping; containers run on");
     engine.shutdown().await;
     Ok(())
@@ -127,6 +135,12 @@ async fn listen(options: &Options) -> Result<Vec<Front>, DaemonError> {
             Address::Tcp(address) => Listener::tcp(address, security(options)?).await?,
         };
         fronts.push(Front { listener, face: Face::Api });
+    }
+    for socket in &options.sockets {
+        let group = socket.group.clone().map_or_else(|| options.group.clone(), SocketGroup::Named);
+        let listener = Listener::unix(&socket.path, &group).await?;
+        tracing::info!("listening with fewer rights on {}", socket.path.display());
+        fronts.push(Front { listener, face: Face::Scoped(Arc::new(socket.scope.clone())) });
     }
     if let Some(address) = &options.metrics {
         // Numbers only, and so in the clear, as Docker's daemon serves them.

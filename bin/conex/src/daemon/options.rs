@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api_server::{Address, SocketGroup};
+use api_server::{Address, ScopedSocket, SocketGroup};
 use engine::model::LabelFilter;
 use engine::{
     EngineOptions, Insecure, Mirror, NetworkOptions, PublishPolicy, RegistryOptions, RuntimeOptions, SpaceOptions,
@@ -23,6 +23,11 @@ Options:
       --run DIR                What does not outlive the machine (default /run/conex)
       --name NAME              Bridges, nftables table and cgroup parent are called after it (default conex)
   -H, --host ADDRESS           Listen on unix:///PATH or tcp://HOST:PORT; may be repeated (default unix://<run>/conex.sock)
+      --socket PATH,allow=AREA:VERB[,allow=...][,label=KEY[=VALUE]][,group=GROUP]
+                               Listen there for clients with fewer rights; may be repeated. Areas and verbs: containers (read, write,
+                               exec), images, networks, volumes (read, write), system (read); * is every verb. With a label nothing
+                               else can be seen or used, and what is made gets it
+      --audit-log FILE         Write down every request: who, what, and what came of it, one line of JSON each
       --metrics-addr HOST:PORT Serve GET /metrics in Prometheus' format there, to everybody; it is on the sockets in any case
       --group GROUP            The group that may use the sockets (default docker, else conex)
       --log-level LEVEL        error, warn, info, debug or trace (default info)
@@ -41,6 +46,8 @@ Options:
                                (default /etc/conex/certs.d and /etc/docker/certs.d)
       --image-policy FILE      Which images may be pulled and run, by registry and repository, as containers-policy.json(5) has it:
                                insecureAcceptAnything, reject, sigstoreSigned with keys (default: all)
+      --cdi-spec-dir DIR       Where device vendors describe their devices; may be repeated, the last goes before the others
+                               (default /etc/cdi and /run/cdi)
       --storage-budget SIZE    Remove unused images and build cache, those that were used longest ago first, when the file system of --root
                                is fuller than SIZE (80%), or when they take more than SIZE (20GB, 20GiB) (default: remove nothing)
       --storage-min-age TIME   Never remove by itself what came or was used within TIME, such as 30s, 10m or 24h (default 10m)
@@ -60,6 +67,8 @@ pub(super) struct Options {
     pub(super) engine: EngineOptions,
     pub(super) addresses: Vec<Address>,
     pub(super) metrics: Option<String>,
+    pub(super) sockets: Vec<ScopedSocket>,
+    pub(super) audit_log: Option<PathBuf>,
     pub(super) group: SocketGroup,
     pub(super) log_level: Level,
     pub(super) tls: Tls,
@@ -88,6 +97,8 @@ pub(super) enum OptionsError {
     Syntax(#[from] lexopt::Error),
     #[error(transparent)]
     Address(#[from] api_server::AddressError),
+    #[error(transparent)]
+    Scope(#[from] api_server::ScopeError),
     #[error("{0}")]
     Engine(String),
     #[error("unknown log level '{0}': use error, warn, info, debug or trace")]
@@ -119,6 +130,8 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("root") => given.root = Some(path(&mut parser)?),
             Arg::Long("run") => given.run = Some(path(&mut parser)?),
             Arg::Long("name") => given.name = Some(name(text(&mut parser)?)?),
+            Arg::Long("socket") => given.sockets.push(text(&mut parser)?.parse()?),
+            Arg::Long("audit-log") => given.audit_log = Some(path(&mut parser)?),
             Arg::Long("metrics-addr") => given.metrics = Some(metrics_address(text(&mut parser)?)?),
             Arg::Long("group") => given.group = SocketGroup::Named(text(&mut parser)?),
             Arg::Long("log-level") => given.log_level = Some(level(&text(&mut parser)?)?),
@@ -134,6 +147,7 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
             Arg::Long("registry-mirror") => given.registries.mirrors.push(mirror(&text(&mut parser)?)?),
             Arg::Long("registry-certs") => given.registries.certificates.push(path(&mut parser)?),
             Arg::Long("image-policy") => given.image_policy = Some(path(&mut parser)?),
+            Arg::Long("cdi-spec-dir") => given.cdi_spec_dirs.push(path(&mut parser)?),
             Arg::Long("storage-budget") => {
                 given.space.budget = Some(text(&mut parser)?.parse().map_err(engine_error)?);
             }
@@ -156,6 +170,8 @@ pub(super) fn parse(words: &[String]) -> Result<Asked, OptionsError> {
 struct Given {
     addresses: Vec<Address>,
     metrics: Option<String>,
+    sockets: Vec<ScopedSocket>,
+    audit_log: Option<PathBuf>,
     root: Option<PathBuf>,
     run: Option<PathBuf>,
     name: Option<String>,
@@ -171,6 +187,7 @@ struct Given {
     registries: RegistryOptions,
     space: SpaceOptions,
     image_policy: Option<PathBuf>,
+    cdi_spec_dirs: Vec<PathBuf>,
     userns_remap: Option<String>,
     tls: Tls,
     verify: bool,
@@ -207,9 +224,15 @@ impl Given {
                 userns_remap: self.userns_remap,
                 space: self.space,
                 image_policy: self.image_policy,
+                cdi_spec_dirs: match self.cdi_spec_dirs.is_empty() {
+                    true => ["/etc/cdi", "/run/cdi"].map(PathBuf::from).to_vec(),
+                    false => self.cdi_spec_dirs,
+                },
             },
             addresses,
             metrics: self.metrics,
+            sockets: self.sockets,
+            audit_log: self.audit_log,
             group: self.group,
             log_level: self.log_level.unwrap_or(Level::INFO),
             tls: self.tls,
@@ -337,6 +360,7 @@ mod tests {
             ("--add-runtime x", "invalid runtime argument: x"),
             ("--add-runtime x=/a --add-runtime x=/b", "already defined"),
             ("-H ftp://x", "cannot listen"),
+            ("--socket /x,allow=pods:read", "no right"),
             ("--metrics-addr 9323", "HOST:PORT"),
             ("--insecure-registry http://x", "invalid insecure registry"),
             ("--registry-mirror x", "invalid registry mirror"),

@@ -28,6 +28,7 @@ pub(crate) async fn list(engine: &Engine, request: &Request) -> ApiResult<Reply>
     let legacy = |key: &str| request.query.find(key).filter(|name| !name.is_empty()).map(str::to_owned);
     filters.before = filters.before.or_else(|| legacy("before"));
     filters.since = filters.since.or_else(|| legacy("since"));
+    filters.label.extend(request.scope_label());
     let query = ContainerQuery { all: request.query.flag("all"), limit, filters };
     let views = engine.containers(&query)?;
     let mut names = ImageNames { engine, known: HashMap::new() };
@@ -64,12 +65,15 @@ impl ImageNames<'_> {
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
     let name = request.query.get("name").to_owned();
     let platform = request.query.get("platform").to_owned();
-    let version = request.version;
+    let (version, scope) = (request.version, request.scope.clone());
     let body = parse_create(&request.json_bytes().await?)?;
     // Asked for only where it matters: it is not free, and creating is on the way of every run.
     let cgroup_v1 = version.before(41) && engine.system_info().cgroup_version == "1";
     let context = CreateContext { name: &name, platform: &platform, version, cgroup_v1 };
-    let (wanted, more_warnings) = create::parse(body, context)?;
+    let (mut wanted, more_warnings) = create::parse(body, context)?;
+    if let Some(scope) = scope {
+        scope.confine_container(engine, &mut wanted.spec)?;
+    }
     let created = engine.create_container(wanted).await.map_err(refuse_create)?;
     let warnings = created.warnings.into_iter().chain(more_warnings).collect();
     Ok(reply::created(&CreateResponse { id: created.id.to_string(), warnings }))
@@ -78,8 +82,12 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
 pub(crate) async fn commit(engine: &Engine, request: Request) -> ApiResult<Reply> {
     let (query, version) = (&request.query, request.version);
     let text = |key: &str| query.get(key).to_owned();
+    let container = match &request.scope {
+        Some(scope) => scope.check_container(engine, query.get("container"))?,
+        None => text("container"),
+    };
     let commit = CommitRequest {
-        container: text("container"),
+        container,
         repository: text("repo"),
         tag: text("tag"),
         author: text("author"),
@@ -111,7 +119,9 @@ pub(crate) async fn inspect(engine: &Engine, name: &str, request: &Request) -> A
         true => Some(engine.container_sizes(name).await?),
         false => None,
     };
-    Ok(reply::document(&map_inspect::inspect(&view, sizes).for_version(request.version)))
+    let mut shown = map_inspect::inspect(&view, sizes);
+    shown.state.log = engine.container_log_forwarding(&view.id).map(map_inspect::log_state);
+    Ok(reply::document(&shown.for_version(request.version)))
 }
 
 pub(crate) async fn top(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
@@ -213,7 +223,8 @@ pub(crate) async fn resize(engine: &Engine, name: &str, request: &Request) -> Ap
 }
 
 pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
-    let filters = filter::prune(&request.filters()?, filter::Prune::Containers)?;
+    let mut filters = filter::prune(&request.filters()?, filter::Prune::Containers)?;
+    filters.label.extend(request.scope_label());
     let report = engine.prune_containers(filters).await?;
     Ok(reply::document(&PruneReport {
         containers_deleted: Some(report.deleted).filter(|list| !list.is_empty()),

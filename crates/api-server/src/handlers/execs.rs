@@ -15,10 +15,13 @@ use crate::reply::{self, Reply};
 use crate::request::{Request, Unbodied};
 
 pub(crate) async fn create(engine: &Engine, container: &str, request: Request) -> ApiResult<Reply> {
-    let version = request.version;
+    let (version, scope) = (request.version, request.scope.clone());
     let body: CreateRequest = request.document().await?;
     let console_size = body.console_size.filter(|_| version.at_least(42));
     let spec = exec_spec(body, console_size)?;
+    if let Some(scope) = scope {
+        scope.confine_exec(&spec)?;
+    }
     let id = engine.create_exec(container, spec).await?;
     Ok(reply::created(&CreateResponse { id }))
 }

@@ -193,6 +193,9 @@ pub(super) async fn write_step(
 
 /// Pull or import.
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    if let Some(scope) = &request.scope {
+        scope.admit_image_source(request.query.get("fromSrc"))?;
+    }
     if !request.query.get("fromImage").is_empty() {
         return super::registries::pull(engine, request).await;
     }

@@ -16,7 +16,8 @@ use crate::reply::{self, Reply};
 use crate::request::Request;
 
 pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
-    let query = filter::networks(&request.filters()?)?;
+    let mut query = filter::networks(&request.filters()?)?;
+    query.label.extend(request.scope_label());
     let list: Vec<Network> =
         engine.networks(&query)?.iter().map(|view| show(view, Detail::List, request.version)).collect();
     Ok(reply::document(&list))
@@ -54,8 +55,13 @@ fn show_explanation(view: &PortView) -> PortExplanation {
 }
 
 pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply> {
+    let scope = request.scope.clone();
     let body: CreateRequest = request.document().await?;
-    let id = engine.create_network(parse(body)?).await?;
+    let mut wanted = parse(body)?;
+    if let Some(scope) = scope {
+        scope.confine_network(&mut wanted)?;
+    }
+    let id = engine.create_network(wanted).await?;
     Ok(reply::created(&CreateResponse { id, warning: String::new() }))
 }
 
@@ -65,20 +71,29 @@ pub(crate) async fn remove(engine: &Engine, name: &str) -> ApiResult<Reply> {
 }
 
 pub(crate) async fn connect(engine: &Engine, name: &str, request: Request) -> ApiResult<Reply> {
-    let body: ConnectRequest = request.document().await?;
+    let scope = request.scope.clone();
+    let mut body: ConnectRequest = request.document().await?;
+    if let Some(scope) = scope {
+        body.container = scope.check_container(engine, &body.container)?;
+    }
     let endpoint = endpoint::parse(&body.endpoint_config.unwrap_or_default())?;
     engine.connect_network(name, &body.container, endpoint).await?;
     Ok(reply::empty(http::StatusCode::OK))
 }
 
 pub(crate) async fn disconnect(engine: &Engine, name: &str, request: Request) -> ApiResult<Reply> {
-    let body: DisconnectRequest = request.document().await?;
+    let scope = request.scope.clone();
+    let mut body: DisconnectRequest = request.document().await?;
+    if let Some(scope) = scope {
+        body.container = scope.check_container(engine, &body.container)?;
+    }
     engine.disconnect_network(name, &body.container, body.force).await?;
     Ok(reply::empty(http::StatusCode::OK))
 }
 
 pub(crate) async fn prune(engine: &Engine, request: &Request) -> ApiResult<Reply> {
-    let filters = filter::prune(&request.filters()?, filter::Prune::Networks)?;
+    let mut filters = filter::prune(&request.filters()?, filter::Prune::Networks)?;
+    filters.label.extend(request.scope_label());
     let report = engine.prune_networks(filters).await?;
     let networks_deleted = Some(report.deleted).filter(|list| !list.is_empty());
     Ok(reply::document(&PruneReport { networks_deleted }))

@@ -31,7 +31,8 @@ pub(crate) fn events(engine: &Engine, request: Request) -> ApiResult<Reply> {
             "`since` time ({since_text}) cannot be after `until` time ({until_text})"
         )));
     }
-    let filters = filter::events(&request.filters()?);
+    let mut filters = filter::events(&request.filters()?);
+    filters.label.extend(request.scope_label());
     let mut events = engine.events(EventQuery { since, until, filters })?;
     let version = request.version;
     let (writer, body) = ReplyBody::watched(request.peer);

@@ -303,15 +303,14 @@ fn capabilities(list: Option<Words>, field: &str) -> ApiResult<Vec<Capability>> 
     words(list).unwrap_or_default().iter().map(parse).collect()
 }
 
-/// A word for what was asked for, so that the refusal can name it.
-fn device_request(request: &DeviceRequest) -> String {
-    let capabilities = request.capabilities.iter().flatten().flatten();
-    let words: Vec<&str> = std::iter::once(request.driver.as_str())
-        .chain(capabilities.map(String::as_str))
-        .chain(request.device_ids.iter().flatten().map(String::as_str))
-        .filter(|word| !word.is_empty())
-        .collect();
-    if words.is_empty() { "any".to_owned() } else { words.join(",") }
+fn device_request(request: &DeviceRequest) -> engine::model::DeviceRequest {
+    engine::model::DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        device_ids: request.device_ids.clone().unwrap_or_default(),
+        capabilities: request.capabilities.clone().unwrap_or_default(),
+        options: request.options.clone().unwrap_or_default(),
+    }
 }
 
 fn read_endpoints(
@@ -451,7 +450,7 @@ mod tests {
         assert_eq!(spec.port_bindings.values().next().unwrap()[0].host_port, "8080");
         assert_eq!((spec.binds.len(), spec.mounts.len(), spec.volumes_from.len(), spec.tmpfs.len()), (1, 1, 1, 1));
         assert_eq!((spec.masked_paths, spec.readonly_paths), (Some(vec![]), Some(vec!["/p".to_owned()])));
-        assert_eq!(spec.device_requests, ["nvidia,gpu"]);
+        assert_eq!((&*spec.device_requests[0].driver, &*spec.device_requests[0].capabilities[0][0]), ("nvidia", "gpu"));
         assert_eq!(spec.console_size, Some(TerminalSize { height: 1, width: 2 }));
         assert_eq!(spec.endpoints["none"].aliases, ["a"]);
         assert_eq!((spec.network, spec.ipc, spec.pid), (NetworkMode::None, IpcMode::Shareable, PidMode::Host));

@@ -134,9 +134,15 @@ fn console_size(size: TerminalSize) -> [u32; 2] {
     [u32::from(size.height), u32::from(size.width)]
 }
 
-fn device_requests(names: &[String]) -> Option<Vec<DeviceRequest>> {
-    let show = |name: &String| DeviceRequest { driver: name.clone(), ..DeviceRequest::default() };
-    null_if_empty(names).map(|names| names.iter().map(show).collect())
+fn device_requests(requests: &[engine::model::DeviceRequest]) -> Option<Vec<DeviceRequest>> {
+    let show = |request: &engine::model::DeviceRequest| DeviceRequest {
+        driver: request.driver.clone(),
+        count: request.count,
+        device_ids: null_if_empty(&request.device_ids),
+        capabilities: null_if_empty(&request.capabilities),
+        options: Some(request.options.clone()),
+    };
+    null_if_empty(requests).map(|requests| requests.iter().map(show).collect())
 }
 
 /// Bindings by port.

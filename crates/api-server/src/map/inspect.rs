@@ -1,10 +1,12 @@
 //! `GET /containers/{id}/json`.
 
 use docker_api::container::{
-    DriverData, Health, HealthcheckResult, Inspect, MountPoint as WireMount, NetworkSettings, PortBinding, PortMap,
-    State,
+    DriverData, Health, HealthcheckResult, Inspect, LogState, MountPoint as WireMount, NetworkSettings, PortBinding,
+    PortMap, State,
 };
-use engine::model::{ContainerSizes, ContainerState, ContainerView, HostPort, MountPoint, NetworkMode, Status};
+use engine::model::{
+    ContainerSizes, ContainerState, ContainerView, HostPort, LogForwarding, MountPoint, NetworkMode, Status,
+};
 
 use super::time::shown;
 use super::{endpoint, host, null_if_empty};
@@ -64,6 +66,17 @@ fn state(state: &ContainerState) -> State {
         started_at: shown(state.started_at),
         finished_at: shown(state.finished_at),
         health: state.health.as_ref().map(health),
+        log: None,
+    }
+}
+
+/// How its log lines fare, for `State.Log`.
+pub(crate) fn log_state(state: LogForwarding) -> LogState {
+    LogState {
+        sent: state.sent,
+        dropped: state.dropped + state.unwritten,
+        gaps: state.gaps,
+        error: state.error.unwrap_or_default(),
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn info(info: &SystemInfo, now: Timestamp) -> Info {
         runc_commit: Commit { id: info.version.clone(), expected: String::new() },
         init_commit: Commit { id: info.version.clone(), expected: String::new() },
         security_options: info.security_options.clone(),
+        cdi_spec_dirs: Some(info.cdi_spec_dirs.iter().map(|folder| folder.display().to_string()).collect()),
         firewall_backend: Some(Firewall { driver: "nftables".to_owned(), info: Vec::new() }),
         warnings: Some(info.warnings.clone()),
         ..Info::default()

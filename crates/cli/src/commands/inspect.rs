@@ -138,7 +138,7 @@ fn find(client: &Client, kinds: &[Kind], name: &str, size: bool) -> Result<Optio
     Ok(None)
 }
 
-fn text(found: &[Json], format: Option<&str>) -> Result<String, Failure> {
+pub(super) fn text(found: &[Json], format: Option<&str>) -> Result<String, Failure> {
     match format {
         None | Some("") => Ok(Json::Array(found.to_vec()).pretty() + "\n"),
         Some("json") => Ok(Json::Array(found.to_vec()).compact() + "\n"),

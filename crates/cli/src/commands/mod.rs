@@ -2,6 +2,7 @@
 
 mod build;
 mod container;
+mod context;
 mod copy;
 mod exec;
 mod image;
@@ -200,6 +201,21 @@ const GROUPS: &[Group] = &[
             ("events", &[], &system::EVENTS),
             ("info", &[], &system::INFO),
             ("prune", &[], &system::PRUNE),
+        ],
+    ),
+    (
+        "context",
+        "Manage contexts: which engine commands talk to",
+        &[
+            ("create", &[], &context::CREATE),
+            ("export", &[], &context::EXPORT),
+            ("import", &[], &context::IMPORT),
+            ("inspect", &[], &context::INSPECT),
+            ("ls", &["list"], &context::LS),
+            ("rm", &["remove"], &context::RM),
+            ("show", &[], &context::SHOW),
+            ("update", &[], &context::UPDATE),
+            ("use", &[], &context::USE),
         ],
     ),
     (

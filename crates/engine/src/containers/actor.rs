@@ -367,6 +367,7 @@ impl Actor {
             }
             Incoming::Event(MonitorEvent::LogTrouble { message, dropped_lines }) => {
                 tracing::warn!("container {}: log: {message} ({dropped_lines} lines lost)", self.handle.id);
+                self.engine.inner.forwarders.lost_before_writing(&self.handle.id, dropped_lines);
             }
             // Pausing is published by who asked for it.
             Incoming::Event(_) => {}

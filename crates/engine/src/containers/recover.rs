@@ -89,6 +89,9 @@ impl Engine {
         let progress = Progress { active: running, running, exit_code: life.exit_code, ..Progress::default() };
         let (handle, queue) = Handle::new(record, first, progress);
         self.inner.index.insert(Arc::clone(&handle));
+        if let Err(error) = self.inner.forward_logs(&handle.record()) {
+            tracing::warn!("container {}: {error}", handle.id);
+        }
         let mut actor = Actor::new(self.clone(), Arc::clone(&handle), life, stored.place);
         if let Some((recovered, hello)) = found {
             self.take_over_execs(&handle, &hello.container.map(|container| container.execs).unwrap_or_default());

@@ -33,6 +33,7 @@ pub(super) async fn forget(
         }
     }
     engine.inner.index.remove(&record.id, &record.name);
+    engine.inner.forwarders.forget(&record.id);
     Ok(())
 }
 

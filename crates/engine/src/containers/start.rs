@@ -215,6 +215,7 @@ fn send(
     if let Some(process) = &mut spec.process {
         process.env.extend(inner.builds.whispered(&record.id));
     }
+    crate::cdi::inject(&record.spec.device_requests, &inner.options.cdi_spec_dirs, &mut spec)?;
     let isolation = isolation(inner, record)?;
     let seccomp = match &isolation {
         Isolation::Native => inner.filters.program(&record.spec, &inner.host.spec.capabilities)?,
@@ -243,6 +244,8 @@ fn send(
         relays,
         isolation,
     };
+    // Before the first line is written: a container may be gone soon.
+    inner.forward_logs(record)?;
     inner
         .monitors
         .launch(launch, fds)
@@ -338,7 +341,7 @@ fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineErro
             LogCompression::Gzip => Rotated::Compressed,
             LogCompression::None => Rotated::Plain,
         },
-        attrs: crate::logs::attributes(record),
+        attrs: crate::logs::attributes(record)?,
         delivery: match config.delivery()? {
             LogDelivery::Blocking => Delivery::Blocking,
             LogDelivery::NonBlocking { buffer_bytes } => {

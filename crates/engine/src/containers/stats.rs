@@ -99,6 +99,7 @@ fn sample(id: &ContainerId, name: String, stats: Stats, host: &Host) -> StatsSam
         io_bytes: stats.block_io.service_bytes.into_iter().map(io_sample).collect(),
         io_operations: stats.block_io.serviced.into_iter().map(io_sample).collect(),
         networks: stats.networks.into_iter().filter(|network| network.name != "lo").map(network_sample).collect(),
+        log_dropped_lines: stats.log_dropped_lines,
         oom_kills: stats.memory.oom_kills,
         cpu_pressure: stats.pressure.cpu.map(pressure_sample),
         memory_pressure: stats.pressure.memory.map(pressure_sample),

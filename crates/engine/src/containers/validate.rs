@@ -45,11 +45,6 @@ fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
     if !spec.storage_options.is_empty() {
         return refuse("HostConfig.StorageOpt");
     }
-    if let Some(request) = spec.device_requests.first() {
-        return Err(EngineError::invalid(format!(
-            "could not select device driver \"{request}\": HostConfig.DeviceRequests is not built"
-        )));
-    }
     Ok(())
 }
 

@@ -57,10 +57,11 @@ pub(super) fn of(
             hostname: path("hostname"),
             hosts: path("hosts"),
             resolv_conf: path("resolv.conf"),
-            log: if record.spec.log.driver == LogDriver::None {
-                String::new()
-            } else {
+            // Docker shows only what is meant to be read by others.
+            log: if record.spec.log.driver == LogDriver::JsonFile {
                 log_path(record, &folder).display().to_string()
+            } else {
+                String::new()
             },
         },
         graph: GraphPaths { driver: inner.host.storage_driver.to_owned(), upper: path("upper"), work: path("work") },

@@ -168,7 +168,7 @@ impl Watcher {
     }
 
     /// Returns when something has happened since the last time.
-    async fn changed(&self) -> io::Result<()> {
+    pub(super) async fn changed(&self) -> io::Result<()> {
         let mut guard = self.inotify.readable().await?;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         // What exactly happened does not matter: the log is looked at.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::containers::ContainerRecord;
-use crate::model::{LogEntry, LogQuery, OutputStream};
+use crate::model::{EngineError, LogEntry, LogQuery, OutputStream};
 
 /// What one line of the file means for a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,46 +90,14 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The attributes of every line (`--log-opt labels=`, `env=`, `tag=`) as a JSON object; none when there are none.
-pub(crate) fn attributes(record: &ContainerRecord) -> Option<String> {
-    let options = &record.spec.log.options;
-    let list = |key: &str| {
-        options
-            .get(key)
-            .map(|list| list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>())
-    };
-    let mut attributes = BTreeMap::new();
-    for label in list("labels").unwrap_or_default() {
-        if let Some(value) = record.spec.labels.get(&label) {
-            attributes.insert(label, value.clone());
-        }
+/// The attributes of every line (`--log-opt labels=`, `env=`, `tag=`, and by patterns) as a JSON object; none when there are none.
+pub(crate) fn attributes(record: &ContainerRecord) -> Result<Option<String>, EngineError> {
+    let log = &record.spec.log;
+    let mut attributes = log.chosen(&record.spec.labels, &record.spec.env)?;
+    if let Some(tag) = log.options.get("tag").filter(|tag| !tag.is_empty()) {
+        attributes.insert("tag".into(), super::tag::render(tag, record)?);
     }
-    for name in list("env").unwrap_or_default() {
-        let value = record.spec.env.iter().find_map(|entry| entry.strip_prefix(&format!("{name}=")).map(str::to_owned));
-        if let Some(value) = value {
-            attributes.insert(name, value);
-        }
-    }
-    if let Some(tag) = options.get("tag").filter(|tag| !tag.is_empty()) {
-        attributes.insert("tag".into(), render_tag(tag, record));
-    }
-    if attributes.is_empty() { None } else { serde_json::to_string(&attributes).ok() }
-}
-
-/// The fields of Docker's tag templates.
-fn render_tag(tag: &str, record: &ContainerRecord) -> String {
-    let id = record.id.to_string();
-    let image = record.image_id.to_string();
-    let fields = [
-        ("{{.ID}}", record.id.short().to_owned()),
-        ("{{.FullID}}", id),
-        ("{{.Name}}", record.name.to_string()),
-        ("{{.ImageName}}", record.spec.image.clone()),
-        ("{{.ImageID}}", record.image_id.short()),
-        ("{{.ImageFullID}}", image),
-        ("{{.DaemonName}}", "docker".to_owned()),
-    ];
-    fields.iter().fold(tag.to_owned(), |text, (field, value)| text.replace(field, value))
+    Ok(if attributes.is_empty() { None } else { serde_json::to_string(&attributes).ok() })
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@
 //! The past is read on a blocking thread, the future by an async task that inotify wakes. Readers never ask the monitor.
 
 mod follow;
+mod forward;
 mod line;
 mod past;
+mod tag;
 
 use std::path::PathBuf;
 
@@ -17,9 +19,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::containers::{ContainerRecord, Progress, log_path};
 use crate::engine::{Engine, blocking};
-use crate::model::{EngineError, LogDriver, LogEntry, LogQuery};
+use crate::model::{EngineError, LogEntry, LogForwarding, LogQuery};
 
+pub(crate) use forward::Forwarders;
 pub(crate) use line::attributes;
+pub(crate) use tag::check_tag;
 
 /// Lines that may wait for a client; a slow one slows its own reader only.
 const QUEUE_LENGTH: usize = 256;
@@ -44,7 +48,7 @@ impl Engine {
         if !query.stdout && !query.stderr {
             return Err(EngineError::invalid("Bad parameters: you must choose at least one stream"));
         }
-        if record.spec.log.driver == LogDriver::None {
+        if !record.spec.log.is_readable() {
             return Err(EngineError::not_implemented("configured logging driver does not support reading"));
         }
         let path = log_path(&record, &self.inner.container_dir(&record.id));
@@ -52,6 +56,11 @@ impl Engine {
         let progress = handle.watch();
         tokio::spawn(read(path, query, progress, sink));
         Ok(LogStream { tty: record.spec.tty, entries })
+    }
+
+    /// How its lines fare on their way to a sink; none where its driver has none.
+    pub fn container_log_forwarding(&self, id: &oci::ContainerId) -> Option<LogForwarding> {
+        self.inner.forwarders.state(id)
     }
 
     /// What the log holds now, for `attach` with `logs`.

@@ -157,8 +157,8 @@ pub struct ContainerSpec {
     pub isolation: String,
     /// `HostConfig.Links`
     pub links: Vec<String>,
-    /// `HostConfig.DeviceRequests` (GPUs, CDI), as the names of their drivers or capabilities; any is refused.
-    pub device_requests: Vec<String>,
+    /// `HostConfig.DeviceRequests`: GPUs, and devices that CDI files describe.
+    pub device_requests: Vec<super::DeviceRequest>,
     /// `HostConfig.MaskedPaths`; none is the default list.
     pub masked_paths: Option<Vec<String>>,
     /// `HostConfig.ReadonlyPaths`; none is the default list.

@@ -32,6 +32,22 @@ impl Device {
     }
 }
 
+/// One of `DeviceRequests`: what `--gpus` and `--device vendor.com/class=name` ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRequest {
+    /// `cdi`, `nvidia`; empty for whoever has the capabilities.
+    pub driver: String,
+    /// How many; -1 for all.
+    pub count: i64,
+    /// Which; full names for `cdi`.
+    pub device_ids: Vec<String>,
+    /// One of these lists has to be had whole.
+    pub capabilities: Vec<Vec<String>>,
+    /// For the driver.
+    pub options: std::collections::BTreeMap<String, String>,
+}
+
 /// One `--device-cgroup-rule`: `c 1:3 rwm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -1,6 +1,4 @@
-//! Resource limits, restart policy and log options.
-
-use std::collections::BTreeMap;
+//! Resource limits and restart policy.
 
 use serde::{Deserialize, Serialize};
 
@@ -192,166 +190,6 @@ impl RestartPolicy {
     }
 }
 
-/// `HostConfig.LogConfig`: a driver that is built, and its options as given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogConfig {
-    /// Where output goes.
-    pub driver: LogDriver,
-    /// Options as given, checked by [`LogConfig::new`].
-    pub options: BTreeMap<String, String>,
-}
-
-/// The log drivers that are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum LogDriver {
-    /// Docker's json-file.
-    #[default]
-    JsonFile,
-    /// `local`: kept in the same files, as rotated and compressed as Docker's local driver would.
-    Local,
-    /// Nothing is kept.
-    None,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { driver: LogDriver::JsonFile, options: BTreeMap::new() }
-    }
-}
-
-impl LogConfig {
-    /// Checks driver and options as Docker does at create.
-    pub fn new(driver: &str, options: BTreeMap<String, String>) -> Result<Self, EngineError> {
-        let driver = match driver {
-            "" | "json-file" => LogDriver::JsonFile,
-            "local" => LogDriver::Local,
-            "none" => LogDriver::None,
-            "syslog" | "journald" | "fluentd" | "gelf" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
-                return Err(EngineError::not_implemented(format!(
-                    "HostConfig.LogConfig.Type: log driver \"{driver}\" is not built; use json-file, local or none"
-                )));
-            }
-            _ => return Err(EngineError::invalid(format!("logger: no log driver named '{driver}' is registered"))),
-        };
-        let config = Self { driver, options };
-        config.check_options()?;
-        Ok(config)
-    }
-
-    /// Docker's name of the driver.
-    pub fn driver_name(&self) -> &'static str {
-        match self.driver {
-            LogDriver::JsonFile => "json-file",
-            LogDriver::Local => "local",
-            LogDriver::None => "none",
-        }
-    }
-
-    /// `max-size` in bytes; none is without rotation (`-1`).
-    pub fn max_size_bytes(&self) -> Result<Option<u64>, EngineError> {
-        match self.options.get("max-size").map(String::as_str) {
-            None => Ok(Some(DEFAULT_MAX_LOG_SIZE)),
-            Some("-1") => Ok(None),
-            Some(text) => parse_size(text).map(Some),
-        }
-    }
-
-    /// `max-file`, at least 1.
-    pub fn max_files(&self) -> Result<u32, EngineError> {
-        match self.options.get("max-file") {
-            None => Ok(DEFAULT_MAX_LOG_FILES),
-            Some(text) => match text.parse::<u32>() {
-                Ok(0) => Err(EngineError::invalid("max-file cannot be less than 1")),
-                Ok(count) => Ok(count.min(MAX_LOG_FILES)),
-                Err(_) => Err(EngineError::invalid(format!("invalid value for max-file: {text}"))),
-            },
-        }
-    }
-
-    /// Whether rotated files are compressed.
-    pub fn compression(&self) -> Result<LogCompression, EngineError> {
-        match self.options.get("compress").map(String::as_str) {
-            None | Some("true") => Ok(LogCompression::Gzip),
-            Some("false") => Ok(LogCompression::None),
-            Some(text) => Err(EngineError::invalid(format!("invalid value for compress: {text}"))),
-        }
-    }
-
-    /// What happens when the disk is slower than the container (`mode`, `max-buffer-size`).
-    pub fn delivery(&self) -> Result<LogDelivery, EngineError> {
-        let size = self.options.get("max-buffer-size").map(|text| parse_size(text)).transpose()?;
-        match (self.options.get("mode").map(String::as_str), size) {
-            (None | Some("" | "blocking"), None) => Ok(LogDelivery::Blocking),
-            (None | Some("" | "blocking"), Some(_)) => {
-                Err(EngineError::invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'"))
-            }
-            (Some("non-blocking"), size) => Ok(LogDelivery::NonBlocking { buffer_bytes: size }),
-            (Some(mode), _) => Err(EngineError::invalid(format!("logger: logging mode not supported: {mode}"))),
-        }
-    }
-
-    fn check_options(&self) -> Result<(), EngineError> {
-        let driver = self.driver_name();
-        let known: &[&str] = match self.driver {
-            LogDriver::JsonFile => &[
-                "max-file",
-                "max-size",
-                "compress",
-                "labels",
-                "labels-regex",
-                "env",
-                "env-regex",
-                "tag",
-                "mode",
-                "max-buffer-size",
-            ],
-            LogDriver::Local => &["max-file", "max-size", "compress", "mode", "max-buffer-size"],
-            LogDriver::None => &["mode", "max-buffer-size"],
-        };
-        for (key, value) in &self.options {
-            if !known.contains(&key.as_str()) {
-                return Err(EngineError::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
-            }
-            if matches!(key.as_str(), "labels-regex" | "env-regex") {
-                return Err(EngineError::not_implemented(format!(
-                    "HostConfig.LogConfig.Config: log opt '{key}={value}' is not built"
-                )));
-            }
-        }
-        self.delivery()?;
-        self.max_size_bytes()?;
-        self.max_files()?;
-        self.compression().map(|_| ())
-    }
-}
-
-/// What happens when the disk is slower than the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogDelivery {
-    /// The container waits.
-    Blocking,
-    /// Lines are dropped.
-    NonBlocking {
-        /// How much may wait; a default when none.
-        buffer_bytes: Option<u64>,
-    },
-}
-
-/// How rotated log files are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogCompression {
-    /// `.gz`
-    Gzip,
-    /// As they were.
-    None,
-}
-
-/// Rotation is on unless said otherwise: a full disk is the worst default.
-const DEFAULT_MAX_LOG_SIZE: u64 = 20 << 20;
-const DEFAULT_MAX_LOG_FILES: u32 = 5;
-/// More files than anybody wants to look through, and a bound on one rotation's renames.
-const MAX_LOG_FILES: u32 = 1000;
-
 /// Reads `10m`, `1g`, `512k`, `100` and `10MB`, in powers of 1024, as Docker's units package does.
 pub(crate) fn parse_size(text: &str) -> Result<u64, EngineError> {
     let invalid = || EngineError::invalid(format!("invalid size: '{text}'"));
@@ -372,9 +210,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, EngineError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::{LogConfig, LogDelivery, RestartPolicy, Ulimit, parse_size};
+    use super::{RestartPolicy, Ulimit, parse_size};
 
     #[test]
     fn sizes_are_read_in_powers_of_1024() {
@@ -398,24 +234,5 @@ mod tests {
         assert!(RestartPolicy::parse("always", 3).is_err());
         assert!(RestartPolicy::parse("sometimes", 0).is_err());
         assert!(RestartPolicy::parse("on-failure", -1).is_err());
-    }
-
-    #[test]
-    fn log_options_are_checked() {
-        let with =
-            |key: &str, value: &str| LogConfig::new("json-file", BTreeMap::from([(key.to_owned(), value.to_owned())]));
-        assert_eq!(with("max-size", "10m").unwrap().max_size_bytes().unwrap(), Some(10 << 20));
-        assert_eq!(with("max-size", "-1").unwrap().max_size_bytes().unwrap(), None);
-        assert_eq!(with("bogus", "1").unwrap_err().message(), "unknown log opt 'bogus' for json-file log driver");
-        assert!(with("max-file", "0").is_err());
-        assert_eq!(
-            with("mode", "non-blocking").unwrap().delivery().unwrap(),
-            LogDelivery::NonBlocking { buffer_bytes: None }
-        );
-        assert!(
-            with("max-buffer-size", "4m").unwrap_err().message().contains("only supported with 'mode=non-blocking'")
-        );
-        assert!(with("mode", "fast").is_err());
-        assert!(LogConfig::new("syslog", BTreeMap::new()).unwrap_err().message().contains("LogConfig.Type"));
     }
 }

@@ -43,6 +43,21 @@ pub enum OutputStream {
     Stderr,
 }
 
+/// How a container's lines fare on their way to a sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogForwarding {
+    /// Lines that the sink has taken.
+    pub sent: u64,
+    /// Lines that it never will: rotated away first, or too large for it.
+    pub dropped: u64,
+    /// Lines that were not even written here: the disk was full, or the buffer of the non-blocking mode.
+    pub unwritten: u64,
+    /// How often files may have been rotated away that nobody could count: while no engine ran, or faster than it looked.
+    pub gaps: u64,
+    /// What is wrong now; none when nothing is.
+    pub error: Option<String>,
+}
+
 /// Raw numbers of one container at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StatsSample {
@@ -90,6 +105,8 @@ pub struct StatsSample {
     pub io_operations: Vec<IoSample>,
     /// Network interfaces inside the container.
     pub networks: Vec<NetworkSample>,
+    /// Lines of its output that could not be kept since it started.
+    pub log_dropped_lines: u64,
     /// How many of its processes the kernel has killed for want of memory.
     pub oom_kills: u64,
     /// How long its tasks have waited for a processor.

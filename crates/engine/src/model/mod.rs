@@ -12,6 +12,8 @@ mod event;
 mod filter;
 mod image;
 mod limits;
+mod log_config;
+mod log_sink;
 mod logs;
 mod mounts;
 mod name;
@@ -33,7 +35,7 @@ pub use container::{
     CommitPause, CommitRequest, ContainerSpec, CopyIn, CreateRequest, CreatedContainer, EndpointSpec, Healthcheck,
     PathStat, RemoveOptions, StopOptions, TerminalSize, UpdateRequest, WaitCondition, WaitResult,
 };
-pub use device::{Device, DeviceRule};
+pub use device::{Device, DeviceRequest, DeviceRule};
 pub use end::{EndCause, EndMemory, EndRequest, EndVerb, HealthNote, RunEnd, Why};
 pub use error::{EngineError, ErrorKind, chain};
 pub use event::{Event, EventKind};
@@ -47,10 +49,10 @@ pub use image::{
     HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest,
     InspectQuery, ManifestView, PolicyView, PullFlow, PullRequest, PushRequest, SearchRequest,
 };
-pub use limits::{
-    BlkioRate, BlkioWeight, LogCompression, LogConfig, LogDelivery, LogDriver, Resources, RestartPolicy, Ulimit,
-};
-pub use logs::{IoSample, LogEntry, LogQuery, NetworkSample, OutputStream, PressureSample, StatsSample};
+pub use limits::{BlkioRate, BlkioWeight, Resources, RestartPolicy, Ulimit};
+pub use log_config::{LogCompression, LogConfig, LogDelivery, LogDriver};
+pub use log_sink::{Endpoint, FluentdSink, GelfCompression, GelfSink, LogSink, SyslogFormat, SyslogSink, TlsFiles};
+pub use logs::{IoSample, LogEntry, LogForwarding, LogQuery, NetworkSample, OutputStream, PressureSample, StatsSample};
 pub use mounts::{
     Access, Bind, BindRecursion, BindSource, CopyUp, MountKind, MountSpec, Propagation, VolumeName, VolumesFrom,
 };

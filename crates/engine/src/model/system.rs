@@ -70,6 +70,8 @@ pub struct SystemInfo {
     pub tasks: usize,
     /// How registries are reached.
     pub registries: RegistriesView,
+    /// Folders of descriptions of devices, least important first.
+    pub cdi_spec_dirs: Vec<std::path::PathBuf>,
 }
 
 /// How registries are reached.

@@ -190,6 +190,7 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         registries: RegistryOptions::default(),
         space: engine::SpaceOptions::default(),
         image_policy: None,
+        cdi_spec_dirs: Vec::new(),
     }
 }
 

@@ -89,6 +89,8 @@ fn of(counted: cgroups::Stats, cgroup: CgroupVersion, networks: Vec<NetworkStats
             serviced: counted.block_io.serviced.into_iter().map(block_io).collect(),
         },
         networks,
+        // The log is not known here.
+        log_dropped_lines: 0,
         pressure: wire::Pressures {
             cpu: counted.cpu.pressure.map(pressure),
             memory: counted.memory.pressure.map(pressure),

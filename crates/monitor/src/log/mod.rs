@@ -73,6 +73,8 @@ enum Sink {
 #[derive(Debug, Default)]
 struct Trouble {
     dropped_lines: u64,
+    /// How many of them were told.
+    told_lines: u64,
     /// Whether the last batch failed: trouble is told when it begins, not again while it lasts.
     lasting: bool,
     untold: VecDeque<String>,
@@ -143,7 +145,17 @@ impl Log {
     pub(crate) fn take_trouble(&mut self) -> Option<LogTrouble> {
         let Log::JsonFile(log) = self else { return None };
         let trouble = &mut log.batch.trouble;
-        trouble.untold.pop_front().map(|message| LogTrouble { message, dropped_lines: trouble.dropped_lines })
+        let message = trouble.untold.pop_front()?;
+        trouble.told_lines = trouble.dropped_lines;
+        Some(LogTrouble { message, dropped_lines: trouble.dropped_lines })
+    }
+
+    /// How many lines could not be kept.
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        match self {
+            Log::JsonFile(log) => log.batch.trouble.dropped_lines,
+            Log::None => 0,
+        }
     }
 
     /// The writer process's pipe while something waits for it.
@@ -191,11 +203,11 @@ impl Log {
     /// Nothing more will come.
     pub(crate) fn close(&mut self) {
         self.flush();
-        if let Log::JsonFile(log) = self
-            && let Sink::Queue(queue) = &mut log.batch.sink
-        {
+        let Log::JsonFile(log) = self else { return };
+        if let Sink::Queue(queue) = &mut log.batch.sink {
             queue.close();
         }
+        log.batch.trouble.tell_the_rest();
     }
 }
 
@@ -280,6 +292,13 @@ impl Batch {
 }
 
 impl Trouble {
+    /// The last count, where lines were lost since the last one.
+    fn tell_the_rest(&mut self) {
+        if self.dropped_lines > self.told_lines && self.untold.is_empty() {
+            self.untold.push_back("lines were lost until the end".to_owned());
+        }
+    }
+
     fn note(&mut self, outcome: Result<(), (u64, String)>) {
         let was_lasting = std::mem::replace(&mut self.lasting, outcome.is_err());
         if let Err((lines, message)) = outcome {

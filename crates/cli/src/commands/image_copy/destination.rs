@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use api_client::{Client, Host, TlsOptions};
-use serde_json::Value;
+use api_client::{Client, Host};
 
 use crate::context::Context;
+use crate::contexts;
 use crate::error::Failure;
 
 /// Where an image goes.
@@ -61,28 +61,10 @@ impl Destination {
     }
 }
 
-/// The address in a context of the docker command line: `<config>/contexts/meta/<sha256 of the name>/meta.json`.
+/// The address in a context.
 fn host_of_context(name: &str) -> Result<Host, Failure> {
-    let config = crate::credentials::config_folder();
-    let id = oci::Digest::of(name.as_bytes()).hex();
-    let file = config.join("contexts/meta").join(&id).join("meta.json");
-    let text = std::fs::read_to_string(&file)
-        .map_err(|_| Failure::usage(format!("context {name:?} not found, and it is no other destination either")))?;
-    let wrong = |what: String| Failure::usage(format!("context {name:?}: {what}"));
-    let document: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let endpoint = &document["Endpoints"]["docker"];
-    let host = endpoint["Host"].as_str().ok_or_else(|| wrong("it has no address".to_owned()))?;
-    let host = Host::parse(host).map_err(|error| wrong(error.to_string()))?;
-    let tls = config.join("contexts/tls").join(&id).join("docker");
-    if !tls.is_dir() {
-        return Ok(host);
-    }
-    let mut options = TlsOptions::from_folder(&tls);
-    if endpoint["SkipTLSVerify"].as_bool() == Some(true) {
-        options.authority = None;
-    }
-    options.identity = options.identity.filter(|(certificate, _)| certificate.exists());
-    Ok(host.with_tls(options))
+    let missing = |_| Failure::usage(format!("context {name:?} not found, and it is no other destination either"));
+    contexts::load(name).map_err(missing)?.host()
 }
 
 #[cfg(test)]
