@@ -148,7 +148,10 @@ impl State {
     pub(crate) fn expose(&mut self, ports: &[String]) -> String {
         let exposed = self.config().exposed_ports.get_or_insert_default();
         exposed.extend(ports.iter().map(|port| (port.clone(), EmptyObject {})));
-        format!("EXPOSE [{}]", ports.join(" "))
+        // Docker 26 writes them as Go's map.
+        let set: std::collections::BTreeSet<&String> = ports.iter().collect();
+        let shown: Vec<String> = set.into_iter().map(|port| format!("{port}:{{}}")).collect();
+        format!("EXPOSE map[{}]", shown.join(" "))
     }
 
     pub(crate) fn add_volumes(&mut self, paths: &[String]) -> String {

@@ -57,7 +57,7 @@ impl Directories {
     pub(crate) fn open(layers: &Path, mounts: &Path, lock: Lock) -> Result<Self, OpenError> {
         let (dir, empty) = (layers.join("unpacked"), mounts.join("empty"));
         durable::create_dir(&dir, DIR_MODE)?;
-        durable::create_dir(&empty, DIR_MODE)?;
+        crate::upper::make_empty(&empty)?;
         let trees = Trees { dir, privileges: privileges(), next_work: AtomicU64::new(0), corrupt: Corrupt::default() };
         trees.sweep()?;
         Ok(Directories { trees: Arc::new(trees), empty, crowd: Arc::default(), _lock: lock })

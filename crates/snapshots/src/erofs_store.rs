@@ -58,7 +58,7 @@ impl ErofsStore {
     pub(crate) fn open(layers: &Path, mounts: &Path, backend: Backend, lock: Lock) -> Result<Self, OpenError> {
         let dir = layers.join("sha256");
         let made = durable::create_dir(&dir, DIR_MODE).and_then(|()| durable::sweep_temporaries(&dir)).map(drop);
-        made.and_then(|()| durable::create_dir(&mounts.join("empty"), DIR_MODE))?;
+        made.and_then(|()| crate::upper::make_empty(&mounts.join("empty")))?;
         let files = Arc::new(Files { dir, corrupt: Corrupt::default() });
         Ok(ErofsStore {
             files,

@@ -31,6 +31,17 @@ pub(crate) fn lower_dirs(
     seen.iter().map(&mut place).collect()
 }
 
+/// Makes the root of what has no layers: open to all, and the same on every machine, because layers that are built on it begin with it.
+pub(crate) fn make_empty(dir: &Path) -> Result<(), durable::PathError> {
+    let wrong = |error: std::io::Error| durable::PathError::new(durable::Operation::Create, dir, error);
+    durable::create_dir(dir, 0o755)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(wrong)?;
+    let beginning = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: beginning, last_modification: beginning };
+    rustix::fs::utimensat(rustix::fs::CWD, dir, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| wrong(error.into()))
+}
+
 /// Makes `upper` and `work`. The root of a container is the upper directory's inode: its mode, owner and attributes must be the image's.
 pub(crate) fn create(container_dir: &Path, topmost: &Path) -> Result<Upper, Error> {
     let upper = Upper { upper: container_dir.join("upper"), work: container_dir.join("work") };

@@ -247,6 +247,11 @@ fn two_engines_make_the_same_image() {
         assert_eq!(inspect(&engine, "same", "{{.Id}} {{.RootFS.Layers}} {{.Created}}"), ids, "{by_steps:?}");
         let times = run(&engine, &["same", "stat", "-c", "%Y", "/w/y", "/w/x", "/made", "/a"]);
         assert!(times.lines().all(|time| time == "1700000000"), "{times}");
+        // On nothing as well: its root has no time and no owner of this engine's.
+        let bare = folder(&engine, "bare", &[("Dockerfile", "FROM scratch\nCOPY a /a\n"), ("a", "1")]);
+        let arguments = ["-t", "bare", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", bare.to_str().unwrap()];
+        engine.conex(["build"].iter().chain(&arguments)).ok();
+        let ids = format!("{} {ids}", inspect(&engine, "bare", "{{.Id}}"));
         engine.finish();
         ids
     };
