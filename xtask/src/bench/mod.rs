@@ -25,6 +25,7 @@ mod pull;
 mod registry;
 mod report;
 mod runtime;
+mod scale;
 mod start;
 pub(crate) mod world;
 
@@ -93,7 +94,7 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [kind, rest @ ..] = arguments else {
-        bail!("bench takes start, exec, memory, load, pull, network, runtime or cost")
+        bail!("bench takes start, exec, memory, load, pull, network, scale, runtime or cost")
     };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
@@ -103,9 +104,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "load" => load::run,
         "network" => network::run,
         "pull" => pull::run,
+        "scale" => scale::run,
         "runtime" => runtime::run,
         "cost" => cost::run,
-        other => bail!("bench takes start, exec, memory, load, pull, network, runtime or cost, not {other:?}"),
+        other => bail!("bench takes start, exec, memory, load, pull, network, scale, runtime or cost, not {other:?}"),
     };
     let engines =
         if matches!(kind.as_str(), "runtime" | "cost") { world::Engines::Left } else { world::Engines::Started };

@@ -102,8 +102,8 @@ impl World {
     }
 
     fn start_all(&mut self, peers: Option<&Path>, engines: Engines) -> Result<()> {
-        if let Some(conex) = self.conex().filter(|_| engines == Engines::Started) {
-            self.start_conex(&conex)?;
+        if self.conex().is_some() && engines == Engines::Started {
+            self.start_conex()?;
         }
         let Some(root) = peers else {
             say("no peers: ./x peers makes a root for them, or --peers DIR names one");
@@ -117,14 +117,31 @@ impl World {
         Ok(())
     }
 
-    fn start_conex(&mut self, conex: &Path) -> Result<()> {
-        let mut command = Command::new(conex);
-        let name = format!("b{}", std::process::id());
-        command.args(["daemon", "--name", &name, "-H", &self.conex_address()]);
-        command.arg("--root").arg(self.state.join("conex/root")).arg("--run").arg(self.state.join("conex/run"));
+    fn start_conex(&mut self) -> Result<()> {
+        let mut command = self.conex_daemon();
         self.daemon = Some(self.spawn_daemon(&mut command, "conex.log", &self.conex_socket())?);
         let small = self.state.join("peers/small.tar").display().to_string();
         run_one(&self.conex_line(["load", "-q", "-i", &small])).map(drop)
+    }
+
+    /// Ends our daemon and starts it again; returns how long that took until it answered. Containers go on.
+    pub(crate) fn restart_conex(&mut self) -> Result<Duration> {
+        if let Some(daemon) = self.daemon.take() {
+            end_daemon(daemon)?;
+        }
+        let mut command = self.conex_daemon();
+        let begin = Instant::now();
+        self.daemon = Some(self.spawn_daemon(&mut command, "conex-again.log", &self.conex_socket())?);
+        run_one(&self.conex_line(["ps", "-aq"]))?;
+        Ok(begin.elapsed())
+    }
+
+    fn conex_daemon(&self) -> Command {
+        let mut command = Command::new(self.conex().unwrap_or_default());
+        let name = format!("b{}", std::process::id());
+        command.args(["daemon", "--name", &name, "-H", &self.conex_address()]);
+        command.arg("--root").arg(self.state.join("conex/root")).arg("--run").arg(self.state.join("conex/run"));
+        command
     }
 
     fn start_docker(&mut self) -> Result<()> {
