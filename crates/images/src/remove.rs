@@ -363,9 +363,11 @@ impl<'a> Removing<'a> {
         }
     }
 
-    /// All names that an image still has, sorted.
+    /// All names that an image still has, sorted, those with tags of a repository before those with digests.
     pub(crate) fn references_of(&self, image: &ImageId) -> Vec<Reference> {
-        self.references.get(image).into_iter().flatten().cloned().collect()
+        let mut references: Vec<Reference> = self.references.get(image).into_iter().flatten().cloned().collect();
+        references.sort_by_key(|reference| (reference.canonical_name(), reference.digest().is_some()));
+        references
     }
 
     /// Says whether an image is still the parent of another.

@@ -103,6 +103,14 @@ pub enum Error {
         /// What was asked.
         asked: Asked,
     },
+    /// It does not take the name and the password.
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login {
+        /// Where.
+        url: String,
+        /// What it said.
+        status: StatusCode,
+    },
     /// It wants something that is not known here.
     #[error("{asked}: unsupported authentication: {schemes}")]
     Scheme {
@@ -241,7 +249,7 @@ impl Error {
 
     /// Whether the registry does not know, or does not believe, who asks.
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Error::NoCredentials { .. })
+        matches!(self, Error::NoCredentials { .. } | Error::Login { status: StatusCode::UNAUTHORIZED, .. })
             || self.refusal().is_some_and(|refusal| refusal.status == StatusCode::UNAUTHORIZED)
     }
 

@@ -120,8 +120,9 @@ impl Session {
         let identity_token = self.authorizer.refresh_token(self).await?;
         let request = Request::new(Method::GET, self.base.below("v2/"));
         let response = self.request(&request, &[]).await?;
-        if !response.status.is_success() {
-            return Err(response.refusal().await);
+        let status = response.status;
+        if !status.is_success() {
+            return Err(Error::Login { url: request.url.to_string(), status });
         }
         response.discard().await;
         Ok(Login { identity_token })

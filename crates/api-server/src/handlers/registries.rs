@@ -98,7 +98,10 @@ pub(crate) async fn distribution(engine: &Engine, name: &str, request: &Request)
 pub(crate) async fn search(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let limit = match request.query.get("limit") {
         "" | "0" => SEARCH_LIMIT,
-        text => text.parse().map_err(|_| ApiError::bad_request(format!("invalid limit {text:?}")))?,
+        text => text.parse().map_err(|_| {
+            let words = "invalid limit specified: strconv.Atoi: parsing";
+            ApiError::bad_request(format!("{words} {text:?}: invalid syntax"))
+        })?,
     };
     if limit > SEARCH_LIMIT_MAX {
         return Err(ApiError::bad_request(format!("limit {limit} is outside the range of [1, {SEARCH_LIMIT_MAX}]")));

@@ -6,7 +6,7 @@ use registry::{Credentials, Document, Found, Name, Repository};
 use super::failure::{Failure, of_request};
 use super::named;
 use crate::engine::Engine;
-use crate::model::{Distribution, EngineError, SearchRequest, chain};
+use crate::model::{Distribution, EngineError, ErrorKind, SearchRequest, chain};
 
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 const DOCKER_HUB: &str = "docker.io";
@@ -25,7 +25,10 @@ impl Engine {
     /// What a registry has under a name.
     pub async fn distribution(&self, image: &str, credentials: Credentials) -> Result<Distribution, EngineError> {
         let reference = named(image, "")?.with_default_tag();
-        let failed = |failure: Failure| failure.of_pull(&reference);
+        let failed = |failure: Failure| match failure {
+            Failure::Registry(error) if error.is_not_found() => EngineError::not_found(chain(&error)),
+            failure => failure.of_pull(&reference),
+        };
         let client = &self.inner.registries.client;
         let session = client.open_registry_of(&reference, credentials).await.map_err(|error| failed(error.into()))?;
         let repository = session.repository(reference.path());
@@ -41,9 +44,11 @@ impl Engine {
         let (domain, term) = search_place(&request.term);
         let client = &self.inner.registries.client;
         let found = client.search(domain, term, request.limit, request.credentials.clone()).await;
-        let found = found.map_err(|error| match error.is_not_found() {
-            true => EngineError::not_found(format!("the registry {domain} cannot be searched: {}", chain(&error))),
-            false => of_request(&error),
+        let found = found.map_err(|error| match error.refusal() {
+            Some(refusal) => {
+                EngineError::new(ErrorKind::System, format!("Unexpected status code {}", refusal.status()))
+            }
+            None => of_request(&error),
         })?;
         let is_wanted = |found: &Found| {
             request.is_official.is_none_or(|wanted| wanted == found.is_official)

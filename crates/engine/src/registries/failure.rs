@@ -14,6 +14,10 @@ pub(super) enum Failure {
     Document(#[from] DocumentError),
     #[error("no matching manifest for {wanted} in the manifest list entries: {present}")]
     Platform { wanted: String, present: String },
+    #[error(
+        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    OtherPlatform { name: String, wanted: String, actual: String },
     #[error("Encountered remote {0:?}({class}) when fetching", class = class(.0))]
     NoImage(String),
     #[error("AI models are not yet supported by the Engine, please use \"docker model pull/run\" instead")]
@@ -37,7 +41,7 @@ impl Failure {
     pub(super) fn of_pull(self, reference: &Reference) -> EngineError {
         let kind_and_text = match &self {
             Failure::Registry(error) => Some(of_registry(error, reference)),
-            Failure::Platform { .. } => Some((ErrorKind::NotFound, self.to_string())),
+            Failure::Platform { .. } | Failure::OtherPlatform { .. } => Some((ErrorKind::NotFound, self.to_string())),
             Failure::Document(_) | Failure::NoImage(_) | Failure::Model | Failure::Image(_) => {
                 Some((ErrorKind::InvalidParameter, chain(&self)))
             }
@@ -71,7 +75,15 @@ fn of_registry(error: &Error, reference: &Reference) -> (ErrorKind, String) {
     }
 }
 
-/// A failure of a push, a login or a question.
+/// A failure of a push. That nobody has said who asks is told without what was asked, as in Docker.
+pub(super) fn of_push(error: &Error) -> EngineError {
+    match error {
+        Error::NoCredentials { .. } => EngineError::new(ErrorKind::Unauthorized, "no basic auth credentials"),
+        _ => of_request(error),
+    }
+}
+
+/// A failure of a login or a question.
 pub(super) fn of_request(error: &Error) -> EngineError {
     let kind = match error {
         _ if error.is_unauthorized() => ErrorKind::Unauthorized,

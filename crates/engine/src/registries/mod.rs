@@ -122,7 +122,6 @@ fn named(name: &str, tag: &str) -> Result<Reference, EngineError> {
     match oci::Digest::parse(tag) {
         _ if tag.is_empty() => Ok(reference),
         Ok(digest) => Ok(reference.with_digest(digest)),
-        Err(_) if tag.contains(':') => Err(EngineError::invalid("invalid reference format")),
-        Err(_) => reference.with_tag(tag).map_err(invalid),
+        Err(_) => reference.with_tag(tag).map_err(|_| EngineError::invalid("invalid tag format")),
     }
 }

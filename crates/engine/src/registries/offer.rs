@@ -47,7 +47,7 @@ pub(super) async fn offer(
     preferred: Option<&Descriptor>,
     told: &Told,
 ) -> Result<Descriptor, EngineError> {
-    let failed = |error: Error| super::failure::of_request(&error);
+    let failed = |error: Error| super::failure::of_push(&error);
     let candidates = candidates(engine, layer, preferred).await?;
     let id = layer.digest().short();
     for blob in &candidates {
@@ -149,11 +149,11 @@ async fn send(
     let failed = |error: Error| EngineError::system("cannot push a layer", error);
     let Some((digest, size_bytes)) = result.filter(|_| sent.is_ok()) else {
         upload.cancel().await;
-        sent.map_err(|error| super::failure::of_request(&error))?;
+        sent.map_err(|error| super::failure::of_push(&error))?;
         let early = io::Error::new(io::ErrorKind::UnexpectedEof, "the registry did not take the whole layer");
         return Err(failed(Error::Source(early)));
     };
-    upload.commit(&digest).await.map_err(|error| super::failure::of_request(&error))?;
+    upload.commit(&digest).await.map_err(|error| super::failure::of_push(&error))?;
     let media_type = match compression {
         Compression::None => media_type::DOCKER_LAYER,
         _ => media_type::DOCKER_LAYER_GZIP,

@@ -84,10 +84,10 @@ struct Found {
 }
 
 /// Whether something new came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
-    Newer,
     None,
+    Newer,
 }
 
 /// Ends when nothing works for a pull any more.
@@ -127,19 +127,28 @@ impl Pull {
         let session = self.engine.inner.registries.client.open(endpoint, self.credentials.clone()).await?;
         let repository = session.repository(reference.path());
         let server = endpoint.url().to_string();
-        if !reference.is_name_only() {
-            return self.one(&repository, reference, &server).await;
-        }
-        for tag in repository.tags().await? {
-            // A registry may have tags that are none.
-            if let Ok(tagged) = reference.with_tag(&tag) {
-                self.one(&repository, &tagged, &server).await?;
+        let mut news = News::None;
+        if reference.is_name_only() {
+            for tag in repository.tags().await? {
+                // A registry may have tags that are none.
+                if let Ok(tagged) = reference.with_tag(&tag) {
+                    news = news.max(self.one(&repository, &tagged, &server).await?);
+                }
             }
+        } else {
+            news = self.one(&repository, reference, &server).await?;
         }
+        let name = reference.familiar();
+        self.told
+            .status(match news {
+                News::Newer => format!("Status: Downloaded newer image for {name}"),
+                News::None => format!("Status: Image is up to date for {name}"),
+            })
+            .await;
         Ok(())
     }
 
-    async fn one(&self, repository: &Repository, reference: &Reference, server: &str) -> Result<(), Failure> {
+    async fn one(&self, repository: &Repository, reference: &Reference, server: &str) -> Result<News, Failure> {
         self.admit_scope(reference)?;
         let known = match reference.digest() {
             Some(digest) => Some(*digest),
@@ -157,15 +166,8 @@ impl Pull {
             _ => self.fetch(repository, reference, known.as_ref(), server).await?,
         };
         self.told.status(format!("Digest: {digest}")).await;
-        let name = reference.familiar();
-        self.told
-            .status(match news {
-                News::Newer => format!("Status: Downloaded newer image for {name}"),
-                News::None => format!("Status: Image is up to date for {name}"),
-            })
-            .await;
-        self.engine.tell_image("pull", &name, &reference.familiar_name());
-        Ok(())
+        self.engine.tell_image("pull", &reference.familiar(), &reference.familiar_name());
+        Ok(news)
     }
 
     /// The first line: its id is the tag or the digest.
@@ -217,11 +219,19 @@ impl Pull {
         let origin = self.admit(repository, &found, reference, digest, server).await?;
         self.head(repository, reference).await;
         let _lease = self.engine.inner.images.lease();
-        self.fetch_layers(repository, &found.layers).await?;
+        // Of an image that is here under another name Docker says nothing of layers.
+        if !self.has_whole(&ImageId::of_config(&found.config)) {
+            self.fetch_layers(repository, &found.layers).await?;
+        }
         let attested = provenance::attested_by(repository, found.index.as_ref(), &found.manifest.digest).await;
         let news = self.store(&found, attested, reference, origin).await?;
         self.engine.grown();
         Ok((digest, news))
+    }
+
+    fn has_whole(&self, image: &ImageId) -> bool {
+        let images = &self.engine.inner.images;
+        images.catalogue().get(image).is_some_and(|image| image.layers.iter().all(|layer| images.has_layer(layer)))
     }
 
     /// Follows a manifest, or an index to the best of its manifests, to the configuration.
@@ -244,7 +254,7 @@ impl Pull {
         if self.exactly.is_some_and(|image| *image.digest() != manifest.config.digest) {
             return Err(Failure::Image("it is another image there".to_owned()));
         }
-        let config = self.config(repository, &manifest).await?;
+        let config = self.config(repository, &manifest, reference).await?;
         let (config_bytes, diff_ids) = config;
         let origin = reference.canonical_name();
         let layers = wanted_layers(manifest, diff_ids, &origin)?;
@@ -266,7 +276,12 @@ impl Pull {
         Err(Failure::Image("the image is not among those of the index".to_owned()))
     }
 
-    async fn config(&self, repository: &Repository, manifest: &Manifest) -> Result<(Vec<u8>, Vec<DiffId>), Failure> {
+    async fn config(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        reference: &Reference,
+    ) -> Result<(Vec<u8>, Vec<DiffId>), Failure> {
         let Descriptor { media_type, digest, size, .. } = &manifest.config;
         if media_type.starts_with(MODEL_CONFIG) {
             return Err(Failure::Model);
@@ -282,8 +297,8 @@ impl Pull {
             return Err(Failure::Image(format!("image operating system {:?} {words}", config.os)));
         }
         if let Some(wanted) = self.platform.as_ref().filter(|wanted| !images::is_platform(wanted, &config.platform())) {
-            let (wanted, present) = (images::platform_name(wanted), images::platform_name(&config.platform()));
-            return Err(Failure::Platform { wanted, present });
+            let (wanted, actual) = (images::platform_name(wanted), images::platform_name(&config.platform()));
+            return Err(Failure::OtherPlatform { name: reference.familiar(), wanted, actual });
         }
         Ok((bytes, config.rootfs.diff_ids))
     }

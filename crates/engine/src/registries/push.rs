@@ -55,7 +55,7 @@ impl Push {
         let tagged = self.tagged(reference)?;
         let client = &self.engine.inner.registries.client;
         let session = client.open_registry_of(reference, self.credentials.clone()).await;
-        let session = session.map_err(|error| failure::of_request(&error))?;
+        let session = session.map_err(|error| failure::of_push(&error))?;
         let repository = session.repository(reference.path());
         let target = Target { repository, domain: reference.domain().to_owned() };
         for (name, image) in tagged {
@@ -71,12 +71,17 @@ impl Push {
             Some(_) => vec![reference.clone()],
             None => {
                 let all = catalogue.images().flat_map(|image| image.tags.iter());
-                all.filter(|tag| tag.canonical_name() == reference.canonical_name()).cloned().collect()
+                all.filter(|tag| is_of(tag, reference)).cloned().collect()
             }
         };
-        let missing = || {
-            let name = reference.familiar_name();
-            EngineError::not_found(format!("An image does not exist locally with the tag: {name}"))
+        let is_known = || catalogue.images().flat_map(|image| &image.tags).any(|tag| is_of(tag, reference));
+        // As in Docker it makes a difference whether the repository has any tag.
+        let missing = || match reference.tag().is_some() && is_known() {
+            true => EngineError::not_found(format!("tag does not exist: {}", reference.familiar())),
+            false => {
+                let name = reference.familiar_name();
+                EngineError::not_found(format!("An image does not exist locally with the tag: {name}"))
+            }
         };
         if names.is_empty() {
             return Err(missing());
@@ -102,7 +107,7 @@ impl Push {
         let _lease = self.engine.inner.images.lease();
         let original = image.manifest.as_deref().and_then(parse);
         let layers = self.layers(target, image, original.as_ref()).await?;
-        let failed = |error: registry::Error| failure::of_request(&error);
+        let failed = |error: registry::Error| failure::of_push(&error);
         let config = Digest::of(&image.config_bytes);
         if !target.repository.has_blob(&config).await.map_err(failed)? {
             target.repository.put_blob(Bytes::copy_from_slice(&image.config_bytes)).await.map_err(failed)?;
@@ -271,6 +276,11 @@ fn as_oci(mut layer: Descriptor) -> Descriptor {
     };
     kind.clone_into(&mut layer.media_type);
     layer
+}
+
+/// Whether two names are of one repository.
+fn is_of(tag: &Reference, reference: &Reference) -> bool {
+    tag.canonical_name() == reference.canonical_name()
 }
 
 #[cfg(test)]

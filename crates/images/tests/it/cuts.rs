@@ -17,6 +17,7 @@ use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use archive::compression::Compression;
 use images::{
@@ -283,7 +284,12 @@ impl Bench {
     }
 
     pub(crate) fn unmount(&self) {
-        run(Command::new("umount").arg(self.path("disk")));
+        // A process that another test starts may have this one's files for a moment.
+        let end = Instant::now() + Duration::from_secs(20);
+        while !Command::new("umount").arg(self.path("disk")).output().unwrap().status.success() {
+            assert!(Instant::now() < end, "the disk is still in use");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Runs the script on an empty disk, watched by strace with these options, and leaves the disk mounted.

@@ -33,7 +33,7 @@ async fn basic_is_used_from_the_first_request_after_the_challenge() {
     let wrong = Credentials::Password { username: "user".to_owned(), password: "wrong".to_owned() };
     let error = server.session(wrong).await.unwrap().login().await.unwrap_err();
     assert!(error.is_unauthorized());
-    let expected = format!("Get \"http://{}/v2/\": unauthorized: authentication required", server.address);
+    let expected = format!("login attempt to http://{}/v2/ failed with status: 401 Unauthorized", server.address);
     assert_eq!(error.to_string(), expected);
 }
 
