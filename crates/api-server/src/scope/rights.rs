@@ -93,7 +93,9 @@ const SYSTEM_LOOK: Right = right(Area::System, Verb::Read);
 pub(super) fn need(route: &Route) -> Need {
     match route {
         Route::Ping | Route::Options | Route::Version => Need::Nothing,
-        Route::Info | Route::Events | Route::DiskUsage | Route::Metrics => Need::Rights(&[SYSTEM_LOOK]),
+        Route::Info | Route::Events | Route::DiskUsage | Route::Metrics | Route::PortsExplain => {
+            Need::Rights(&[SYSTEM_LOOK])
+        }
         Route::ContainerList
         | Route::ContainerInspect(_)
         | Route::ContainerTop(_)
