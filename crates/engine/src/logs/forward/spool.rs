@@ -264,7 +264,10 @@ impl Spool {
                 None => return Ok(None),
             },
         };
-        Ok(Some(Current { source, file: None, offset: 0, unfinished: Vec::new() }))
+        let mut current = Current { source, file: None, offset: 0, unfinished: Vec::new() };
+        // A compressed file can only be asked at its beginning.
+        current.identity();
+        Ok(Some(current))
     }
 
     /// Not synced, as the log itself is not: it survives the engine, and after a crash of the machine a few lines come twice.
