@@ -382,7 +382,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_as_docker_tells_it() {
         use LogDriver::{Fluentd, Gelf, Syslog};
-        let table: &[(LogDriver, &[(&str, &str)], &str)] = &[
+        type Case<'a> = (LogDriver, &'a [(&'a str, &'a str)], &'a str);
+        let table: &[Case<'_>] = &[
             (Syslog, &[("syslog-address", "1.2.3.4")], "syslog-address should be in form proto://address, got 1.2.3.4"),
             (Syslog, &[("syslog-address", "ftp://x")], "unsupported scheme: 'ftp'"),
             (Syslog, &[("syslog-address", "unix:///no/such")], "stat /no/such: no such file or directory"),
