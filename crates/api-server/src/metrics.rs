@@ -329,7 +329,8 @@ fn write_logs(
     forwarding: impl Fn(&ContainerId) -> Option<LogForwarding>,
 ) {
     let states: Vec<_> = containers.iter().map(|(view, _)| forwarding(&view.id)).collect();
-    let mut family = |name, kind, help, value: &dyn Fn(Option<&LogForwarding>, Option<&StatsSample>) -> Option<u64>| {
+    type Value<'a> = &'a dyn Fn(Option<&LogForwarding>, Option<&StatsSample>) -> Option<u64>;
+    let mut family = |name, kind, help, value: Value<'_>| {
         out.family(name, kind, help);
         for ((view, sample), state) in containers.iter().zip(&states) {
             if let Some(value) = value(state.as_ref(), sample.as_ref()) {

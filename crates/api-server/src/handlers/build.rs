@@ -37,6 +37,9 @@ const SECRETS_HEADER: &str = "X-Conex-Build-Secrets";
 
 pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply> {
     let mut wanted = parse(&request.query)?;
+    if request.scope.is_some() {
+        confine(&request.query)?;
+    }
     wanted.credentials = registry_config(&request);
     wanted.secrets = secrets(&request)?;
     let mut teller = Teller::new(&request.query);
@@ -91,6 +94,18 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
         }
     });
     Ok(reply::stream("application/json", body))
+}
+
+/// What a build on a socket with fewer rights may not have: this machine's folders, sockets and network.
+fn confine(query: &Query) -> ApiResult<()> {
+    let reaches_out = ["folder", "contexts", "ssh"].into_iter().find(|key| !query.get(key).is_empty());
+    let what = reaches_out.or((query.get("networkmode") == "host").then_some("networkmode=host"));
+    match what {
+        Some(what) => {
+            Err(ApiError::new(StatusCode::FORBIDDEN, format!("a build with {what} is not allowed on this socket")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A folder that the client says it shares with the engine.
@@ -413,6 +428,10 @@ mod tests {
         assert_eq!(request.arguments, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
         assert_eq!((request.template.resources.memory_bytes, request.template.shm_size_bytes), (64, 1024));
         assert_eq!((request.template.network, request.reuse), (NetworkMode::None, Reuse::Nothing));
+        for outside in ["folder=/etc", "contexts=%7B%7D", "ssh=%7B%7D", "networkmode=host"] {
+            assert!(confine(&Query::parse(outside)).is_err(), "{outside}");
+        }
+        assert!(confine(&Query::parse("t=a&networkmode=none")).is_ok());
         for wrong in ["version=2", "squash=1", "buildargs=%5B", "memory=x", "securityopt=a", "shmsize=-1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
