@@ -64,12 +64,10 @@ pub(crate) fn check(exporters: &[Exporter], cache: Option<&CacheOptions>) -> Res
             return refuse(format!("option {name:?} of exporter {kind:?} is not supported by this engine"));
         }
     }
-    for export in cache.iter().flat_map(|cache| &cache.exports) {
-        if export.kind != "inline" {
-            return refuse(format!("exporting the cache to {:?} is not supported by this engine", export.kind));
-        }
+    match cache.iter().flat_map(|cache| &cache.exports).next() {
+        Some(export) => refuse(format!("exporting the cache to {:?} is not supported by this engine", export.kind)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Exports a result to all exporters; gives what the client is told. Blocks.

@@ -80,6 +80,8 @@ pub(crate) fn wanted(options: &HashMap<String, String>, entitlements: &[String])
             request.labels.insert(label.to_owned(), value.clone());
         } else if let Some(context) = name.strip_prefix("context:") {
             request.contexts.insert(context_name(context), named_context(value)?);
+        } else if let Some(kind) = name.strip_prefix("attest:") {
+            check_attestation(kind, value)?;
         } else if !is_known(name) {
             return Err(Status::new(Code::InvalidArgument, format!("option {name:?} is not supported by this engine")));
         }
@@ -103,8 +105,16 @@ pub(crate) fn wanted(options: &HashMap<String, String>, entitlements: &[String])
     Ok(Wanted { request, remote: optional("context"), subrequest: optional("requestid") })
 }
 
+/// Attestations are not made. What buildx asks for by itself is only for exporters that can hold them, as it says; a user's wish is refused.
+fn check_attestation(kind: &str, value: &str) -> Result<(), Status> {
+    if value.split(',').any(|word| matches!(word, "inline-only=true" | "disabled=true")) {
+        return Ok(());
+    }
+    Err(Status::new(Code::Unimplemented, format!("attestation {kind:?} is not supported by this engine")))
+}
+
 fn is_known(name: &str) -> bool {
-    let recorded = ["vcs:", "attest:", "input-metadata:", "build-arg:", "label:", "context:", "local-sessionid:"];
+    let recorded = ["vcs:", "input-metadata:", "local-sessionid:"];
     WITHOUT_EFFECT.contains(&name) || recorded.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -249,6 +259,9 @@ mod tests {
         };
         assert!(refused(&[("platform", "linux/amd64,linux/arm64")], &[]).contains("several platforms"));
         assert!(refused(&[("odd", "1")], &[]).contains("\"odd\""));
+        assert!(refused(&[("attest:sbom", "generator=x")], &[]).contains("attestation \"sbom\""));
+        assert!(refused(&[("attest:provenance", "mode=max")], &[]).contains("attestation \"provenance\""));
+        assert!(wanted(&options(&[("attest:provenance", "mode=min,inline-only=true")]), &[]).is_ok());
         assert!(refused(&[], &["security.insecure"]).contains("security.insecure"));
         assert!(refused(&[], &["device"]).contains("device"));
         assert!(refused(&[("force-network-mode", "host")], &[]).contains("network.host"));

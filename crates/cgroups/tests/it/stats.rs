@@ -43,7 +43,8 @@ fn a_reader_sees_what_changes_and_opens_nothing_twice() {
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
     let _shell = scratch.spawn("sleep 100 & sleep 100");
-    eventually("processes are counted", || reader.read().unwrap().pids.current >= 3);
+    // Some shells become their last command.
+    eventually("processes are counted", || reader.read().unwrap().pids.current >= 2);
     assert_eq!(reader.read().unwrap().memory.memory.limit, u64::MAX);
     // The shell's own pipes may have come meanwhile, the reader's files not.
     assert!(open() <= before + 3, "{before} descriptors became {}", open());
