@@ -83,7 +83,14 @@ fn refuse(error: &ApiError, path: &str) -> Reply {
 
 async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Request) -> ApiResult<Reply> {
     let route = match &request.scope {
-        Some(scope) => scope.admit(engine, route)?,
+        Some(scope) => match scope.admit(engine, route) {
+            Ok(route) => route,
+            Err(refusal) => {
+                // Who still writes a document when the connection ends does not read why.
+                let _the_refusal_is_told = request.without_body().await;
+                return Err(refusal);
+            }
+        },
         None => route,
     };
     match route {

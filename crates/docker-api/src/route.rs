@@ -440,12 +440,12 @@ mod tests {
             ("GET", "/swarm"),
             ("GET", "/nodes"),
             ("POST", "/services/create"),
-            ("GET", "/tasks/x/logs"),
             ("DELETE", "/secrets/x"),
             ("POST", "/swarm/leave"),
         ] {
             assert_eq!(at(method, path), Route::Swarm, "{method} {path}");
         }
+        assert_eq!(at("GET", "/tasks/x/logs"), Route::SwarmLogs);
         assert_eq!(at("GET", "/plugins/x/y:z/json"), Route::Plugin(Some("x/y:z".into())));
         assert_eq!(route("POST", "/tasks/create"), Err(RouteError::NotFound));
     }

@@ -34,6 +34,8 @@ pub(crate) fn lower_dirs(
 /// Makes the root of what has no layers: open to all, and the same on every machine, because layers that are built on it begin with it.
 pub(crate) fn make_empty(dir: &Path) -> Result<(), durable::PathError> {
     let wrong = |error: std::io::Error| durable::PathError::new(durable::Operation::Create, dir, error);
+    // What it lies in is nobody's to enter.
+    durable::create_dir(dir.parent().unwrap_or(dir), 0o700)?;
     durable::create_dir(dir, 0o755)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(wrong)?;
     let beginning = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -34,6 +34,8 @@ pub(super) struct Printer {
     waiting: BTreeMap<usize, VecDeque<Event>>,
     /// The stage that is shown.
     shown: Option<usize>,
+    /// Whether that stage is within a step.
+    within_step: bool,
     /// The number of the next step that is shown.
     next: usize,
 }
@@ -46,6 +48,7 @@ impl Printer {
             beginnings: Vec::new(),
             waiting: BTreeMap::new(),
             shown: None,
+            within_step: false,
             next: 1,
         }
     }
@@ -108,8 +111,8 @@ impl Printer {
         loop {
             let is_next = |events: &VecDeque<Event>| matches!(events.front(), Some(Event::Begin(_, what)) if what.number.is_some_and(|(n, _)| n == self.next));
             let own = self.shown.filter(|stage| self.waiting.get(stage).is_some_and(|events| !events.is_empty()));
-            let stage =
-                own.or_else(|| self.waiting.iter().find(|(_, events)| is_next(events)).map(|(stage, _)| *stage));
+            let other = || self.waiting.iter().find(|(_, events)| is_next(events)).map(|(stage, _)| *stage);
+            let stage = own.or_else(|| if self.within_step { None } else { other() });
             let Some(stage) = stage else { return lines };
             self.shown = Some(stage);
             let event = self.waiting.get_mut(&stage).and_then(VecDeque::pop_front);
@@ -118,6 +121,11 @@ impl Printer {
     }
 
     fn show(&mut self, event: Event) -> Vec<Message> {
+        match &event {
+            Event::Begin(..) => self.within_step = true,
+            Event::End(..) => self.within_step = false,
+            _ => {}
+        }
         match event {
             Event::Begin(step, what) => {
                 if what.text.to_ascii_uppercase().starts_with("FROM ") {
