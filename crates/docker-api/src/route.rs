@@ -436,15 +436,12 @@ mod tests {
 
     #[test]
     fn what_only_a_swarm_has_is_known() {
-        for (method, path) in [
-            ("GET", "/swarm"),
-            ("GET", "/nodes"),
-            ("POST", "/services/create"),
-            ("DELETE", "/secrets/x"),
-            ("POST", "/swarm/leave"),
-        ] {
+        for (method, path) in
+            [("GET", "/swarm"), ("GET", "/nodes"), ("POST", "/services/create"), ("DELETE", "/secrets/x")]
+        {
             assert_eq!(at(method, path), Route::Swarm, "{method} {path}");
         }
+        assert_eq!(at("POST", "/swarm/leave"), Route::SwarmLeave);
         assert_eq!(at("GET", "/tasks/x/logs"), Route::SwarmLogs);
         assert_eq!(at("GET", "/plugins/x/y:z/json"), Route::Plugin(Some("x/y:z".into())));
         assert_eq!(route("POST", "/tasks/create"), Err(RouteError::NotFound));

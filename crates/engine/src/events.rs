@@ -28,7 +28,11 @@ impl Bus {
 
     /// Tells what happened just now.
     pub(crate) fn tell(&self, kind: EventKind, action: &str, actor: &str, attributes: BTreeMap<String, String>) {
-        let event = Event { kind, action: action.into(), actor: actor.into(), attributes, time: Timestamp::now() };
+        self.tell_of(Event { kind, action: action.into(), actor: actor.into(), attributes, time: Timestamp::now() });
+    }
+
+    /// Tells of something that bears its own time.
+    pub(crate) fn tell_of(&self, event: Event) {
         let event = Arc::new(event);
         // Under the lock, so that a listener that joins gets each event once: from the ring or from the channel.
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);

@@ -793,7 +793,9 @@ impl Actor {
             Action::TellStarted => {
                 self.tell_network("connect");
                 self.tell_volumes("mount");
-                self.tell("start", &[]);
+                // Its first line may be older than this moment, and Compose reads the log from the event's time on.
+                let time = self.life.started_at.unwrap_or_else(jiff::Timestamp::now);
+                self.engine.tell_container_at(&self.record, "start", &[], time);
                 self.handle.publish_progress(|progress| (progress.active, progress.running) = (true, true));
             }
             Action::WakeWaiters => {

@@ -554,11 +554,23 @@ impl Engine {
 
     /// An event about a container, with its labels, image and name.
     pub(crate) fn tell_container(&self, record: &ContainerRecord, action: &str, more: &[(&str, &str)]) {
+        self.tell_container_at(record, action, more, jiff::Timestamp::now());
+    }
+
+    /// The same of something that happened at another time than now.
+    pub(crate) fn tell_container_at(
+        &self,
+        record: &ContainerRecord,
+        action: &str,
+        more: &[(&str, &str)],
+        time: jiff::Timestamp,
+    ) {
         let mut attributes = record.spec.labels.clone();
         attributes.insert("image".into(), record.spec.image.clone());
         attributes.insert("name".into(), record.name.to_string());
         attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        self.tell(EventKind::Container, action, record.id.as_str(), attributes);
+        let (kind, actor) = (EventKind::Container, record.id.to_string());
+        self.inner.bus.tell_of(crate::model::Event { kind, action: action.into(), actor, attributes, time });
     }
 }
 
