@@ -1,6 +1,6 @@
 //! Debian packages and cargo tools that building and testing need.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -88,10 +88,10 @@ const PLUGINS: &[(&str, &str)] = &[("docker-compose", "compose"), ("docker-build
 /// Unpacks the plugins that are not there yet.
 pub(crate) fn plugins() -> Result<()> {
     for (package, folder) in PLUGINS {
-        let Some(later) = Later::begin(folder)? else { continue };
+        let Some(later) = Later::begin(folder, package)? else { continue };
         later.unpack(package)?;
         // A program of its own, without libraries.
-        later.finish(package, &later.folder.join("root/usr/libexec/docker/cli-plugins").join(package))?;
+        later.finish(&later.folder.join("root/usr/libexec/docker/cli-plugins").join(package))?;
     }
     Ok(())
 }
@@ -102,12 +102,12 @@ pub(crate) fn criu() -> Result<()> {
         root=$(dirname \"$(readlink -f \"$0\")\")/root/usr\n\
         set -- --library-path \"$root/lib/x86_64-linux-gnu\" \"$root/sbin/criu\" \"$@\"\n\
         exec \"$root/lib64/ld-linux-x86-64.so.2\" \"$@\"\n";
-    let Some(later) = Later::begin("criu")? else { return Ok(()) };
+    let Some(later) = Later::begin("criu", "criu")? else { return Ok(()) };
     later.unpack("criu")?;
     let starter = later.folder.join("starter");
     std::fs::write(&starter, STARTER)?;
     std::fs::set_permissions(&starter, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    later.finish("criu", &starter)
+    later.finish(&starter)
 }
 
 /// Makes `target/compose/debian.tar`, the root of a Debian with a web server and Redis, unless it is there: what Compose runs as a real
@@ -133,14 +133,16 @@ pub(crate) fn application() -> Result<()> {
 
 /// Programs of a later Debian release than this machine's may be: apt is given lists and folders of its own, and nothing is installed.
 struct Later {
-    folder: std::path::PathBuf,
+    folder: PathBuf,
+    program: PathBuf,
 }
 
 impl Later {
-    /// A folder below `target` for the program of that name; nothing where it has been finished.
-    fn begin(name: &str) -> Result<Option<Self>> {
+    /// A folder of that name below `target`; nothing where `program` is in it already.
+    fn begin(name: &str, program: &str) -> Result<Option<Self>> {
         let folder = workspace().join("target").join(name);
-        if folder.join(FINISHED).exists() {
+        let program = folder.join(program);
+        if program.exists() {
             return Ok(None);
         }
         say(&format!("unpacking {name} to {}", folder.display()));
@@ -150,7 +152,7 @@ impl Later {
         std::fs::write(folder.join("sources.list"), format!("deb {} {LATER_SUITE} main\n", mirror()?))?;
         // No package counts as installed, so that all that one needs is fetched.
         std::fs::write(folder.join("status"), "")?;
-        let later = Self { folder };
+        let later = Self { folder, program };
         later.apt(&["update", "-qq"])?;
         Ok(Some(later))
     }
@@ -168,9 +170,8 @@ impl Later {
     }
 
     /// Puts the program in its place; until then all is done again.
-    fn finish(&self, name: &str, program: &Path) -> Result<()> {
-        std::fs::rename(program, self.folder.join(name))?;
-        Ok(std::fs::write(self.folder.join(FINISHED), "")?)
+    fn finish(&self, unpacked: &Path) -> Result<()> {
+        Ok(std::fs::rename(unpacked, &self.program)?)
     }
 
     /// apt-get that sees only what is in the folder.
@@ -189,9 +190,6 @@ impl Later {
         run(command.args(arguments).stdout(std::process::Stdio::null()))
     }
 }
-
-/// The file that says that a program has been unpacked whole.
-const FINISHED: &str = ".finished";
 
 /// The Debian mirror that this machine's own apt uses.
 pub(crate) fn mirror() -> Result<String> {

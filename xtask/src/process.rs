@@ -3,9 +3,14 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a daemon may take to answer, or to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder of the workspace.
 pub(crate) fn workspace() -> PathBuf {
@@ -51,6 +56,23 @@ pub(crate) fn copy_with_libraries(root: &Path, from: &Path, to: &str) -> Result<
             fs::create_dir_all(place.parent().context("a library is in a folder")?)?;
             fs::copy(library, place)?;
         }
+    }
+    Ok(())
+}
+
+/// Ends a daemon, and waits for it.
+pub(crate) fn end_daemon(daemon: &mut Child) -> Result<()> {
+    if let Some(pid) = Pid::from_raw(daemon.id() as i32) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while daemon.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            daemon.kill()?;
+            daemon.wait()?;
+            bail!("a daemon did not end in {PATIENCE:?} and was killed");
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }

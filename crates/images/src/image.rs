@@ -64,6 +64,27 @@ pub struct ListedImage {
 }
 
 impl Image {
+    /// An image that no store holds: it has no names, no origin and no parent, and the sizes of its layers are not said.
+    pub fn unnamed(id: ImageId, config: ImageConfig, config_bytes: Arc<[u8]>, layers: Vec<DiffId>) -> Self {
+        Self {
+            id,
+            config: Arc::new(config),
+            config_bytes,
+            layers,
+            layer_sizes: Vec::new(),
+            tags: Vec::new(),
+            digests: Vec::new(),
+            parent: None,
+            created: None,
+            loaded: Timestamp::UNIX_EPOCH,
+            manifest: None,
+            index: None,
+            origins: None,
+            pins: Vec::new(),
+            last_tagged: None,
+        }
+    }
+
     /// The sum of its layers' sizes.
     pub fn size_bytes(&self) -> u64 {
         self.layer_sizes.iter().sum()

@@ -21,21 +21,10 @@ pub(crate) fn layer(name: &str) -> DiffId {
 pub(crate) fn image(name: &str, parent: Option<&str>, layers: &str, created: i64) -> Image {
     let layers: Vec<DiffId> = layers.chars().map(|letter| layer(&letter.to_string())).collect();
     Image {
-        id: id(name),
-        config: Arc::new(ImageConfig::default()),
-        config_bytes: Arc::from([]),
         layer_sizes: vec![10; layers.len()],
-        layers,
-        tags: Vec::new(),
-        digests: Vec::new(),
         parent: parent.map(id),
         created: Some(Timestamp::from_second(created).unwrap()),
-        loaded: Timestamp::UNIX_EPOCH,
-        manifest: None,
-        index: None,
-        origins: None,
-        pins: Vec::new(),
-        last_tagged: None,
+        ..Image::unnamed(id(name), ImageConfig::default(), Arc::from([]), layers)
     }
 }
 

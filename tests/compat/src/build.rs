@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use harness::Engine;
 
 /// A folder with these files: `path`, contents.
-fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let folder = engine.host().files().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     for (path, text) in files {
@@ -26,11 +26,11 @@ fn built(engine: &Engine, folder: &Path, arguments: &[&str]) -> String {
     build(engine, folder, arguments).expect_code(0).text()
 }
 
-fn run(engine: &Engine, arguments: &[&str]) -> String {
+pub(crate) fn run(engine: &Engine, arguments: &[&str]) -> String {
     engine.docker(["run", "--rm"].iter().chain(arguments)).ok()
 }
 
-fn inspect(engine: &Engine, image: &str, format: &str) -> String {
+pub(crate) fn inspect(engine: &Engine, image: &str, format: &str) -> String {
     engine.docker(["image", "inspect", "-f", format, image]).ok()
 }
 

@@ -1,11 +1,13 @@
 //! Published attacks on builders, and a daemon that dies while it builds.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use harness::{Engine, Output};
+
+use crate::build::folder;
 
 /// Kills in every run of the tests; `CONEX_BUILD_KILLS=200` for more.
 const KILLS: u64 = 5;
@@ -13,16 +15,6 @@ const KILLS: u64 = 5;
 const LATEST_MS: u64 = 1500;
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 const CANARY: &str = "the canary sings";
-
-fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let folder = engine.host().files().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    folder
-}
 
 fn conex(engine: &Engine, folder: &Path, arguments: &[&str]) -> Output {
     engine.conex(["build", "--progress=plain"].iter().chain(arguments)).arg(folder).run()

@@ -1,7 +1,7 @@
 //! Builds whose parts come from elsewhere: registries with passwords, addresses, repositories; and what `conex build` shows of them.
 
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,42 +10,20 @@ use std::time::{Duration, Instant};
 use harness::{Engine, EngineOptions, Host, Output};
 use serde_json::Value;
 
+use crate::build::{folder, inspect, run};
 use crate::fake_server::{Reply, serve};
 use crate::registry_server::{RegistryServer, Settings};
 
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// A folder with these files: `path`, contents.
-fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let folder = engine.host().files().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    folder
-}
-
 fn classic(engine: &Engine, arguments: &[&str]) -> Output {
     engine.docker(["build"].iter().chain(arguments)).env("DOCKER_BUILDKIT", "0").run()
-}
-
-fn run(engine: &Engine, arguments: &[&str]) -> String {
-    engine.docker(["run", "--rm"].iter().chain(arguments)).ok()
-}
-
-fn inspect(engine: &Engine, image: &str, format: &str) -> String {
-    engine.docker(["image", "inspect", "-f", format, image]).ok()
 }
 
 #[test]
 fn bases_are_fetched_with_the_clients_password_and_anew_where_wanted() {
     let host = Host::new();
-    let passwords = host.program("htpasswd").args(["-Bbn", "user", "secret"]).ok();
-    let file = host.files().join("htpasswd");
-    std::fs::write(&file, passwords).unwrap();
-    let auth = Some(format!("  htpasswd: {{realm: test, path: {}}}\n", file.display()));
-    let registry = RegistryServer::start(&host, Settings { auth, ..Settings::default() });
+    let registry = RegistryServer::start(&host, Settings::with_password(&host));
     let engine = Engine::start_in(host, EngineOptions::default());
     engine.import_busybox();
     let name = registry.name("base/image:1");

@@ -2,15 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Engine, Program};
+use harness::{Engine, Program, unpacked};
 
-/// Docker's plugin of this name: `CONEX_BUILDX` and `CONEX_COMPOSE`, or what `./x test` unpacks.
-fn plugin(variable: &str, default: &str) -> PathBuf {
-    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target").join(default);
-    let program = std::env::var_os(variable).map_or_else(default, PathBuf::from);
-    assert!(program.exists(), "{} is missing: ./x test puts it there", program.display());
-    program
-}
+use crate::build::{folder, run};
 
 /// `docker` with the plugin buildx on this engine.
 fn docker<'a>(engine: &Engine, arguments: impl IntoIterator<Item = &'a str>) -> Program {
@@ -18,21 +12,10 @@ fn docker<'a>(engine: &Engine, arguments: impl IntoIterator<Item = &'a str>) -> 
     let plugins = config.join("cli-plugins");
     if !plugins.exists() {
         std::fs::create_dir_all(&plugins).unwrap();
-        std::os::unix::fs::symlink(plugin("CONEX_BUILDX", "buildx/docker-buildx"), plugins.join("docker-buildx"))
+        std::os::unix::fs::symlink(unpacked("CONEX_BUILDX", "buildx/docker-buildx"), plugins.join("docker-buildx"))
             .unwrap();
     }
     engine.docker(arguments).env("DOCKER_CONFIG", config.to_str().unwrap()).env("DOCKER_BUILDKIT", "1")
-}
-
-/// A folder with these files: `path`, contents.
-fn folder(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let folder = engine.host().files().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    folder
 }
 
 fn build(engine: &Engine, folder: &Path, arguments: &[&str]) -> harness::Output {
@@ -45,10 +28,6 @@ fn build(engine: &Engine, folder: &Path, arguments: &[&str]) -> harness::Output 
 fn built(engine: &Engine, folder: &Path, arguments: &[&str]) -> String {
     let output = build(engine, folder, arguments).expect_code(0);
     output.error_text() + &output.text()
-}
-
-fn run(engine: &Engine, arguments: &[&str]) -> String {
-    engine.docker(["run", "--rm"].iter().chain(arguments)).ok()
 }
 
 #[test]
@@ -244,7 +223,7 @@ fn bake_compose_and_the_cache() {
     assert!(usage.contains("Total:"), "{usage}");
     let yaml = "services:\n  web:\n    image: web:composed\n    build:\n      context: .\n      dockerfile_inline: |\n        FROM busybox\n        ARG A\n        RUN echo $$A > /a\n      args: { A: composed }\n";
     let project = folder(&engine, "project", &[("compose.yaml", yaml)]);
-    let program = engine.host().program(plugin("CONEX_COMPOSE", "compose/docker-compose"));
+    let program = engine.host().program(crate::compose::compose_program());
     let composed =
         program.env("DOCKER_HOST", engine.address()).arg("-f").arg(project.join("compose.yaml")).arg("build").run();
     composed.expect_code(0);

@@ -35,12 +35,9 @@ volumes:
   data:
 "#;
 
-/// The compose program: `CONEX_COMPOSE`, or the one that `./x test` unpacks.
+/// The compose program.
 pub(crate) fn compose_program() -> PathBuf {
-    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/compose/docker-compose");
-    let program = std::env::var_os("CONEX_COMPOSE").map_or_else(default, PathBuf::from);
-    assert!(program.exists(), "{} is missing: ./x test puts it there", program.display());
-    program
+    harness::unpacked("CONEX_COMPOSE", "compose/docker-compose")
 }
 
 fn compose(engine: &Engine, application: &str, arguments: &[&str]) -> Program {

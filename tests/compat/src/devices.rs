@@ -1,5 +1,7 @@
 //! Devices that vendors describe (CDI), and GPUs.
 
+use std::path::PathBuf;
+
 use harness::{Engine, EngineOptions};
 
 /// A vendor's device: the host's /dev/loop-control under another name, a file, a variable and a hook.
@@ -35,14 +37,20 @@ devices:
     std::fs::write(files.join("cdi/toy.yaml"), text).unwrap();
 }
 
-#[test]
-fn described_devices_come_with_their_files_variables_and_hooks() {
+/// An engine with `busybox`, and the folder, still empty, in which devices are described to it.
+fn described_engine() -> (Engine, PathBuf) {
     let host = harness::Host::new();
     let folder = host.files().join("cdi");
     std::fs::create_dir(&folder).unwrap();
     let arguments = vec!["--cdi-spec-dir".into(), folder.display().to_string()];
     let engine = Engine::start_in(host, EngineOptions { arguments });
     engine.import_busybox();
+    (engine, folder)
+}
+
+#[test]
+fn described_devices_come_with_their_files_variables_and_hooks() {
+    let (engine, folder) = described_engine();
     let dirs = engine.docker(["info", "--format", "{{json .CDISpecDirs}}"]).ok();
     assert_eq!(dirs, format!("[{:?}]", folder.display().to_string()));
     let run = |program: &str, device: &[&str], script: &str| {
@@ -77,12 +85,7 @@ fn described_devices_come_with_their_files_variables_and_hooks() {
 
 #[test]
 fn gpus_are_those_that_are_described() {
-    let host = harness::Host::new();
-    let folder = host.files().join("cdi");
-    std::fs::create_dir(&folder).unwrap();
-    let arguments = vec!["--cdi-spec-dir".into(), folder.display().to_string()];
-    let engine = Engine::start_in(host, EngineOptions { arguments });
-    engine.import_busybox();
+    let (engine, folder) = described_engine();
     let run = |gpus: &str| {
         engine.docker(["run", "--rm", "--gpus", gpus, "busybox", "sh", "-c", "echo $GPU; ls /dev/gpu*"]).run()
     };

@@ -149,15 +149,12 @@ fn a_private_authority_and_a_password() {
     let host = Host::new();
     host.program("ip").args(["address", "add", "10.99.0.1/32", "dev", "lo"]).ok();
     let certificates = Certificates::make(&host, "10.99.0.1");
-    let passwords = host.program("htpasswd").args(["-Bbn", "user", "secret"]).ok();
-    let file = host.files().join("htpasswd");
-    std::fs::write(&file, passwords).unwrap();
     let registry = RegistryServer::start(
         &host,
         Settings {
             address: Some("10.99.0.1:5000".to_owned()),
             tls: Some((certificates.certificate.clone(), certificates.key.clone())),
-            auth: Some(format!("  htpasswd: {{realm: test, path: {}}}\n", file.display())),
+            ..Settings::with_password(&host)
         },
     );
     let folder = host.files().join("certs.d");
@@ -413,11 +410,7 @@ esac
 #[test]
 fn our_own_command_line() {
     let host = Host::new();
-    let passwords = host.program("htpasswd").args(["-Bbn", "user", "secret"]).ok();
-    let file = host.files().join("htpasswd");
-    std::fs::write(&file, passwords).unwrap();
-    let auth = Some(format!("  htpasswd: {{realm: test, path: {}}}\n", file.display()));
-    let registry = RegistryServer::start(&host, Settings { auth, ..Settings::default() });
+    let registry = RegistryServer::start(&host, Settings::with_password(&host));
     let engine = Engine::start_in(host, EngineOptions::default());
     engine.import_busybox();
     let (name, list) = (registry.name("test/busybox:1"), registry.name("other/list:1"));

@@ -31,6 +31,16 @@ pub(crate) struct Settings {
     pub(crate) auth: Option<String>,
 }
 
+impl Settings {
+    /// A registry that lets in `user` with the password `secret`.
+    pub(crate) fn with_password(host: &Host) -> Self {
+        let passwords = host.program("htpasswd").args(["-Bbn", "user", "secret"]).ok();
+        let file = host.files().join("htpasswd");
+        std::fs::write(&file, passwords).unwrap();
+        Self { auth: Some(format!("  htpasswd: {{realm: test, path: {}}}\n", file.display())), ..Self::default() }
+    }
+}
+
 /// An engine with `busybox`, and a registry in the clear beside it.
 pub(crate) fn engine_and_registry() -> (Engine, RegistryServer) {
     let host = Host::new();

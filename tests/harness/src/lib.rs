@@ -20,5 +20,5 @@ pub use engine::{Engine, EngineOptions};
 pub use host::Host;
 pub use image::busybox_tar;
 pub use leftovers::Leftovers;
-pub use program::{Output, Program};
+pub use program::{Output, Program, unpacked};
 pub use terminal::Terminal;

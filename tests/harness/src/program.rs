@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,14 @@ pub struct Output {
     pub stderr: Vec<u8>,
     /// The command line, for messages.
     pub command: String,
+}
+
+/// A program that `./x test` unpacks at `place` below `target`, or that the environment variable names.
+pub fn unpacked(variable: &str, place: &str) -> PathBuf {
+    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target").join(place);
+    let program = std::env::var_os(variable).map_or_else(default, PathBuf::from);
+    assert!(program.exists(), "{} is missing: ./x test puts it there", program.display());
+    program
 }
 
 impl Program {

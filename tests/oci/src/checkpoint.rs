@@ -1,27 +1,21 @@
-//! Checkpoint and restore, by the program criu: `CONEX_CRIU` names its folder, or `./x test` has unpacked it.
+//! Checkpoint and restore, by the program criu: `CONEX_CRIU` names it, or `./x test` has unpacked it.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
-use harness::{Output, Program};
+use harness::{Output, Program, unpacked};
 
 use crate::support::{Container, Runtime, eventually};
 
 /// Counts up for ever, in a file of its root.
 const COUNTING: &str = "i=0; while :; do i=$((i+1)); echo $i > /new; mv /new /count; sleep 0.02; done";
 
-fn criu_folder() -> PathBuf {
-    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/criu");
-    let folder = std::env::var_os("CONEX_CRIU").map_or_else(default, PathBuf::from);
-    assert!(folder.join("criu").exists(), "no criu in {}: ./x test puts it there", folder.display());
-    folder
-}
-
 /// A call that finds criu.
 fn with_criu(program: Program) -> Program {
+    let criu = unpacked("CONEX_CRIU", "criu/criu");
     let path = std::env::var("PATH").unwrap_or_default();
-    program.env("PATH", format!("{}:{path}", criu_folder().display()))
+    program.env("PATH", format!("{}:{path}", criu.parent().unwrap().display()))
 }
 
 /// `checkpoint` to the folder `images` of the bundle, or `restore` from it.

@@ -9,15 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use netlink::link::{Change, Power, Target, change};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::image::{self, SMALL};
 use super::inside::{self, Agent, STATE};
 use super::measure::{Times, run_at_once, run_one};
-use crate::process::{cargo, found, run, say, workspace};
-
-/// How long a daemon may take to answer, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{PATIENCE, cargo, end_daemon, found, run, say, workspace};
 
 /// Where a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +122,8 @@ impl World {
 
     /// Ends our daemon and starts it again; returns how long that took until it answered. Containers go on.
     pub(crate) fn restart_conex(&mut self) -> Result<Duration> {
-        if let Some(daemon) = self.daemon.take() {
-            end_daemon(daemon)?;
+        if let Some(mut daemon) = self.daemon.take() {
+            end_daemon(&mut daemon)?;
         }
         let mut command = self.conex_daemon();
         let begin = Instant::now();
@@ -383,13 +379,13 @@ impl World {
 
     /// Ends all daemons and removes all folders.
     pub(crate) fn end(&mut self) -> Result<()> {
-        if let Some(daemon) = self.daemon.take() {
-            end_daemon(daemon)?;
+        if let Some(mut daemon) = self.daemon.take() {
+            end_daemon(&mut daemon)?;
         }
         if let Some(mut peers) = self.peers.take() {
             peers.agent.end()?;
-            if let Some(docker) = peers.docker {
-                end_daemon(docker)?;
+            if let Some(mut docker) = peers.docker {
+                end_daemon(&mut docker)?;
             }
         }
         fs::remove_dir_all(&self.state).with_context(|| format!("cannot remove {}", self.state.display()))
@@ -398,22 +394,6 @@ impl World {
 
 fn docker_line<'a>(address: &str, words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     ["docker", "-H", address].map(str::to_owned).into_iter().chain(words.into_iter().map(str::to_owned)).collect()
-}
-
-/// Asks a daemon to end, and waits for it.
-fn end_daemon(mut daemon: Child) -> Result<()> {
-    if let Some(pid) = Pid::from_raw(daemon.id() as i32) {
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while daemon.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            daemon.kill()?;
-            bail!("a daemon did not end in {PATIENCE:?} and was killed");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Builds the floor as small and static as the runtime.

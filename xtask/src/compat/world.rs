@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::images;
 use crate::bench::inside;
 use crate::bench::world::loopback_up;
-use crate::process::run;
+use crate::process::{PATIENCE, end_daemon, run};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the registry listens: bollard's own default.
 const REGISTRY: &str = "127.0.0.1:5000";
 /// The names that lead to Docker Hub, all of them here.
@@ -59,7 +57,7 @@ impl World {
         let (daemon, socket) = match started {
             Ok(started) => started,
             Err(error) => {
-                registries.iter_mut().for_each(|registry| drop(end(registry)));
+                registries.iter_mut().for_each(|registry| drop(end_daemon(registry)));
                 return Err(error);
             }
         };
@@ -126,8 +124,8 @@ impl World {
                 let _ = self.docker(&["rm", "-fv", id]);
             }
         }
-        end(&mut self.daemon)?;
-        self.registries.iter_mut().try_for_each(end)?;
+        end_daemon(&mut self.daemon)?;
+        self.registries.iter_mut().try_for_each(end_daemon)?;
         fs::copy(self.state.join("daemon.log"), self.folder.join(format!("daemon-{}.log", self.engine)))?;
         fs::remove_dir_all(&self.state).with_context(|| format!("cannot remove {}", self.state.display()))
     }
@@ -225,20 +223,4 @@ fn spawn<S>(command: &mut Command, log: &Path, ready: impl Fn() -> io::Result<S>
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(child)
-}
-
-fn end(daemon: &mut Child) -> Result<()> {
-    if let Some(pid) = Pid::from_raw(daemon.id() as i32) {
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while daemon.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            daemon.kill()?;
-            daemon.wait()?;
-            bail!("a daemon did not end in {PATIENCE:?} and was killed");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }

@@ -74,22 +74,12 @@ impl Engine {
     fn as_image(&self, result: &BuildResult, tags: &[Reference]) -> Result<Image, EngineError> {
         let layers = result.config.rootfs.diff_ids.clone();
         let sizes = layers.iter().map(|layer| self.inner.snapshotter.size(layer)).collect::<Result<Vec<_>, _>>();
+        let bytes = &result.built.bytes;
         Ok(Image {
-            id: ImageId::of_config(&result.built.bytes),
-            config: Arc::new(result.config.clone()),
-            config_bytes: result.built.bytes.clone().into(),
-            layers,
             layer_sizes: sizes.map_err(|error| EngineError::system("cannot read what was built", error))?,
             tags: tags.to_vec(),
-            digests: Vec::new(),
-            manifest: None,
-            index: None,
-            origins: None,
-            pins: Vec::new(),
-            parent: None,
-            created: None,
             loaded: jiff::Timestamp::now(),
-            last_tagged: None,
+            ..Image::unnamed(ImageId::of_config(bytes), result.config.clone(), bytes.clone().into(), layers)
         })
     }
 }

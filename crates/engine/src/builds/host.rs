@@ -299,23 +299,7 @@ fn next_frame(pending: &mut Vec<u8>) -> Result<Option<(Output, Vec<u8>)>, HostEr
 
 /// The layers as an image without any configuration: the job says everything.
 fn layers_as_image(job: &Job) -> Image {
-    Image {
-        id: super::build_id(&job.layers),
-        config: Arc::new(ImageConfig::default()),
-        config_bytes: Arc::from(Vec::new()),
-        layers: job.layers.clone(),
-        layer_sizes: Vec::new(),
-        tags: Vec::new(),
-        digests: Vec::new(),
-        manifest: None,
-        index: None,
-        origins: None,
-        pins: Vec::new(),
-        parent: None,
-        created: None,
-        loaded: jiff::Timestamp::UNIX_EPOCH,
-        last_tagged: None,
-    }
+    Image::unnamed(super::build_id(&job.layers), ImageConfig::default(), Arc::from([]), job.layers.clone())
 }
 
 fn create_request(spec: ContainerSpec) -> CreateRequest {

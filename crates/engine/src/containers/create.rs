@@ -404,23 +404,8 @@ mod tests {
     use crate::model::ContainerSpec;
 
     fn image(config: ContainerConfig) -> Image {
-        Image {
-            id: ImageId::of_config(b"x"),
-            config: Arc::new(ImageConfig { config, ..ImageConfig::default() }),
-            config_bytes: Arc::from(&b"x"[..]),
-            layers: Vec::new(),
-            layer_sizes: Vec::new(),
-            tags: Vec::new(),
-            digests: Vec::new(),
-            parent: None,
-            created: None,
-            loaded: jiff::Timestamp::UNIX_EPOCH,
-            manifest: None,
-            index: None,
-            origins: None,
-            pins: Vec::new(),
-            last_tagged: None,
-        }
+        let config = ImageConfig { config, ..ImageConfig::default() };
+        Image::unnamed(ImageId::of_config(b"x"), config, Arc::from(&b"x"[..]), Vec::new())
     }
 
     fn words(text: &str) -> Option<Vec<String>> {
