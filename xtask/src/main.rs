@@ -22,7 +22,7 @@ usage: ./x TASK [ARGUMENTS]
   test [FILTER...]   build, then run the lints and every test, those of vm-test too
   vm-test [FILTER...] run tests in virtual machines: cgroup v2 alone and all of v1, AppArmor, systemd
   bench KIND [--rounds N] [--peers DIR] [--programs DIR | --peers-only]
-                     measure start, exec, memory, load, pull, scale, runtime or cost beside the floor and the peers that are found
+                     measure start, exec, memory, load, images, pull, network, scale, runtime or cost beside the floor and the peers that are found
   conformance --tools DIR [--peers DIR]
                      run the OCI project's validation programs, built in DIR, on our runtime, crun and runc
   compat [--docker-py DIR] [--bollard DIR] [--only TEXT] [--programs DIR | --on-docker]

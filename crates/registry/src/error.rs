@@ -179,6 +179,11 @@ impl Refusal {
         self.status.as_u16()
     }
 
+    /// Whether a blob was asked for, or to be sent.
+    pub fn is_of_a_blob(&self) -> bool {
+        self.asked.0.contains("/blobs/")
+    }
+
     /// Whether the registry gives this reason.
     pub fn has(&self, code: &str) -> bool {
         self.reasons.iter().any(|reason| reason.code.eq_ignore_ascii_case(code))

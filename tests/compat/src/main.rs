@@ -24,6 +24,7 @@ mod devices;
 mod drivers;
 mod exec;
 mod fake_server;
+mod faults;
 mod health;
 mod hostile_layers;
 mod hostile_registries;

@@ -100,3 +100,32 @@ fn a_container_cannot_hide_the_kernels_answer() {
     container.set("/mounts", without_sys).set("/process/apparmorProfile", "unconfined");
     assert_eq!(container.run().code, 0);
 }
+
+/// CVE-2019-16884 and CVE-2025-52881: the profile is written to the kernel's file, whatever lies at that place in the container.
+///
+/// Fails where the runtime opens the file below the container's `/proc`.
+#[test]
+fn a_file_of_the_image_does_not_take_the_profile() {
+    if !enabled() {
+        return;
+    }
+    let runtime = Runtime::new();
+    let profile = Profile::load(&runtime, "faked");
+    let mut container = runtime.container("cat /canary 2>&1; echo done");
+    std::fs::write(container.rootfs().join("canary"), "canary\n").unwrap();
+    for name in ["self", "thread-self"] {
+        for folder in ["attr", "attr/apparmor"] {
+            let folder = container.rootfs().join("proc").join(name).join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("exec"), "").unwrap();
+        }
+    }
+    let mounts = container.spec["mounts"].as_array().unwrap().iter();
+    let without_proc: Vec<_> = mounts.filter(|mount| mount["destination"] != "/proc").cloned().collect();
+    container.set("/mounts", without_proc).set("/process/apparmorProfile", profile.name.as_str());
+    assert_eq!(container.output(), "cat: can't open '/canary': Permission denied\ndone");
+    for file in ["self/attr/exec", "self/attr/apparmor/exec", "thread-self/attr/exec", "thread-self/attr/apparmor/exec"]
+    {
+        assert_eq!(std::fs::read_to_string(container.rootfs().join("proc").join(file)).unwrap(), "", "{file}");
+    }
+}

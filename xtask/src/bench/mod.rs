@@ -15,6 +15,7 @@
 mod cost;
 mod exec;
 pub(crate) mod image;
+mod images;
 pub(crate) mod inside;
 mod load;
 mod measure;
@@ -94,7 +95,7 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [kind, rest @ ..] = arguments else {
-        bail!("bench takes start, exec, memory, load, pull, network, scale, runtime or cost")
+        bail!("bench takes start, exec, memory, load, images, pull, network, scale, runtime or cost")
     };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
@@ -102,12 +103,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "exec" => exec::run,
         "memory" => memory::run,
         "load" => load::run,
+        "images" => images::run,
         "network" => network::run,
         "pull" => pull::run,
         "scale" => scale::run,
         "runtime" => runtime::run,
         "cost" => cost::run,
-        other => bail!("bench takes start, exec, memory, load, pull, network, scale, runtime or cost, not {other:?}"),
+        other => {
+            bail!("bench takes start, exec, memory, load, images, pull, network, scale, runtime or cost, not {other:?}")
+        }
     };
     let engines =
         if matches!(kind.as_str(), "runtime" | "cost") { world::Engines::Left } else { world::Engines::Started };

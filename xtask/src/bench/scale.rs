@@ -106,7 +106,7 @@ fn remove_all(world: &World) -> Result<()> {
 }
 
 /// Does something so many times, on all processors.
-fn in_parallel(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn in_parallel(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let workers = available_parallelism().map_or(2, usize::from) * 2;
     let one = || {
@@ -124,7 +124,7 @@ fn in_parallel(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Resul
     })
 }
 
-fn pid(world: &World) -> Result<u32> {
+pub(super) fn pid(world: &World) -> Result<u32> {
     world.pids().0.ok_or_else(|| anyhow::anyhow!("no daemon"))
 }
 

@@ -120,15 +120,18 @@ impl World {
         run_one(&self.conex_line(["load", "-q", "-i", &small])).map(drop)
     }
 
-    /// Ends our daemon and starts it again; returns how long that took until it answered. Containers go on.
+    /// Kills our daemon and starts it again; returns how long that took until it answered. Containers go on.
     pub(crate) fn restart_conex(&mut self) -> Result<Duration> {
         if let Some(mut daemon) = self.daemon.take() {
-            end_daemon(&mut daemon)?;
+            daemon.kill()?;
+            daemon.wait()?;
         }
         let mut command = self.conex_daemon();
         let begin = Instant::now();
-        self.daemon = Some(self.spawn_daemon(&mut command, "conex-again.log", &self.conex_socket())?);
-        run_one(&self.conex_line(["ps", "-aq"]))?;
+        let log = "conex-again.log";
+        self.daemon = Some(self.spawn_daemon(&mut command, log, &self.conex_socket())?);
+        run_one(&self.conex_line(["ps", "-aq"]))
+            .with_context(|| fs::read_to_string(self.state.join(log)).unwrap_or_default())?;
         Ok(begin.elapsed())
     }
 

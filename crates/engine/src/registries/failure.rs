@@ -70,6 +70,7 @@ fn of_registry(error: &Error, reference: &Reference) -> (ErrorKind, String) {
         return (ErrorKind::NotFound, format!("repository {} not found: {refusal}", reference.familiar_name()));
     }
     match refusal.status() {
+        404 if refusal.is_of_a_blob() => (ErrorKind::NotFound, format!("unknown blob: {refusal}")),
         404 => (ErrorKind::NotFound, format!("manifest for {} not found: {refusal}", reference.familiar())),
         _ => (ErrorKind::System, chain(error)),
     }
