@@ -17,7 +17,8 @@ use crate::map::filter;
 
 /// A create body from a stranger: read, mapped, and never a panic.
 pub fn create_body(body: &[u8], version: ApiVersion) {
-    let context = CreateContext { name: "x", platform: "", version, cgroup_v1: true };
+    let log = engine::model::LogConfig::default();
+    let context = CreateContext { name: "x", platform: "", version, cgroup_v1: true, log: &log };
     if let Ok(request) = crate::request::parse_create(body) {
         let _ = create::parse(request, context);
     }

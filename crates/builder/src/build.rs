@@ -414,8 +414,12 @@ impl Build<'_> {
 
     /// Tells of broken lint rules; they are an error where the Dockerfile or the user wants them to be.
     fn lint(&self) -> Result<(), BuildError> {
+        let needed = self.needed.iter().map(|(stage, _)| self.base_name(&self.dockerfile.stages[*stage]));
+        let needed = needed.collect::<Result<Vec<_>, _>>()?;
         let found = crate::lint::lint(&self.dockerfile, self.request, &self.ignore, &|name| {
-            if name == "scratch" || self.named_context(name).is_some() {
+            // No image is fetched for a stage that is not built.
+            let is_needed = needed.iter().any(|base| base == name);
+            if !is_needed || name == "scratch" || self.named_context(name).is_some() {
                 return None;
             }
             self.image(name, self.request.platform.as_ref(), READING).ok()

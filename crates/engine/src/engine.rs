@@ -20,7 +20,7 @@ use crate::monitors::Pool;
 use crate::networks::Registry;
 use crate::options::{EngineOptions, StorageBackend};
 use crate::registries::Registries;
-use crate::runtimes::Runtimes;
+use crate::settings::Current;
 use crate::space::Collector;
 use crate::store::{Contents, Durability, Store};
 use crate::userns::IdMappings;
@@ -48,7 +48,8 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
     pub(crate) monitors: Pool,
-    pub(crate) runtimes: Runtimes,
+    /// What may change meanwhile, and what follows from it.
+    pub(crate) current: Current,
     /// The ids of containers that have a user namespace of their own.
     pub(crate) remap: Option<IdMappings>,
     /// Those of containers that are being created.
@@ -169,7 +170,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
-    let runtimes = Runtimes::new(&options.runtime, &options.runtimes)?;
+    let current = Current::new(&options)?;
     let remap = options.userns_remap.as_deref().map(IdMappings::of_option).transpose()?;
     let policy = crate::policy::load(options.image_policy.as_deref())?;
     make_dirs(&options)?;
@@ -201,7 +202,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         volumes,
         execs: Execs::default(),
         monitors,
-        runtimes,
+        current,
         remap,
         claimed_ids: Mutex::default(),
         filters: Filters::default(),
@@ -210,7 +211,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         last_uses: Arc::new(LastUses::restored(&contents.image_uses)),
         collector: Collector::default(),
         policy,
-        registries: Registries::new(&options.registries),
+        registries: Registries::new(&options.settings.registries),
         networks,
         registry,
         names: Names::default(),
@@ -289,6 +290,8 @@ fn open_networks(
             text.parse().map_err(|error: network::SubnetError| EngineError::invalid(error.to_string()))?,
         )),
     };
+    wanted.mtu = options.network.mtu;
+    wanted.pools.clone_from(&options.network.address_pools);
     wanted.identity = id.to_owned();
     wanted.publish_policy = options.network.publish_policy;
     // Too many rather than too few: an address or a port that is kept for a container that has ended is released when that is noticed.

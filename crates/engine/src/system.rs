@@ -18,6 +18,7 @@ impl Engine {
                 _ => stopped += 1,
             }
         }
+        let (settings, runtimes) = (inner.current.settings(), inner.current.runtimes());
         let own = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let tasks = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
         SystemInfo {
@@ -38,8 +39,8 @@ impl Engine {
             cgroup_version: host.cgroup_version.to_string(),
             limits: host.limit_support(),
             security_options: self.security_options(),
-            runtimes: inner.runtimes.views(),
-            default_runtime: inner.runtimes.default_name().to_owned(),
+            runtimes: runtimes.views(),
+            default_runtime: runtimes.default_name().to_owned(),
             running,
             paused,
             stopped,
@@ -57,7 +58,9 @@ impl Engine {
             proxies: ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(proxy),
             file_descriptors: own,
             tasks,
-            registries: inner.options.registries.view(),
+            registries: settings.registries.view(),
+            labels: settings.labels.clone(),
+            log_driver: inner.options.defaults.log.driver_name().to_owned(),
             cdi_spec_dirs: inner.options.cdi_spec_dirs.clone(),
         }
     }

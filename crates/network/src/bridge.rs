@@ -304,7 +304,9 @@ fn choose6(
             Err(OpenError::SubnetTaken { subnet: wanted.to_string() })
         }
         Subnet6::This(wanted) => Ok(*wanted),
-        Subnet6::Automatic => surroundings.free_local_pool(&[], &options.identity).ok_or(OpenError::NoSubnet),
+        Subnet6::Automatic => {
+            surroundings.free_local_pool(&[], &options.identity, &options.pools).ok_or(OpenError::NoSubnet)
+        }
     }
 }
 
@@ -328,7 +330,7 @@ fn choose(socket: &mut Socket, index: u32, options: &Options, alive: &[&Endpoint
     let present = addresses.iter().filter(|address| address.link == index).find_map(subnet_of);
     match present {
         Some(present) if !surroundings.is_connected(present) => Ok(present),
-        _ => surroundings.free_pool().ok_or(OpenError::NoSubnet),
+        _ => surroundings.free_pool(&options.pools).ok_or(OpenError::NoSubnet),
     }
 }
 

@@ -66,6 +66,7 @@ pub use networks::{
     namespace_of,
 };
 pub use owner::{IdRange, Owner, OwnerError};
+pub use pools::{AddressPool, AddressPoolError};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
 pub use resolver::{RESOLVER, ResolverError, open_resolver};
 pub use settings::SettingError;

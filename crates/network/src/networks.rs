@@ -24,7 +24,7 @@ use crate::gate;
 use crate::maker::{LeadsOut, MakeError, Maker, Needed, Neighbours, Plug, Way, mac_of};
 use crate::names::Names;
 use crate::owner::Owner;
-use crate::pools::Surroundings;
+use crate::pools::{AddressPool, Surroundings};
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published, Transport};
 use crate::settings::SettingError;
 use crate::supply::{Supply, SupplyError};
@@ -43,6 +43,8 @@ pub struct Options {
     pub subnet6: Option<Subnet6>,
     /// What sets this engine apart from all others, from which follow its unique local addresses.
     pub identity: String,
+    /// Where subnets come from that nobody chose; Docker's pools, and for IPv6 unique local addresses, when empty.
+    pub pools: Vec<AddressPool>,
     /// The largest packet; `None` takes 1500, or what the default route's link has where that is less.
     pub mtu: Option<u32>,
     /// How many namespaces of each kind are kept ready; 0 makes each when it is asked for.
@@ -69,7 +71,19 @@ impl Options {
         let identity = name.to_owned();
         let publish_policy = PublishPolicy::default();
         let name = name.to_owned();
-        Self { name, run, subnet: None, subnet6: None, identity, mtu: None, ready: 8, owner: None, publish_policy }
+        let pools = Vec::new();
+        Self {
+            name,
+            run,
+            subnet: None,
+            subnet6: None,
+            identity,
+            pools,
+            mtu: None,
+            ready: 8,
+            owner: None,
+            publish_policy,
+        }
     }
 }
 
@@ -371,6 +385,7 @@ pub enum Remaining {
 pub struct Networks {
     run: PathBuf,
     identity: String,
+    pools: Vec<AddressPool>,
     names: Names,
     bridge: Bridge,
     warnings: Vec<Warning>,
@@ -422,19 +437,33 @@ impl Networks {
         let users = networks.iter().map(|definition| (definition.id.clone(), definition.clone())).collect();
         let (ports, users) = (Mutex::new(ports), Mutex::new(users));
         let (identity, policy) = (options.identity.clone(), options.publish_policy);
-        Ok(Self { run, identity, names, bridge: ready.view, warnings, supply, firewall, watch, ports, policy, users })
+        let pools = options.pools.clone();
+        Ok(Self {
+            run,
+            identity,
+            pools,
+            names,
+            bridge: ready.view,
+            warnings,
+            supply,
+            firewall,
+            watch,
+            ports,
+            policy,
+            users,
+        })
     }
 
     /// A subnet for a network whose user asks for none. Until it is added, another caller may be given the same.
     pub fn choose_subnet(&self) -> Result<Option<Subnet>, RequestError> {
         let ours: Vec<Subnet> = self.subnets().into_iter().map(|(_, subnet)| subnet).collect();
-        Ok(self.surroundings()?.free_user_pool(&ours))
+        Ok(self.surroundings()?.free_user_pool(&ours, &self.pools))
     }
 
     /// The same for IPv6: one of the engine's unique local addresses.
     pub fn choose_subnet6(&self) -> Result<Option<Subnet<Ipv6Addr>>, RequestError> {
         let ours: Vec<Subnet<Ipv6Addr>> = self.subnets().into_iter().map(|(_, subnet)| subnet).collect();
-        Ok(self.surroundings()?.free_local_pool(&ours, &self.identity))
+        Ok(self.surroundings()?.free_local_pool(&ours, &self.identity, &self.pools))
     }
 
     /// What on this host a subnet overlaps with.

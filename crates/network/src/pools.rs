@@ -1,11 +1,13 @@
 //! Choosing a subnet that is free on this host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use netlink::address::LinkAddress;
 use netlink::route::Route;
+use thiserror::Error;
 
-use crate::address::{Ip, Subnet};
+use crate::address::{Ip, Subnet, SubnetError};
 use crate::names::fnv;
 
 /// What else on the host has addresses of a family, as far as a choice of subnet must know it.
@@ -68,22 +70,129 @@ impl<A: Ip> Surroundings<A> {
 }
 
 impl Surroundings {
-    /// A pool for the default bridge.
-    pub(crate) fn free_pool(&self) -> Option<Subnet> {
-        self.first_free(&[], pools())
+    /// A subnet for the default bridge: of the pools that the engine was given, or else of Docker's.
+    pub(crate) fn free_pool(&self, given: &[AddressPool]) -> Option<Subnet> {
+        match AddressPool::of_family(given) {
+            none if none.is_empty() => self.first_free(&[], pools()),
+            given => self.first_free(&[], given.into_iter().flat_map(cut)),
+        }
     }
 
-    /// A pool for a user's network.
-    pub(crate) fn free_user_pool(&self, ours: &[Subnet]) -> Option<Subnet> {
-        self.first_free(ours, user_pools())
+    /// The same for a user's network.
+    pub(crate) fn free_user_pool(&self, ours: &[Subnet], given: &[AddressPool]) -> Option<Subnet> {
+        match AddressPool::of_family(given) {
+            none if none.is_empty() => self.first_free(ours, user_pools()),
+            given => self.first_free(ours, given.into_iter().flat_map(cut)),
+        }
     }
 }
 
 impl Surroundings<Ipv6Addr> {
-    /// A pool of unique local addresses, from those of the engine called `identity`.
-    pub(crate) fn free_local_pool(&self, ours: &[Subnet<Ipv6Addr>], identity: &str) -> Option<Subnet<Ipv6Addr>> {
-        self.first_free(ours, local_pools(identity))
+    /// A pool of the engine's, or of unique local addresses, from those of the engine called `identity`.
+    pub(crate) fn free_local_pool(
+        &self,
+        ours: &[Subnet<Ipv6Addr>],
+        identity: &str,
+        given: &[AddressPool],
+    ) -> Option<Subnet<Ipv6Addr>> {
+        match AddressPool::of_family(given) {
+            none if none.is_empty() => self.first_free(ours, local_pools(identity)),
+            given => self.first_free(ours, given.into_iter().flat_map(cut)),
+        }
     }
+}
+
+/// Addresses that networks are cut from: `--default-address-pool base=10.0.0.0/8,size=24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    base: IpAddr,
+    base_prefix: u8,
+    size: u8,
+}
+
+/// Why a text is no pool of addresses.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum AddressPoolError {
+    /// A word of it means nothing.
+    #[error("invalid field '{0}' must be a key=value pair")]
+    Field(String),
+    /// There is no such key.
+    #[error("unexpected key '{0}' in '{1}'")]
+    Key(String, String),
+    /// The base is no network.
+    #[error("invalid base pool: {0}")]
+    Base(#[from] SubnetError),
+    /// Networks cannot be of that size.
+    #[error("invalid subnet size {size}: networks of {base} have a prefix of {least} to {most} bits")]
+    Size {
+        /// What was asked for.
+        size: String,
+        /// What is cut.
+        base: String,
+        /// The base's own prefix.
+        least: u8,
+        /// What leaves room for a gateway and a container.
+        most: u8,
+    },
+}
+
+impl AddressPool {
+    fn new<A: Ip>(base: Subnet<A>, size: &str) -> Result<Self, AddressPoolError> {
+        let (least, most) = (base.prefix(), A::BITS - 2);
+        match size.parse() {
+            Ok(size) if (least..=most).contains(&size) => {
+                Ok(Self { base: base.network().into(), base_prefix: base.prefix(), size })
+            }
+            _ => Err(AddressPoolError::Size { size: size.to_owned(), base: base.to_string(), least, most }),
+        }
+    }
+
+    /// Base and size of those of one family.
+    fn of_family<A: Ip>(all: &[Self]) -> Vec<(Subnet<A>, u8)> {
+        all.iter()
+            .filter_map(|pool| Some((Subnet::containing(A::of(pool.base)?, pool.base_prefix)?, pool.size)))
+            .collect()
+    }
+
+    /// The base, as it was given.
+    pub fn base(&self) -> String {
+        format!("{}/{}", self.base, self.base_prefix)
+    }
+
+    /// The prefix length of the networks that are cut from it.
+    pub fn size(&self) -> u8 {
+        self.size
+    }
+}
+
+impl FromStr for AddressPool {
+    type Err = AddressPoolError;
+
+    fn from_str(text: &str) -> Result<Self, AddressPoolError> {
+        let (mut base, mut size) = ("", "");
+        for field in text.split(',') {
+            match field.split_once('=').ok_or_else(|| AddressPoolError::Field(field.to_owned()))? {
+                ("base", value) => base = value,
+                ("size", value) => size = value,
+                (key, _) => return Err(AddressPoolError::Key(key.to_owned(), field.to_owned())),
+            }
+        }
+        if base.contains(':') {
+            Self::new(base.parse::<Subnet<Ipv6Addr>>()?, size)
+        } else {
+            Self::new(base.parse::<Subnet>()?, size)
+        }
+    }
+}
+
+/// Networks that are looked at in one pool, at most: a pool of IPv6 has more than anybody can try.
+const CUT_MAX: u128 = 1 << 16;
+
+/// The networks of a prefix of `size` bits in `base`, in order.
+fn cut<A: Ip>((base, size): (Subnet<A>, u8)) -> impl Iterator<Item = Subnet<A>> + Clone {
+    let step = 1_u128 << (A::BITS - size);
+    let count = 1_u128.checked_shl(u32::from(size - base.prefix())).unwrap_or(CUT_MAX).min(CUT_MAX);
+    (0..count).filter_map(move |n| Subnet::containing(A::of_number(base.network().number() + n * step), size))
 }
 
 /// Addresses that every link has of its own.
@@ -156,14 +265,14 @@ mod tests {
     #[test]
     fn an_engine_has_a_prefix_of_its_own() {
         let none = Surroundings::<Ipv6Addr>::default();
-        let first = none.free_local_pool(&[], "one").unwrap();
-        assert_eq!(none.free_local_pool(&[], "one"), Some(first));
+        let first = none.free_local_pool(&[], "one", &[]).unwrap();
+        assert_eq!(none.free_local_pool(&[], "one", &[]), Some(first));
         assert!(first.network().is_unique_local() && first.prefix() == 64, "{first}");
-        let second = none.free_local_pool(&[first], "one").unwrap();
+        let second = none.free_local_pool(&[first], "one", &[]).unwrap();
         assert_eq!(second.network().segments()[..3], first.network().segments()[..3]);
         assert_ne!(second, first);
         assert_ne!(
-            none.free_local_pool(&[], "two").unwrap().network().segments()[..3],
+            none.free_local_pool(&[], "two", &[]).unwrap().network().segments()[..3],
             first.network().segments()[..3]
         );
     }
@@ -177,7 +286,7 @@ mod tests {
         let check = |connected: &[&str], routed: &[&str], expected: &str| {
             let surroundings =
                 Surroundings { connected: subnets(connected), routed: subnets(routed), servers: Vec::new() };
-            assert_eq!(surroundings.free_pool(), Some(expected.parse().unwrap()), "{connected:?} {routed:?}");
+            assert_eq!(surroundings.free_pool(&[]), Some(expected.parse().unwrap()), "{connected:?} {routed:?}");
         };
         check(&[], &[], "172.17.0.0/16");
         check(&["172.17.0.0/16"], &[], "172.18.0.0/16");
@@ -193,7 +302,7 @@ mod tests {
         let surroundings =
             Surroundings { connected: subnets(&["172.17.0.0/16", "172.24.3.0/24"]), ..Surroundings::default() };
         let mut ours = Vec::new();
-        while let Some(pool) = surroundings.free_user_pool(&ours) {
+        while let Some(pool) = surroundings.free_user_pool(&ours, &[]) {
             ours.push(pool);
         }
         assert!(ours.len() > 2000, "{}", ours.len());
@@ -205,16 +314,44 @@ mod tests {
     }
 
     #[test]
+    fn pools_of_the_engine_come_before_dockers() {
+        let pool = |text: &str| text.parse::<AddressPool>();
+        let given = [pool("base=10.9.0.0/23,size=24").unwrap(), pool("base=fd00:9::/56,size=64").unwrap()];
+        let none = Surroundings::<Ipv4Addr>::default();
+        let mut ours = Vec::new();
+        while let Some(network) = none.free_user_pool(&ours, &given) {
+            ours.push(network);
+        }
+        assert_eq!(ours, subnets(&["10.9.0.0/24", "10.9.1.0/24"]));
+        assert_eq!(none.free_pool(&given), Some(ours[0]));
+        let none = Surroundings::<Ipv6Addr>::default();
+        assert_eq!(none.free_local_pool(&[], "x", &given).unwrap().to_string(), "fd00:9::/64");
+        assert!(none.free_local_pool(&[], "x", &given[..1]).unwrap().network().is_unique_local());
+        for (text, message) in [
+            ("base=10.0.0.0/8", "invalid subnet size"),
+            ("base=10.0.0.0/8,size=7", "prefix of 8 to 30 bits"),
+            ("base=10.0.0.0/8,size=31", "prefix of 8 to 30 bits"),
+            ("base=10.0.0.1/8,size=24", "invalid base pool"),
+            ("size=24", "invalid base pool"),
+            ("10.0.0.0/8", "must be a key=value pair"),
+            ("base=10.0.0.0/8,size=24,x=y", "unexpected key 'x'"),
+        ] {
+            let refused = pool(text).unwrap_err().to_string();
+            assert!(refused.contains(message), "{text}: {refused}");
+        }
+    }
+
+    #[test]
     fn a_name_server_is_not_cut_off() {
         let servers = vec![Ipv4Addr::new(172, 17, 0, 53)];
         let surroundings = Surroundings { servers, ..Surroundings::default() };
-        assert_eq!(surroundings.free_pool(), Some("172.18.0.0/16".parse().unwrap()));
+        assert_eq!(surroundings.free_pool(&[]), Some("172.18.0.0/16".parse().unwrap()));
     }
 
     #[test]
     fn there_may_be_none() {
         let connected = subnets(&["172.16.0.0/12", "192.168.0.0/16"]);
-        assert_eq!(Surroundings { connected, ..Surroundings::default() }.free_pool(), None);
+        assert_eq!(Surroundings { connected, ..Surroundings::default() }.free_pool(&[]), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn inspect(engine: &Engine, name: &str, format: &str) -> String {
 }
 
 /// Waits until what is asked for is so.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "{what}");

@@ -14,6 +14,7 @@ mod build_sources;
 mod buildx;
 mod cli;
 mod compose;
+mod configuration;
 mod contexts;
 mod copy;
 #[path = "../../../crates/snapshots/tests/it/corpus.rs"]

@@ -1,5 +1,6 @@
 //! The engine in the foreground: options, limits, sockets, signals.
 
+mod config_file;
 mod options;
 
 use std::io;
@@ -12,6 +13,10 @@ use engine::Engine;
 use options::{Asked, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 /// Threads for blocking work. Streams to slow clients hold one each, so there are more than any burst of starts needs.
 const BLOCKING_THREADS: usize = 256;
@@ -54,10 +59,14 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "help goes to standard output")]
+#[expect(clippy::print_stdout, reason = "answers go to standard output")]
 fn try_main(words: &[String]) -> Result<(), DaemonError> {
     let options = match options::parse(words)? {
         Asked::Run(options) => *options,
+        Asked::Valid => {
+            println!("configuration OK");
+            return Ok(());
+        }
         Asked::Help => {
             print!("{}", options::HELP);
             return Ok(());
@@ -66,7 +75,7 @@ fn try_main(words: &[String]) -> Result<(), DaemonError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
-    tracing_subscriber::fmt().with_max_level(options.log_level).with_target(false).with_writer(io::stderr).init();
+    let level = log_to_stderr(&options);
     prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,10 +84,45 @@ fn try_main(words: &[String]) -> Result<(), DaemonError> {
         .thread_stack_size(THREAD_STACK)
         .build()
         .map_err(DaemonError::Runtime)?;
-    let result = runtime.block_on(run(options));
+    let result = runtime.block_on(run(options, words, &level));
     // Streams to clients that do not read must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// How much is logged, which may change.
+type LogLevel = reload::Handle<LevelFilter, Registry>;
+
+fn log_to_stderr(options: &Options) -> LogLevel {
+    let (filter, level) = reload::Layer::new(LevelFilter::from_level(options.log_level));
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    level
+}
+
+/// Reads the options again, and takes those that may change; the others are told.
+fn reload_file(engine: &Engine, before: &mut Options, words: &[String], level: &LogLevel) {
+    tracing::info!("reloading the configuration from {}", before.file.path.display());
+    let options = match options::parse(words) {
+        Ok(Asked::Run(options)) => *options,
+        Ok(Asked::Help | Asked::Valid) => return,
+        Err(error) => {
+            tracing::error!("the configuration stays as it was: {}", engine::model::chain(&error));
+            return;
+        }
+    };
+    let debug = (options.log_level >= tracing::Level::DEBUG).to_string();
+    if let Err(error) = engine.reload(options.engine.settings.clone(), &[("debug", debug)]) {
+        tracing::error!("the configuration stays as it was: {error}");
+        return;
+    }
+    if let Err(error) = level.modify(|filter| *filter = LevelFilter::from_level(options.log_level)) {
+        tracing::error!("the log level stays as it was: {error}");
+    }
+    let waiting = before.file.unheeded(&options.file);
+    if !waiting.is_empty() {
+        tracing::warn!("these take effect at the next start: {}", waiting.join(", "));
+    }
 }
 
 /// What the process must not inherit from whoever started it.
@@ -97,7 +141,7 @@ fn prepare_process() {
     }
 }
 
-async fn run(options: Options) -> Result<(), DaemonError> {
+async fn run(mut options: Options, words: &[String], level: &LogLevel) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
@@ -106,18 +150,18 @@ async fn run(options: Options) -> Result<(), DaemonError> {
     for address in &options.addresses {
         tracing::info!("listening on {address}");
     }
+    let reloading = engine.clone();
+    let audit_log = options.audit_log.clone();
     let stopped = async {
         loop {
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
-                // There is no configuration file to read again.
-                _ = hangup.recv() => {}
+                _ = hangup.recv() => reload_file(&reloading, &mut options, words, level),
             }
         }
     };
-    let audit = options
-        .audit_log
+    let audit = audit_log
         .as_ref()
         .map(|path| AuditLog::open(path).map(Arc::new).map_err(|error| DaemonError::Audit(path.clone(), error)));
     let serving = ServerOptions { audit: audit.transpose()?, ..ServerOptions::default() };

@@ -69,7 +69,7 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
     let body = parse_create(&request.json_bytes().await?)?;
     // Asked for only where it matters: it is not free, and creating is on the way of every run.
     let cgroup_v1 = version.before(41) && engine.system_info().cgroup_version == "1";
-    let context = CreateContext { name: &name, platform: &platform, version, cgroup_v1 };
+    let context = CreateContext { name: &name, platform: &platform, version, cgroup_v1, log: engine.default_log() };
     let (mut wanted, more_warnings) = create::parse(body, context)?;
     if let Some(scope) = scope {
         scope.confine_container(engine, &mut wanted.spec)?;

@@ -17,8 +17,6 @@ use crate::error::{ApiError, ApiResult};
 
 /// The least that a health check may wait.
 const MINIMUM_DURATION_NS: i64 = 1_000_000;
-/// The size of `/dev/shm` where nothing is asked for.
-const DEFAULT_SHM_BYTES: i64 = 64 << 20;
 
 /// What of the host and the request decides defaults.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +26,8 @@ pub(crate) struct CreateContext<'a> {
     pub(crate) version: ApiVersion,
     /// Whether the host's cgroups are version 1.
     pub(crate) cgroup_v1: bool,
+    /// Where output goes that is to go nowhere in particular.
+    pub(crate) log: &'a LogConfig,
 }
 
 /// The engine's request, and what the client should be told.
@@ -40,7 +40,7 @@ pub(crate) fn parse(
     if config == Config::default() {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
-    let host = normalised(request.host_config.unwrap_or_default(), context);
+    let mut host = normalised(request.host_config.unwrap_or_default(), context);
     refuse_unsupported(&host)?;
     let mut warnings = Vec::new();
     let network = NetworkMode::parse(&host.network_mode)?;
@@ -51,7 +51,9 @@ pub(crate) fn parse(
     if host.kernel_memory != 0 {
         warnings.push("Kernel memory limits are deprecated and are ignored.".to_owned());
     }
-    let spec = container_spec(config, host, network, endpoints, version)?;
+    let log =
+        LogConfig::of_request(&host.log_config.r#type, host.log_config.config.take().unwrap_or_default(), context.log)?;
+    let spec = ContainerSpec { log, ..container_spec(config, host, network, endpoints, version)? };
     let name = match context.name {
         "" => None,
         name => Some(ContainerName::parse(name)?),
@@ -110,9 +112,11 @@ fn container_spec(
 /// What `Config` alone says of a container; the body of a commit is nothing else.
 pub(crate) fn from_config(config: Config, version: ApiVersion) -> ApiResult<ContainerSpec> {
     check_environment(config.env.as_deref().unwrap_or_default())?;
+    let (exposed_ports, exposed_as) = exposed_ports(&config.exposed_ports)?;
     Ok(ContainerSpec {
         hostname: Some(config.hostname).filter(|name| !name.is_empty()),
-        exposed_ports: exposed_ports(&config.exposed_ports)?,
+        exposed_ports,
+        exposed_as,
         healthcheck: config.healthcheck.map(|check| healthcheck(check, version)).transpose()?,
         stop_signal: optional(&config.stop_signal, Signal::parse)?,
         image: config.image,
@@ -142,7 +146,6 @@ fn with_host_config(spec: ContainerSpec, host: HostConfig, version: ApiVersion) 
     Ok(ContainerSpec {
         resources: resources::parse(&host)?,
         restart: resources::restart(&host.restart_policy)?,
-        log: LogConfig::new(&host.log_config.r#type, host.log_config.config.unwrap_or_default())?,
         console_size: terminal_size(host.console_size),
         shm_size_bytes: shm_size(host.shm_size)?,
         oom_score_adj: oom_score(host.oom_score_adj)?,
@@ -203,12 +206,18 @@ fn check_environment(env: &[String]) -> ApiResult<()> {
     }
 }
 
-fn exposed_ports(ports: &Set) -> ApiResult<BTreeSet<Port>> {
-    let mut all = BTreeSet::new();
+/// The ports, and for each how it was written where that is not the usual way: Docker shows it so.
+fn exposed_ports(ports: &Set) -> ApiResult<(BTreeSet<Port>, BTreeMap<Port, String>)> {
+    let (mut all, mut written) = (BTreeSet::new(), BTreeMap::new());
     for text in ports.keys() {
-        all.extend(ports_of(text)?);
+        for port in ports_of(text)? {
+            if port.to_string() != *text {
+                written.insert(port, text.clone());
+            }
+            all.insert(port);
+        }
     }
-    Ok(all)
+    Ok((all, written))
 }
 
 /// The ports of `80/tcp` or `8000-8010/udp`.
@@ -275,10 +284,7 @@ fn healthcheck(mut check: HealthConfig, version: ApiVersion) -> ApiResult<Health
 }
 
 fn shm_size(bytes: i64) -> ApiResult<u64> {
-    match bytes {
-        0 => Ok(DEFAULT_SHM_BYTES.unsigned_abs()),
-        _ => u64::try_from(bytes).map_err(|_| ApiError::bad_request("SHM size can not be less than 0")),
-    }
+    u64::try_from(bytes).map_err(|_| ApiError::bad_request("SHM size can not be less than 0"))
 }
 
 fn oom_score(score: i64) -> ApiResult<i32> {
@@ -406,7 +412,8 @@ mod tests {
     use super::*;
 
     fn create_at(version: ApiVersion, json: &str) -> ApiResult<(ContainerSpec, Vec<String>)> {
-        let context = CreateContext { name: "", platform: "", version, cgroup_v1: true };
+        let log = LogConfig::default();
+        let context = CreateContext { name: "", platform: "", version, cgroup_v1: true, log: &log };
         let request = CreateRequest::parse(json.as_bytes()).unwrap();
         parse(request, context).map(|(request, warnings)| (request.spec, warnings))
     }
@@ -422,7 +429,7 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_the_default() {
         let spec = create(r#"{"Image":"alpine"}"#);
-        let expected = ContainerSpec { image: "alpine".into(), shm_size_bytes: 64 << 20, ..ContainerSpec::default() };
+        let expected = ContainerSpec { image: "alpine".into(), ..ContainerSpec::default() };
         assert_eq!(spec, expected);
         assert_eq!(create(r#"{"Image":"alpine","HostConfig":{"NetworkMode":"default","Future":7}}"#), expected);
     }
@@ -445,6 +452,7 @@ mod tests {
             "NetworkingConfig":{"EndpointsConfig":{"none":{"Aliases":["a"]}}}}"#,
         );
         assert_eq!(spec.exposed_ports.len(), 2);
+        assert!(spec.exposed_as.values().all(|text| text == "80-81/tcp"), "shown as they were written");
         assert_eq!((spec.entrypoint.unwrap(), spec.command.unwrap()), (vec!["e".to_owned()], vec!["x".to_owned()]));
         assert_eq!(spec.healthcheck.unwrap().interval_ns, 2_000_000);
         assert_eq!(spec.port_bindings.values().next().unwrap()[0].host_port, "8080");

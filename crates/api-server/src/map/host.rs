@@ -23,7 +23,7 @@ pub(crate) fn config(spec: &ContainerSpec, short_id: &str) -> Config {
         attach_stdin: spec.attach_stdin,
         attach_stdout: spec.attach_stdout,
         attach_stderr: spec.attach_stderr,
-        exposed_ports: set(spec.exposed_ports.iter().map(Port::to_string)),
+        exposed_ports: set(spec.exposed_ports.iter().map(|port| exposed(spec, *port))),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
@@ -43,6 +43,11 @@ pub(crate) fn config(spec: &ContainerSpec, short_id: &str) -> Config {
         stop_timeout: spec.stop_timeout_seconds,
         shell: spec.shell.clone().map(Words),
     }
+}
+
+/// A port as it was written.
+fn exposed(spec: &ContainerSpec, port: Port) -> String {
+    spec.exposed_as.get(&port).cloned().unwrap_or_else(|| port.to_string())
 }
 
 fn set(keys: impl Iterator<Item = String>) -> Set {

@@ -80,7 +80,8 @@ pub(crate) fn info(info: &SystemInfo, now: Timestamp) -> Info {
         n_fd: count(info.file_descriptors),
         n_goroutines: count(info.tasks),
         system_time: now.to_string(),
-        logging_driver: "json-file".to_owned(),
+        logging_driver: info.log_driver.clone(),
+        labels: info.labels.clone(),
         cgroup_driver: info.cgroup_driver.clone(),
         cgroup_version: info.cgroup_version.clone(),
         n_events_listener: count(info.event_listeners),
@@ -122,7 +123,7 @@ fn plugins() -> Plugins {
         volume: names(&["local"]),
         network: names(&["bridge", "host", "null"]),
         authorization: None,
-        log: names(&["json-file", "local", "none"]),
+        log: names(&engine::model::LOG_DRIVERS),
     }
 }
 

@@ -126,7 +126,7 @@ impl Host for BuildHost {
 impl BuildHost {
     pub(super) fn web(&self) -> Web<'_> {
         Web {
-            client: self.engine.inner.registries.web(),
+            client: self.engine.inner.registries.client(),
             runtime: &self.runtime,
             dir: &self.engine.inner.builds.web,
             cancelled: &self.cancelled,

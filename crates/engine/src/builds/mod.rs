@@ -262,7 +262,8 @@ impl Engine {
         let mut wanted = wanted(&request).map_err(|error| builder::HostError(error.message().to_owned()))?;
         let builds = &self.inner.builds;
         let client = if let BuildSource::Client(client) = &source { Some(Arc::clone(client)) } else { None };
-        let web = Web { client: self.inner.registries.web(), runtime, dir: &builds.web, cancelled: &control.cancelled };
+        let web =
+            Web { client: self.inner.registries.client(), runtime, dir: &builds.web, cancelled: &control.cancelled };
         let sources = Sources::open(source, builds, &web)?;
         wanted.identity =
             format!("{}\n{}\n{}", sources.identity(), wanted.dockerfile, wanted.target.clone().unwrap_or_default());

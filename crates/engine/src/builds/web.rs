@@ -58,7 +58,7 @@ impl Stored {
 /// Fetches files.
 #[derive(Debug)]
 pub(super) struct Web<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: Client,
     pub(super) runtime: &'a tokio::runtime::Handle,
     pub(super) dir: &'a Path,
     pub(super) cancelled: &'a AtomicBool,

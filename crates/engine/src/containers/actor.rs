@@ -664,7 +664,7 @@ impl Actor {
         let served = blocking(move || {
             let serving = resolver::serve_running(&inner, &record, &place, pid);
             if serving.is_some() {
-                start::write_resolv_conf(&record, &inner.container_dir(&record.id), network::Reach::Resolver)?;
+                start::write_resolv_conf(&inner, &record, &inner.container_dir(&record.id), network::Reach::Resolver)?;
             }
             Ok(serving)
         });

@@ -62,9 +62,12 @@ impl Engine {
         merge_image(&mut spec, &image.config.config)?;
         let command = command_of(&spec)?;
         self.resolve_references(&mut spec)?;
-        spec.runtime = self.inner.runtimes.name_for(spec.runtime)?;
+        spec.runtime = self.inner.current.runtimes().name_for(spec.runtime)?;
         attachments::settle(self, &mut spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
+        if spec.shm_size_bytes == 0 {
+            spec.shm_size_bytes = self.inner.current.settings().shm_size_bytes();
+        }
         let claim = self.claim_ids(&spec)?;
         let mounts = plan::plan(&spec, self.inherited(&spec.volumes_from)?)?;
         let mounts = checked_sources(self.with_images(mounts)?).await?;

@@ -82,7 +82,7 @@ pub(super) fn serve(
         let port = sockets.port()?;
         Ok((sockets, port))
     });
-    let client = Client { id: record.id.to_string(), servers: servers(record) };
+    let client = Client { id: record.id.to_string(), servers: servers(inner, record) };
     let (directory, forwarder) = (Arc::clone(&inner.names.directory), Arc::clone(&inner.names.forwarder));
     let started = opened
         .map_err(|error| error.to_string())
@@ -97,8 +97,8 @@ pub(super) fn serve_running(inner: &Inner, record: &ContainerRecord, place: &Pla
 }
 
 /// Those of `--dns`, or the host's: also those on its loopback, since it is the engine that asks.
-fn servers(record: &ContainerRecord) -> Vec<SocketAddr> {
-    let wished = super::start::dns(&record.spec).map(|dns| dns.servers).unwrap_or_default();
+fn servers(inner: &Inner, record: &ContainerRecord) -> Vec<SocketAddr> {
+    let wished = super::start::wanted_dns(inner, &record.spec).map(|dns| dns.servers).unwrap_or_default();
     let servers = if wished.is_empty() { network::host_servers() } else { wished };
     servers.into_iter().map(|server| SocketAddr::new(server, DNS)).collect()
 }

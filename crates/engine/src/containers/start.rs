@@ -182,7 +182,7 @@ fn send(
     let linked = links::look(inner, record, &network.endpoints)?;
     if files_folder == folder {
         write_files(inner, record, &folder, &network.endpoints, &linked)?;
-        write_resolv_conf(record, &folder, reach)?;
+        write_resolv_conf(inner, record, &folder, reach)?;
     }
     let shared_memory = super::shared_memory::prepare(inner, record)?;
     let devices = resolve_devices(&record.spec)?;
@@ -190,6 +190,12 @@ fn send(
     let mut container = std::borrow::Cow::Borrowed(&record.spec);
     if !linked.environment.is_empty() {
         container.to_mut().env.splice(..0, linked.environment);
+    }
+    let usual = inner.options.defaults.ulimits.iter();
+    let usual: Vec<_> =
+        usual.filter(|limit| record.spec.resources.ulimits.iter().all(|own| own.name != limit.name)).collect();
+    if !usual.is_empty() {
+        container.to_mut().resources.ulimits.extend(usual.into_iter().cloned());
     }
     let mut spec = spec::build(&SpecInput {
         id: &record.id,
@@ -255,7 +261,7 @@ fn send(
 /// Who runs the container.
 fn isolation(inner: &Inner, record: &ContainerRecord) -> Result<Isolation, EngineError> {
     let asked = &record.spec.runtime;
-    let path = match inner.runtimes.find(if asked.is_empty() { crate::runtimes::OWN } else { asked })? {
+    let path = match inner.current.runtimes().find(if asked.is_empty() { crate::runtimes::OWN } else { asked })? {
         Runtime::Own => return Ok(Isolation::Native),
         Runtime::Program(path) => path,
     };
@@ -369,10 +375,15 @@ fn write_files(
 }
 
 /// Writes the resolver's configuration, which a running container sees as well.
-pub(super) fn write_resolv_conf(record: &ContainerRecord, folder: &Path, reach: Reach) -> Result<(), EngineError> {
+pub(super) fn write_resolv_conf(
+    inner: &Inner,
+    record: &ContainerRecord,
+    folder: &Path,
+    reach: Reach,
+) -> Result<(), EngineError> {
     let host = network::read_host_resolv_conf()
         .map_err(|error| EngineError::system("cannot read the host's resolv.conf", error))?;
-    write(record, folder, "resolv.conf", &network::resolv_conf(&host, &dns(&record.spec)?, reach))
+    write(record, folder, "resolv.conf", &network::resolv_conf(&host, &wanted_dns(inner, &record.spec)?, reach))
 }
 
 /// Which name servers a container is told; `served` is whether it has one of its own.
@@ -451,6 +462,17 @@ pub(crate) fn extra_hosts(spec: &ContainerSpec) -> Result<Vec<network::ExtraHost
     let parse =
         |text: &String| network::ExtraHost::parse(text).map_err(|error| EngineError::invalid(error.to_string()));
     spec.extra_hosts.iter().map(parse).collect()
+}
+
+/// Where a container's names are looked up: as it says, or as the engine's options do for all.
+pub(super) fn wanted_dns(inner: &Inner, spec: &ContainerSpec) -> Result<network::Dns, EngineError> {
+    let (own, usual) = (dns(spec)?, &inner.options.defaults);
+    let or = |own: Vec<String>, usual: &Vec<String>| if own.is_empty() { usual.clone() } else { own };
+    Ok(network::Dns {
+        servers: if own.servers.is_empty() { usual.dns.clone() } else { own.servers },
+        search: or(own.search, &usual.dns_search),
+        options: or(own.options, &usual.dns_options),
+    })
 }
 
 /// `--dns` and its kin, parsed.

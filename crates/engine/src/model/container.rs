@@ -56,6 +56,8 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// `ExposedPorts`
     pub exposed_ports: BTreeSet<Port>,
+    /// How those of them were written that could be written otherwise: `8080`, `8000-8010/udp`.
+    pub exposed_as: BTreeMap<Port, String>,
     /// `Env`
     pub env: Vec<String>,
     /// `Cmd`; none takes the image's.

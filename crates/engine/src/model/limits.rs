@@ -191,7 +191,7 @@ impl RestartPolicy {
 }
 
 /// Reads `10m`, `1g`, `512k`, `100` and `10MB`, in powers of 1024, as Docker's units package does.
-pub(crate) fn parse_size(text: &str) -> Result<u64, EngineError> {
+pub fn parse_size(text: &str) -> Result<u64, EngineError> {
     let invalid = || EngineError::invalid(format!("invalid size: '{text}'"));
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());

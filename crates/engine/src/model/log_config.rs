@@ -48,6 +48,8 @@ const DRIVERS: [(&str, LogDriver); 7] = [
     ("gelf", LogDriver::Gelf),
     ("fluentd", LogDriver::Fluentd),
 ];
+/// The drivers' names, as Docker sorts them.
+pub const LOG_DRIVERS: [&str; 7] = ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"];
 /// Docker's drivers for services of others.
 const FOREIGN_DRIVERS: [&str; 4] = ["awslogs", "splunk", "gcplogs", "etwlogs"];
 /// What every driver takes.
@@ -75,6 +77,22 @@ impl LogConfig {
         let config = Self { driver: *driver, options };
         config.check_options()?;
         Ok(config)
+    }
+
+    /// As [`LogConfig::new`] for a request to an engine with defaults: they are for whoever names no driver, and their options, too, for
+    /// whoever names the same one and says nothing of them.
+    pub fn of_request(
+        driver: &str,
+        mut options: BTreeMap<String, String>,
+        defaults: &LogConfig,
+    ) -> Result<Self, EngineError> {
+        let driver = if driver.is_empty() { defaults.driver_name() } else { driver };
+        if driver == defaults.driver_name() {
+            for (key, value) in &defaults.options {
+                options.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        Self::new(driver, options)
     }
 
     /// Docker's name of the driver.
@@ -281,6 +299,20 @@ mod tests {
             let refused = config(driver, &[(key, value)]).unwrap_err();
             assert!(refused.contains(message), "{driver} {key}: {refused}");
         }
+    }
+
+    #[test]
+    fn an_engines_defaults_are_for_those_who_name_no_other_driver() {
+        let defaults = config("json-file", &[("max-size", "1m"), ("max-file", "3")]).unwrap();
+        let of = |driver: &str, options: &[(&str, &str)]| {
+            let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            LogConfig::of_request(driver, options, &defaults).unwrap()
+        };
+        let shown = |config: &LogConfig| format!("{} {:?}", config.driver_name(), config.options);
+        assert_eq!(shown(&of("", &[])), r#"json-file {"max-file": "3", "max-size": "1m"}"#);
+        let own = of("json-file", &[("max-size", "2m")]);
+        assert_eq!(shown(&own), r#"json-file {"max-file": "3", "max-size": "2m"}"#);
+        assert_eq!(shown(&of("local", &[])), "local {}");
     }
 
     #[test]

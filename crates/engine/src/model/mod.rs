@@ -49,8 +49,8 @@ pub use image::{
     HistoryView, ImageCheck, ImageProgress, ImagePruneReport, ImageRemoval, ImageSummary, ImageView, ImportRequest,
     InspectQuery, ManifestView, PolicyView, PullFlow, PullRequest, PushRequest, SearchRequest,
 };
-pub use limits::{BlkioRate, BlkioWeight, Resources, RestartPolicy, Ulimit};
-pub use log_config::{LogCompression, LogConfig, LogDelivery, LogDriver};
+pub use limits::{BlkioRate, BlkioWeight, Resources, RestartPolicy, Ulimit, parse_size};
+pub use log_config::{LOG_DRIVERS, LogCompression, LogConfig, LogDelivery, LogDriver};
 pub use log_sink::{Endpoint, FluentdSink, GelfCompression, GelfSink, LogSink, SyslogFormat, SyslogSink, TlsFiles};
 pub use logs::{IoSample, LogEntry, LogForwarding, LogQuery, NetworkSample, OutputStream, PressureSample, StatsSample};
 pub use mounts::{

@@ -70,6 +70,10 @@ pub struct SystemInfo {
     pub tasks: usize,
     /// How registries are reached.
     pub registries: RegistriesView,
+    /// What the engine is labelled with.
+    pub labels: Vec<String>,
+    /// Where output goes that is to go nowhere in particular.
+    pub log_driver: String,
     /// Folders of descriptions of devices, least important first.
     pub cdi_spec_dirs: Vec<std::path::PathBuf>,
 }

@@ -58,7 +58,7 @@ impl Engine {
     /// Fetches a layer that counts as missing.
     pub(crate) async fn fetch_from(&self, origin: &Origin, credentials: Credentials) -> Result<(), EngineError> {
         let failed = |failure: Failure| failure.of_pull(&origin.repository);
-        let client = &self.inner.registries.client;
+        let client = self.inner.registries.client();
         let endpoints =
             client.places().to_pull(&origin.repository).map_err(|error| failed(registry::Error::from(error).into()))?;
         let (working, mut worked) = mpsc::channel(1);

@@ -14,7 +14,7 @@ const DOCKER_HUB: &str = "docker.io";
 impl Engine {
     /// Proves that credentials are good; gives a token to keep in the password's place, where the registry has such.
     pub async fn login(&self, server: &str, credentials: Credentials) -> Result<Option<String>, EngineError> {
-        let client = &self.inner.registries.client;
+        let client = self.inner.registries.client();
         let endpoint = client.places().registry(registry_name(server));
         let endpoint = endpoint.map_err(|error| EngineError::invalid(error.to_string()))?;
         let failed = |error: registry::Error| of_request(&error);
@@ -29,7 +29,7 @@ impl Engine {
             Failure::Registry(error) if error.is_not_found() => EngineError::not_found(chain(&error)),
             failure => failure.of_pull(&reference),
         };
-        let client = &self.inner.registries.client;
+        let client = self.inner.registries.client();
         let session = client.open_registry_of(&reference, credentials).await.map_err(|error| failed(error.into()))?;
         let repository = session.repository(reference.path());
         let name = match (reference.digest(), reference.tag()) {
@@ -42,7 +42,7 @@ impl Engine {
     /// Looks for repositories.
     pub async fn search_images(&self, request: SearchRequest) -> Result<Vec<Found>, EngineError> {
         let (domain, term) = search_place(&request.term);
-        let client = &self.inner.registries.client;
+        let client = self.inner.registries.client();
         let found = client.search(domain, term, request.limit, request.credentials.clone()).await;
         let found = found.map_err(|error| match error.refusal() {
             Some(refusal) => {

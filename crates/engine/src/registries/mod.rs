@@ -21,7 +21,7 @@ mod push;
 mod signatures;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use oci::{DiffId, Reference};
 use registry::{Client, Options, Split};
@@ -40,7 +40,7 @@ const PARTS_MAX: usize = 8;
 /// What an engine needs to speak to registries.
 #[derive(Debug)]
 pub(crate) struct Registries {
-    client: Client,
+    client: RwLock<Client>,
     /// Parts of blobs that are in memory at one time, of all pulls together.
     parts: Arc<Semaphore>,
     /// One lock for each layer that is being fetched: who needs the same one waits for it.
@@ -49,15 +49,13 @@ pub(crate) struct Registries {
 
 impl Registries {
     pub(crate) fn new(options: &RegistryOptions) -> Registries {
-        let places = registry::Places {
-            insecure: options.insecure.clone(),
-            mirrors: options.mirrors.clone(),
-            certificates: options.certificates.clone(),
-        };
-        let proxies = registry::Proxies::read(|name| std::env::var(name).ok());
-        let user_agent = format!("conex/{}", env!("CARGO_PKG_VERSION"));
-        let client = Client::new(Options { places, proxies, user_agent, ..Options::default() });
-        Registries { client, parts: Arc::new(Semaphore::new(PARTS_MAX)), fetching: Mutex::default() }
+        let parts = Arc::new(Semaphore::new(PARTS_MAX));
+        Registries { client: RwLock::new(client(options)), parts, fetching: Mutex::default() }
+    }
+
+    /// Reaches registries in another way from now on; what has begun goes on as it did.
+    pub(crate) fn reach(&self, options: &RegistryOptions) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client(options);
     }
 
     /// How a blob comes whose connection is slow.
@@ -65,9 +63,9 @@ impl Registries {
         Split { part_bytes: PART_BYTES, at_once: PARTS_AT_ONCE, permits: Arc::clone(&self.parts) }
     }
 
-    /// For files that no registry has.
-    pub(crate) fn web(&self) -> &Client {
-        &self.client
+    /// Also for files that no registry has.
+    pub(crate) fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lock that whoever fetches a layer holds.
@@ -81,6 +79,17 @@ impl Registries {
         fetching.insert(*layer, Arc::downgrade(&lock));
         lock
     }
+}
+
+fn client(options: &RegistryOptions) -> Client {
+    let places = registry::Places {
+        insecure: options.insecure.clone(),
+        mirrors: options.mirrors.clone(),
+        certificates: options.certificates.clone(),
+    };
+    let proxies = registry::Proxies::read(|name| std::env::var(name).ok());
+    let user_agent = format!("conex/{}", env!("CARGO_PKG_VERSION"));
+    Client::new(Options { places, proxies, user_agent, ..Options::default() })
 }
 
 /// Tells a client how it goes.

@@ -111,8 +111,8 @@ impl Pull {
     }
 
     pub(super) async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
-        let places = self.engine.inner.registries.client.places();
-        let endpoints = places.to_pull(reference).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let client = self.engine.inner.registries.client();
+        let endpoints = client.places().to_pull(reference).map_err(|error| EngineError::invalid(error.to_string()))?;
         let Some((last, mirrors)) = endpoints.split_last() else { return Ok(()) };
         for mirror in mirrors {
             match self.from(mirror, reference).await {
@@ -124,7 +124,7 @@ impl Pull {
     }
 
     async fn from(&self, endpoint: &Endpoint, reference: &Reference) -> Result<(), Failure> {
-        let session = self.engine.inner.registries.client.open(endpoint, self.credentials.clone()).await?;
+        let session = self.engine.inner.registries.client().open(endpoint, self.credentials.clone()).await?;
         let repository = session.repository(reference.path());
         let server = endpoint.url().to_string();
         let mut news = News::None;

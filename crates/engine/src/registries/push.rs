@@ -53,7 +53,7 @@ impl Push {
     async fn run(&self, reference: &Reference) -> Result<(), EngineError> {
         self.told.status(format!("The push refers to repository [{}]", reference.canonical_name())).await;
         let tagged = self.tagged(reference)?;
-        let client = &self.engine.inner.registries.client;
+        let client = self.engine.inner.registries.client();
         let session = client.open_registry_of(reference, self.credentials.clone()).await;
         let session = session.map_err(|error| failure::of_push(&error))?;
         let repository = session.repository(reference.path());

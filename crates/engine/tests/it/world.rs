@@ -11,7 +11,7 @@ use engine::model::{
     AttachRequest, AttachTarget, ContainerSpec, CreateRequest, ImageProgress, ImportRequest, NetworkMode,
     RemoveOptions, WaitCondition,
 };
-use engine::{Engine, EngineOptions, NetworkOptions, RegistryOptions, StorageBackend};
+use engine::{Engine, EngineOptions, NetworkOptions, StorageBackend};
 use tokio::sync::mpsc;
 
 /// Longer than any step of a test takes on a busy machine.
@@ -184,10 +184,10 @@ fn options(folder: &Path, name: &str) -> EngineOptions {
         name: name.into(),
         storage: StorageBackend::Automatic,
         network: NetworkOptions::default(),
-        runtimes: Default::default(),
+        settings: engine::Settings::default(),
+        defaults: engine::ContainerDefaults::default(),
         userns_remap: None,
         runtime: runtime_program(),
-        registries: RegistryOptions::default(),
         space: engine::SpaceOptions::default(),
         image_policy: None,
         cdi_spec_dirs: Vec::new(),
