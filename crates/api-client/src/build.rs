@@ -32,6 +32,10 @@ pub struct BuildOptions {
     pub ulimits: Vec<Ulimit>,
     /// Not Docker's: tell each step as it happens, in `aux`.
     pub steps: bool,
+    /// Not Docker's: caches that are read, as `type=KIND,NAME=VALUE`.
+    pub cache_from: Vec<String>,
+    /// Not Docker's: caches that are written.
+    pub cache_to: Vec<String>,
     /// Not Docker's: named contexts.
     pub contexts: BTreeMap<String, String>,
     /// Not Docker's: sockets of SSH agents on the engine's machine, by id.
@@ -106,6 +110,8 @@ fn query(options: &BuildOptions) -> QueryBuilder {
     } else {
         serde_json::to_string(&options.ulimits).unwrap_or_default()
     };
+    let list =
+        |list: &[String]| if list.is_empty() { String::new() } else { serde_json::to_string(list).unwrap_or_default() };
     let number = |number: u64| if number == 0 { String::new() } else { number.to_string() };
     let query = QueryBuilder::new()
         .with_some("dockerfile", &options.dockerfile)
@@ -119,6 +125,8 @@ fn query(options: &BuildOptions) -> QueryBuilder {
         .with_some("ulimits", &ulimits)
         .with_some("contexts", &json(&options.contexts))
         .with_some("ssh", &json(&options.agents))
+        .with_some("cacheimports", &list(&options.cache_from))
+        .with_some("cacheexports", &list(&options.cache_to))
         .with_flag("steps", options.steps)
         .with_flag("nocache", options.no_cache)
         .with_flag("pull", options.pull)

@@ -14,12 +14,14 @@ use images::{Image, ImageStore, NewImage};
 use oci::image::{ImageConfig, Platform};
 use snapshots::Snapshotter;
 
+use crate::borrow::Borrowed;
 use crate::cache::Cache;
 use crate::config::State;
 use crate::context::Context;
 use crate::error::BuildError;
 use crate::event::{Description, Event, Sink, StepId};
 use crate::host::{Host, Wanted};
+use crate::portable::{BuiltStep, inline_cache};
 use crate::request::{NamedContext, Request};
 use crate::single::Single;
 use crate::time::Clock;
@@ -43,6 +45,7 @@ pub(crate) struct Build<'a> {
     total: usize,
     finished: Finished,
     images: Single<(String, Option<String>), Arc<Image>>,
+    pub(crate) borrowed: Borrowed,
     contexts: Single<String, Arc<Context>>,
     next_step: AtomicU32,
     pub(crate) events: Sink<'a>,
@@ -71,6 +74,8 @@ pub struct Built {
     pub config: ImageConfig,
     /// The configuration as it is stored: what the image's id is the digest of.
     pub bytes: Vec<u8>,
+    /// Every step that the build took, made or found, in the Dockerfile's order.
+    pub steps: Vec<BuiltStep>,
 }
 
 /// What the Dockerfile is for readers that want no image.
@@ -125,6 +130,7 @@ pub fn build(
         total: 0,
         finished: Finished::default(),
         images: Single::default(),
+        borrowed: Borrowed::default(),
         contexts: Single::default(),
         next_step: AtomicU32::new(FIRST_STEP),
         events,
@@ -132,11 +138,17 @@ pub fn build(
     let target = build.target()?;
     build.plan(target)?;
     build.lint()?;
-    let mut state = build.run(target)?;
+    build.import();
+    let mut state = build.run_to_the_end(target)?;
     build.warn_of_unused_arguments();
+    build.keep_borrowed()?;
     state.add_labels(&request.labels);
     crate::finish::fill_times(&mut state, clock);
-    Ok(Built { bytes: state.bytes(), config: state.image })
+    let steps = build.borrowed.into_steps();
+    if request.inline_cache {
+        state.image.build_cache = Some(inline_cache(&steps, &state.image.rootfs.diff_ids));
+    }
+    Ok(Built { bytes: state.bytes(), config: state.image, steps })
 }
 
 /// Makes an image of what was built, and gives it its names.
@@ -162,6 +174,21 @@ fn internal(title: String) -> Description {
 }
 
 impl Build<'_> {
+    /// Builds; a second time without what caches from elsewhere have said if a layer of theirs is needed that cannot be had.
+    fn run_to_the_end(&mut self, target: usize) -> Result<State, BuildError> {
+        loop {
+            let state = self.run(target).and_then(|state| self.require(state.layers()).map(|()| state));
+            let gone = match state {
+                Err(BuildError::LayerGone(layer)) => layer,
+                state => return state,
+            };
+            self.tell(Event::Warning(format!("[Warning] {}: the step is made again\n", BuildError::LayerGone(gone))));
+            self.forget_borrowed(gone);
+            self.finished = Finished::default();
+            self.finished.stages = Mutex::new(vec![None; self.dockerfile.stages.len()]);
+        }
+    }
+
     fn run(&self, target: usize) -> Result<State, BuildError> {
         let first_error = Mutex::new(None);
         let work = |index: usize| {
@@ -385,6 +412,8 @@ impl Build<'_> {
     }
 
     pub(crate) fn end(&self, step: StepId, error: Option<&BuildError>) {
+        // A build that begins anew without a cache has not failed.
+        let error = error.filter(|error| !self.borrowed.begins_anew(error));
         self.tell(Event::End(step, error.map(ToString::to_string)));
     }
 

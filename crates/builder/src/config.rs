@@ -47,7 +47,7 @@ impl State {
     /// On top of an image or a stage.
     pub(crate) fn upon(image: ImageConfig) -> State {
         let environment = Environment::of(image.config.env.as_deref().unwrap_or_default());
-        let mut image = ImageConfig { created: None, parent: None, comment: String::new(), ..image };
+        let mut image = ImageConfig { created: None, parent: None, comment: String::new(), build_cache: None, ..image };
         image.docker_version.clear();
         let triggers = image.config.on_build.take().unwrap_or_default();
         State { image, environment, arguments: Vec::new(), command_set: false, triggers }

@@ -4,7 +4,7 @@ use std::io;
 
 use dockerfile::ParseError;
 use dockerfile::expand::ExpandError;
-use oci::Digest;
+use oci::{DiffId, Digest};
 
 use crate::context::ContextError;
 use crate::host::HostError;
@@ -159,6 +159,9 @@ pub enum BuildError {
     /// The image cannot be stored.
     #[error(transparent)]
     Create(#[from] images::CreateError),
+    /// A cache from elsewhere knew a step's layer, and it cannot be had.
+    #[error("layer {0} of an imported cache cannot be had")]
+    LayerGone(DiffId),
     /// The cache cannot be written.
     #[error("cannot store the build cache: {0}")]
     Cache(#[from] durable::RecordError),

@@ -126,6 +126,17 @@ pub enum JobMountKind {
     },
 }
 
+impl JobMountKind {
+    /// The layers that must be here for it.
+    pub(crate) fn layers(&self) -> &[DiffId] {
+        match self {
+            JobMountKind::Bind { layers, .. } => layers,
+            JobMountKind::Cache { seed: Some((layers, _)), .. } => layers,
+            _ => &[],
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -160,6 +171,15 @@ pub struct Wanted<'a> {
     pub ignore: &'a str,
     /// The only paths that the build looks at; none for all.
     pub paths: Option<&'a [String]>,
+}
+
+/// What a cache from elsewhere knows.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Results of steps, by key.
+    pub steps: Vec<(Digest, crate::CacheEntry)>,
+    /// Images that do not tell of their steps: one of theirs counts where everything up to it is the same.
+    pub images: Vec<Arc<Image>>,
 }
 
 /// A file from elsewhere.
@@ -201,6 +221,15 @@ pub trait Host: Debug + Send + Sync {
 
     /// The files of a repository, with `.git` where `keep_git_dir`.
     fn clone_repository(&self, url: &str, keep_git_dir: bool) -> Result<Arc<Context>, HostError>;
+
+    /// What a cache from elsewhere knows, by its number among [`Request::caches`](crate::Request::caches).
+    fn import(&self, cache: usize, step: StepId, events: Sink<'_>) -> Result<Imported, HostError>;
+
+    /// Whether one of those caches has the blob of a layer.
+    fn can_fetch(&self, layer: &DiffId) -> bool;
+
+    /// Fetches a layer from one of those caches.
+    fn fetch(&self, layer: &DiffId, step: StepId, events: Sink<'_>) -> Result<(), HostError>;
 
     /// Whether the client has gone; the build ends then.
     fn cancelled(&self) -> bool;

@@ -9,10 +9,13 @@
 //! of this machine (folder)                                   kept across builds and restarts
 //! ```
 //!
+//! Caches of others (portable) say what steps were; their layers are fetched when somebody needs the files (borrow).
+//!
 //! The cache's keys are made of contents: the state that a step begins with, the step itself, and the names, owners, permissions and
 //! bytes of the files that it takes. Times are not in them. Everything blocks. What must not be known here: containers (but for
 //! [`Host`]), HTTP, how a client is told.
 
+mod borrow;
 mod build;
 mod cache;
 mod clamp;
@@ -28,6 +31,7 @@ mod host;
 mod lint;
 mod output;
 mod owner;
+mod portable;
 mod request;
 mod root;
 mod run;
@@ -45,9 +49,12 @@ pub use event::{Description, Event, LintWarning, Output, Progress, Sink, StepId}
 pub use folder::KnownFiles;
 pub use git::{Repository, RepositoryError, is_repository, is_web};
 pub use host::{
-    DockerfileText, Download, Host, HostError, Job, JobMount, JobMountKind, JobNetwork, Outcome, Ownership,
+    DockerfileText, Download, Host, HostError, Imported, Job, JobMount, JobMountKind, JobNetwork, Outcome, Ownership,
     SecretVariable, Sharing, Wanted,
 };
 pub use lint::{Linted, lint};
+pub use portable::{
+    Blob, BuiltStep, CACHE_CONFIG, KnownSteps, PortableError, cache_config, read_cache_config, read_inline_cache,
+};
 pub use request::{Allowed, NamedContext, Request, Reuse};
 pub use synced::{Receiver, SentFile, SentKind, SyncedFolders};

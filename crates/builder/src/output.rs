@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use archive::layer::{NodeId, NodeKind};
-use archive::tar::{EntryKind, Header, Metadata, Writer};
-use oci::DiffId;
+use archive::tar::{EntryKind, Header, Metadata, Reader, Writer};
+use oci::{DiffId, Digest, Digester};
 use snapshots::{LayerWriter, Snapshotter};
 
 use crate::context::Context;
@@ -23,6 +23,26 @@ pub(crate) struct Output<'a> {
 struct Planned<'a> {
     metadata: Metadata,
     payload: Payload<'a>,
+}
+
+impl Planned<'_> {
+    /// Whether this is what a tar has, whose reader is at its contents.
+    fn has(&self, kind: &EntryKind, contents: &mut dyn io::Read) -> io::Result<bool> {
+        let expected = match &self.payload {
+            Payload::Directory => return Ok(*kind == EntryKind::Directory),
+            Payload::Inline(text) => Some(Digest::of(text.as_bytes())),
+            Payload::Node(context, node) => match &context.node(*node).kind {
+                NodeKind::File { .. } => context.digest(*node)?,
+                _ => return Ok(entry_kind(context, *node) == *kind),
+            },
+        };
+        if !matches!(kind, EntryKind::File { .. }) {
+            return Ok(false);
+        }
+        let mut digester = Digester::new();
+        io::copy(contents, &mut digester)?;
+        Ok(Some(digester.finish()) == expected)
+    }
 }
 
 /// What a planned file is.
@@ -88,6 +108,26 @@ impl<'a> Output<'a> {
 
     fn look(&self, path: &str) -> Result<Found, BuildError> {
         self.root.look(path).map_err(BuildError::io("cannot look into the image's files"))
+    }
+
+    /// Whether a layer's tar has the same in it, but for times. Of hard links nothing is known.
+    pub(crate) fn is_like(&self, tar: Box<dyn io::Read + Send>) -> io::Result<bool> {
+        let mut reader = Reader::new(tar);
+        let is_new = |(path, planned): &(&String, &Planned<'_>)| {
+            !matches!(planned.payload, Payload::Directory) || self.fresh.contains(*path)
+        };
+        let mut missing: HashSet<&str> = self.entries.iter().filter(is_new).map(|(path, _)| path.as_str()).collect();
+        while let Some(entry) = reader.next_entry()? {
+            let path = format!("/{}", String::from_utf8_lossy(&entry.path).trim_matches('/'));
+            let Some(planned) = self.entries.get(&path) else { return Ok(false) };
+            let (ours, theirs) = (&planned.metadata, &entry.metadata);
+            let same = (ours.mode, ours.uid, ours.gid) == (theirs.mode, theirs.uid, theirs.gid);
+            if !same || ours.xattrs != theirs.xattrs || !planned.has(&entry.kind, &mut reader)? {
+                return Ok(false);
+            }
+            missing.remove(path.as_str());
+        }
+        Ok(missing.is_empty())
     }
 
     /// Writes the layer into the store.

@@ -1,7 +1,9 @@
 //! What is to be built.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use images::Image;
 use oci::Reference;
 use oci::image::Platform;
 
@@ -26,6 +28,13 @@ pub struct Request {
     pub contexts: BTreeMap<String, NamedContext>,
     /// What `RUN` may ask for beyond what every build may.
     pub allowed: Allowed,
+    /// Caches from elsewhere, by what reading them is called.
+    pub caches: Vec<String>,
+    /// Images that are all that earlier builds may be taken from, as Docker's classic builder has it; a step is taken from one of them
+    /// where everything up to it is the same.
+    pub like: Option<Vec<Arc<Image>>>,
+    /// Whether the image's configuration tells of the build's steps, for who takes it as a cache.
+    pub inline_cache: bool,
     /// What a build is compared with when steps are explained: the same for builds of one folder.
     pub identity: String,
 }

@@ -15,7 +15,7 @@ use crate::event::StepId;
 use crate::host::{Job, JobMount, JobMountKind, JobNetwork, Outcome, Ownership, SecretVariable};
 use crate::output::Output;
 use crate::stage::Place;
-use crate::step::Files;
+use crate::step::{Doing, Files};
 
 /// Where secrets are when nothing is said.
 const SECRETS: &str = "/run/secrets";
@@ -24,13 +24,25 @@ const AGENT: &str = "/run/buildkit/ssh_agent";
 /// Where a script lies whose first line names its interpreter.
 const SCRIPT_DIR: &str = "/dev/pipes";
 
+/// Layers, and for those of a context a digest of the files that is the same whenever they were written.
+type Mountable = (Vec<DiffId>, Option<Digest>);
+
 /// What a command sees besides its root.
 #[derive(Debug, Default)]
 struct Surroundings {
     mounts: Vec<JobMount>,
+    /// What of each mount decides about the result.
+    facts: Vec<String>,
     secrets: Vec<SecretVariable>,
     /// Variables that mounts bring.
     environment: Vec<String>,
+}
+
+impl Surroundings {
+    fn add(&mut self, mount: JobMount) {
+        self.facts.push(format!("{mount:?}"));
+        self.mounts.push(mount);
+    }
 }
 
 impl Build<'_> {
@@ -53,13 +65,19 @@ impl Build<'_> {
         let command = command(run, state);
         let mut around = self.surroundings(step, run, state, place)?;
         if let Some(script) = &command.script {
-            around.mounts.push(self.script_mount(script, state)?);
+            around.add(self.script_mount(script)?);
         }
+        let facts = std::mem::take(&mut around.facts);
         let job = self.job(run, &command, around, state);
-        let inputs = self.inputs(&job, state);
+        let inputs = self.inputs(&job, &facts, state);
         let text = run_text(&command.shown, state);
-        let made = self.cached(step, place, &inputs, CacheKind::Command, &text, || self.execute(step, &job))?;
-        state.add_history(format!("RUN {text} # buildkit"), made);
+        let history = format!("RUN {text} # buildkit");
+        // What is mounted the history does not say.
+        let is_plain = run.mounts.is_empty() && run.network == Network::Default && command.script.is_none();
+        let said = Some(history.as_str()).filter(|_| is_plain);
+        let doing = Doing { inputs: &inputs, kind: CacheKind::Command, description: &text, history: said };
+        let made = self.cached(step, (state, place), &doing, |_| self.execute(step, &job))?;
+        state.add_history(history, made);
         Ok(())
     }
 
@@ -88,7 +106,7 @@ impl Build<'_> {
     }
 
     /// What decides about a command's result. Secrets and proxies do not.
-    fn inputs(&self, job: &Job, state: &State) -> Inputs {
+    fn inputs(&self, job: &Job, mounts: &[String], state: &State) -> Inputs {
         let given = |entry: &&String| {
             let name = entry.split('=').next().unwrap_or_default();
             !(is_proxy(name) && self.request.arguments.contains_key(name))
@@ -99,7 +117,7 @@ impl Build<'_> {
             "the environment",
             format!("{:?}", state.environment.entries().iter().filter(given).collect::<Vec<_>>()),
         );
-        inputs.add("the mounts", format!("{:?}", job.mounts)).add("the network", format!("{:?}", job.network));
+        inputs.add("the mounts", format!("{mounts:?}")).add("the network", format!("{:?}", job.network));
         inputs.add("the secrets' names", format!("{:?}", job.secrets));
         inputs.add("the user", &job.user).add("the working directory", &job.working_dir);
         inputs.add("SOURCE_DATE_EPOCH", self.clock_key());
@@ -107,6 +125,10 @@ impl Build<'_> {
     }
 
     fn execute(&self, step: StepId, job: &Job) -> Result<Option<DiffId>, BuildError> {
+        self.require(&job.layers)?;
+        for mount in &job.mounts {
+            self.require(mount.kind.layers())?;
+        }
         match self.host.run(job, step, self.events)? {
             Outcome::Unchanged => Ok(None),
             Outcome::Layer(layer) if self.clock.fixed().is_some() => {
@@ -137,13 +159,14 @@ impl Build<'_> {
         (step, state, place): (StepId, &State, &Place),
     ) -> Result<(), BuildError> {
         let mut target = mount.target.clone();
+        let mut files = None;
         let kind = match &mount.kind {
             MountKind::Tmpfs { size_bytes } => JobMountKind::Tmpfs { size_bytes: *size_bytes },
             MountKind::Cache { id, sharing, from, source, owner } => {
                 let name = id.clone().unwrap_or_else(|| clean_path(&mount.target));
                 let namespace = self.request.arguments.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
                 let seed = match from {
-                    Some(from) => Some((self.layers_of(from, step, place, "/")?, rooted(source))),
+                    Some(from) => Some((self.layers_of(from, step, place, "/")?.0, rooted(source))),
                     None => None,
                 };
                 JobMountKind::Cache {
@@ -156,10 +179,11 @@ impl Build<'_> {
                 }
             }
             MountKind::Bind { from, source } => {
-                let layers = match from {
+                let (layers, facts) = match from {
                     Some(from) => self.layers_of(from, step, place, source)?,
                     None => self.context_as_layer(&self.context(None)?, source)?,
                 };
+                files = facts;
                 JobMountKind::Bind { layers, source: rooted(source) }
             }
             MountKind::Secret { id, variable: Some(name), required, .. } => {
@@ -197,19 +221,27 @@ impl Build<'_> {
         if target == "/" {
             return Err(BuildError::MountTarget(target));
         }
-        around.mounts.push(JobMount { target, read_only: mount.read_only, kind });
+        let mount = JobMount { target, read_only: mount.read_only, kind };
+        match files {
+            // The layer of a context's files has their times in it, which decide about nothing.
+            Some(files) => {
+                around.facts.push(format!("{:?} {} {files}", mount.target, mount.read_only));
+                around.mounts.push(mount);
+            }
+            None => around.add(mount),
+        }
         Ok(())
     }
 
-    fn layers_of(&self, from: &str, step: StepId, place: &Place, source: &str) -> Result<Vec<DiffId>, BuildError> {
+    fn layers_of(&self, from: &str, step: StepId, place: &Place, source: &str) -> Result<Mountable, BuildError> {
         match self.files_of(from, step, place)? {
-            Files::Layers(layers) => Ok(layers),
+            Files::Layers(layers) => Ok((layers, None)),
             Files::Context(context) => self.context_as_layer(&context, source),
         }
     }
 
     /// Files of a context as a layer, which can be mounted as any other.
-    fn context_as_layer(&self, context: &std::sync::Arc<Context>, source: &str) -> Result<Vec<DiffId>, BuildError> {
+    fn context_as_layer(&self, context: &std::sync::Arc<Context>, source: &str) -> Result<Mountable, BuildError> {
         let whole = clean_path(&format!("/{source}"));
         let destination = whole.rsplit_once('/').map_or("/", |(above, _)| above).to_owned() + "/";
         let sources =
@@ -228,13 +260,13 @@ impl Build<'_> {
         let key = inputs.key();
         let _making = self.cache.hold(&key);
         if let Some(layer) = self.cache.find(&key, self.snapshotter).and_then(|entry| entry.layer) {
-            return Ok(vec![layer]);
+            return Ok((vec![layer], Some(facts.digest)));
         }
         let root = self.root(&[])?;
         let placement = Placement { destination: "/", owner: None, mode: None, clock: self.clock };
         let (layer, size_bytes) = found.place(&root, &placement)?.write(self.snapshotter)?;
         self.keep(&key, layer, size_bytes, format!("[context] {whole}"))?;
-        Ok(vec![layer])
+        Ok((vec![layer], Some(facts.digest)))
     }
 
     fn keep(&self, key: &Digest, layer: DiffId, size_bytes: u64, description: String) -> Result<(), BuildError> {
@@ -252,7 +284,7 @@ impl Build<'_> {
     }
 
     /// A script as an executable file that only its command sees.
-    fn script_mount(&self, script: &str, state: &State) -> Result<JobMount, BuildError> {
+    fn script_mount(&self, script: &str) -> Result<JobMount, BuildError> {
         let root = self.root(&[])?;
         let mut output = Output::new(&root);
         let metadata = |mode| archive::tar::Metadata { mode, ..Default::default() };
@@ -261,7 +293,6 @@ impl Build<'_> {
         let (layer, size_bytes) = output.write(self.snapshotter)?;
         self.keep(layer.digest(), layer, size_bytes, "[script]".to_owned())?;
         let kind = JobMountKind::Bind { layers: vec![layer], source: "/script".to_owned() };
-        let _ = state;
         Ok(JobMount { target: format!("{SCRIPT_DIR}/EOF"), read_only: true, kind })
     }
 }

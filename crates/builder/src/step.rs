@@ -24,6 +24,18 @@ use crate::stage::{Origin, Place, Shown, makes_files};
 /// A layer with the time at which it was made.
 pub(crate) type Made = Option<(DiffId, String)>;
 
+/// A step that may have been done before.
+#[derive(Debug, Clone, std::marker::Copy)]
+pub(crate) struct Doing<'a> {
+    /// What decides about its result.
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) kind: CacheKind,
+    /// What it is called in the cache.
+    pub(crate) description: &'a str,
+    /// What the history will say, where that says all about it but its files.
+    pub(crate) history: Option<&'a str>,
+}
+
 /// How COPY and ADD were written, beyond their sources.
 struct CopyOptions<'a> {
     instruction: &'static str,
@@ -131,36 +143,52 @@ impl Build<'_> {
     }
 
     /// The result of an earlier build, or of `make`, which is remembered. Of several builds that need the same at once, one makes it.
+    ///
+    /// `make` is told of a layer that an image has in this place, which it gives back where it would make the same.
     pub(crate) fn cached(
         &self,
         step: StepId,
-        place: &Place,
-        inputs: &Inputs,
-        kind: CacheKind,
-        description: &str,
-        make: impl FnOnce() -> Result<Option<DiffId>, BuildError>,
+        (state, place): (&State, &Place),
+        doing: &Doing<'_>,
+        make: impl FnOnce(Option<DiffId>) -> Result<Option<DiffId>, BuildError>,
     ) -> Result<Made, BuildError> {
+        let Doing { inputs, kind, description, history } = *doing;
         let key = inputs.key();
         let _making = self.cache.hold(&key);
         if place.reuses
-            && let Some(entry) = self.cache.find(&key, self.snapshotter)
+            && let Some(entry) = self.known(&key, state)
         {
             self.tell(Event::Size(step, entry.size_bytes));
             self.tell(Event::Cached(step));
+            self.borrowed.note(place, key, &entry, state.layers());
             return Ok(self.made(&entry));
         }
         let position = Digest::of(format!("{}\n{}\n{}", self.request.identity, place.name, place.position).as_bytes());
         let reasons =
             if place.reuses { self.cache.explain(&position, inputs) } else { vec!["the cache is not used".to_owned()] };
         self.tell(Event::Because(step, reasons));
-        let layer = make()?;
+        let like = history.filter(|_| place.reuses).and_then(|text| self.step_of_image(state, kind, text));
+        let (layer, is_like) = match &like {
+            // What a command would make nobody knows; files are compared.
+            Some(entry) if kind == CacheKind::Command => (entry.layer, true),
+            like => {
+                let other = like.as_ref().and_then(|entry| entry.layer);
+                let layer = make(other)?;
+                (layer, layer.is_some() && layer == other)
+            }
+        };
         let size_bytes = layer.map(|layer| self.snapshotter.size(&layer)).transpose()?.unwrap_or(0);
         let now = jiff::Timestamp::now().as_second();
+        let created_s = like.filter(|_| is_like).map_or(now, |entry| entry.created_s);
         let description = description.to_owned();
-        let entry = CacheEntry { layer, size_bytes, kind, description, created_s: now, last_used_s: now, uses: 0 };
+        let entry = CacheEntry { layer, size_bytes, kind, description, created_s, last_used_s: now, uses: 0 };
         self.tell(Event::Size(step, size_bytes));
+        if is_like {
+            self.tell(Event::Cached(step));
+        }
         self.cache.store(&key, entry.clone())?;
         self.cache.remember(&position, inputs)?;
+        self.borrowed.note(place, key, &entry, state.layers());
         Ok(self.made(&entry))
     }
 
@@ -169,11 +197,22 @@ impl Build<'_> {
         entry.layer.map(|layer| (layer, self.clock.fixed().unwrap_or_else(time)))
     }
 
-    fn write(&self, output: Output<'_>) -> Result<Option<DiffId>, BuildError> {
-        if output.is_unchanged() { Ok(None) } else { Ok(Some(output.write(self.snapshotter)?.0)) }
+    /// Writes a layer, unless it would be as the other one.
+    fn write(&self, output: Output<'_>, other: Option<DiffId>) -> Result<Option<DiffId>, BuildError> {
+        if output.is_unchanged() {
+            return Ok(None);
+        }
+        if let Some(other) = other
+            && self.require(&[other]).is_ok()
+            && output.is_like(self.snapshotter.open_tar(&other)?).unwrap_or(false)
+        {
+            return Ok(Some(other));
+        }
+        Ok(Some(output.write(self.snapshotter)?.0))
     }
 
     pub(crate) fn root(&self, layers: &[DiffId]) -> Result<Root, BuildError> {
+        self.require(layers)?;
         Ok(Root::new(self.host.view(layers)?))
     }
 
@@ -189,7 +228,8 @@ impl Build<'_> {
         let layers = state.layers().to_vec();
         let mut inputs = Inputs::new("workdir", &layers);
         inputs.add("the directory", &path).add("the user", &user).add("SOURCE_DATE_EPOCH", self.clock_key());
-        let made = self.cached(step, place, &inputs, CacheKind::Files, &text, || {
+        let doing = Doing { inputs: &inputs, kind: CacheKind::Files, description: &text, history: Some(&text) };
+        let made = self.cached(step, (state, place), &doing, |other| {
             let root = self.root(&layers)?;
             let at = root.resolve(&path).map_err(BuildError::io("cannot look into the image's files"))?;
             let wrong = BuildError::io("cannot look into the image's files");
@@ -201,7 +241,7 @@ impl Build<'_> {
             let mut output = Output::new(&root);
             let metadata = Metadata { mode: 0o755, uid: owner.uid, gid: owner.gid, mtime, xattrs: Vec::new() };
             output.directory(&at, &|_| metadata.clone())?;
-            self.write(output)
+            self.write(output, other)
         })?;
         state.add_history(text, made);
         Ok(())
@@ -243,7 +283,9 @@ impl Build<'_> {
             }
             _ => None,
         };
-        let made = self.cached(step, place, &inputs, CacheKind::Files, &options.history(), || {
+        let (shown, text) = (options.history(), format!("{} # buildkit", options.history()));
+        let doing = Doing { inputs: &inputs, kind: CacheKind::Files, description: &shown, history: Some(&text) };
+        let made = self.cached(step, (state, place), &doing, |other| {
             let root = self.root(below)?;
             let found = match source {
                 Source::Found(found) => found,
@@ -261,9 +303,9 @@ impl Build<'_> {
                 mode: options.chmod.map(|text| ModeChange::parse(text)).transpose()?,
                 clock: self.clock,
             };
-            self.write(found.place(&root, &placement)?)
+            self.write(found.place(&root, &placement)?, other)
         })?;
-        state.add_history(format!("{} # buildkit", options.history()), made);
+        state.add_history(text, made);
         Ok(())
     }
 

@@ -63,12 +63,8 @@ async fn solve_frontend(control: &Control, job: &Arc<Job>, call: &mut Call) -> R
             )),
         };
     }
-    for import in &request.cache_imports {
-        let reference = import.attrs.get("ref").map(String::as_str).unwrap_or_default();
-        solve::note_import(job, &import.kind, reference);
-    }
     let options = (&request.frontend, &request.frontend_opt, &request.frontend_inputs);
-    let solved = solve::run(control, job, options).await?;
+    let solved = solve::run(control, job, options, &request.cache_imports).await?;
     let reference = |name: String| ResultRef::Ref(Ref { def: Some(solve::definition_of(&name)), id: name });
     let result = GatewayResult { result: solved.reference.map(reference), metadata: solved.metadata };
     Ok(SolveResponse { result: Some(result), ..SolveResponse::default() })

@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) reference: String,
     pub(crate) session: String,
     pub(crate) entitlements: Vec<String>,
+    /// Whether the image tells of its steps.
+    pub(crate) inline_cache: bool,
     pub(crate) story: Story,
     pub(crate) control: BuildControl,
     results: Mutex<HashMap<String, Arc<BuildResult>>>,
@@ -87,6 +89,7 @@ impl Jobs {
             reference: request.reference.clone(),
             session: request.session.clone(),
             entitlements: request.entitlements.clone(),
+            inline_cache: crate::caches::is_inline(request.cache.as_ref()),
             story: Story::new(&request.reference),
             control: BuildControl::default(),
             results: Mutex::default(),

@@ -3,14 +3,17 @@
 //! ```text
 //! POST /grpc, upgraded     client ──calls──▶ service: Control (solve, status, du, prune, history)
 //!                                            gateway: LLBBridge, by which clients run the Dockerfile frontend
-//! POST /session, upgraded  client ◀──calls── session: files (filesync), secrets, credentials, SSH agents, results
+//! POST /session, upgraded  client ◀──calls── session: files (filesync), secrets, credentials, SSH agents, results,
+//!                                                         folders of blobs (content)
 //! ```
 //!
 //! A build asks its client through [`engine::model::BuildClient`]; its events become BuildKit's status messages. No operations
 //! (LLB) are carried out: the Dockerfile frontend that is built in makes images, other frontends are refused by name. What must not be
 //! known here: how anything is built, and HTTP/1.
 
+mod caches;
 mod caps;
+mod content;
 mod early;
 mod export;
 mod filesync;

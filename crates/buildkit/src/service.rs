@@ -103,9 +103,9 @@ impl Control {
         let result = if request.frontend.is_empty() {
             job.given_back().await?
         } else {
-            solve::note_imports(job, request.cache.as_ref());
+            let caches = request.cache.as_ref().map(|cache| cache.imports.as_slice()).unwrap_or_default();
             let options = (&request.frontend, &request.frontend_attrs, &request.frontend_inputs);
-            solve::run(self, job, options).await?.reference
+            solve::run(self, job, options, caches).await?.reference
         };
         let Some(result) = result.and_then(|name| job.result(&name)) else { return Ok(SolveResponse::default()) };
         let session = match request.session.as_str() {
@@ -113,8 +113,12 @@ impl Control {
             id => Some(self.sessions.find(id).await?),
         };
         let (engine, job, exporters) = (self.engine.clone(), Arc::clone(job), request.exporters.clone());
-        let exported =
-            tokio::task::spawn_blocking(move || export::export(&engine, &job, (&exporters, session), &result));
+        let cache = request.cache.clone();
+        let exported = tokio::task::spawn_blocking(move || {
+            let mut told = export::export(&engine, &job, (&exporters, session.clone()), &result)?;
+            crate::caches::export(&engine, &job, (cache.as_ref(), session.as_ref()), &result, &mut told)?;
+            Ok::<_, Status>(told)
+        });
         let exporter_response = exported.await.map_err(|error| Status::new(Code::Internal, error.to_string()))??;
         Ok(SolveResponse { exporter_response })
     }

@@ -7,10 +7,11 @@ use engine::model::BuildSource;
 use engine::model::build::{Event, NamedContext};
 use prost::Message;
 
+use crate::caches;
 use crate::frontend::{self, Wanted};
 use crate::grpc::{Code, Status};
 use crate::jobs::Job;
-use crate::messages::control::{CacheOptions, Definition, Op, OpInput, OpMetadata, SourceOp};
+use crate::messages::control::{CacheOptionsEntry, Definition, Op, OpInput, OpMetadata, SourceOp};
 use crate::service::Control;
 
 /// How a result is named in a definition of operations.
@@ -25,23 +26,12 @@ pub(crate) struct Solved {
     pub(crate) metadata: HashMap<String, Vec<u8>>,
 }
 
-/// Says that other caches than the engine's own are not read.
-pub(crate) fn note_imports(job: &Job, cache: Option<&CacheOptions>) {
-    for import in cache.iter().flat_map(|cache| &cache.imports) {
-        note_import(job, &import.kind, import.attrs.get("ref").map(String::as_str).unwrap_or_default());
-    }
-}
-
-pub(crate) fn note_import(job: &Job, kind: &str, reference: &str) {
-    let step = job.story.step(&format!("importing cache manifest from {reference}"));
-    step.end(Some(&format!("a cache of type {kind:?} is not read by this engine, whose own cache is used")));
-}
-
 /// Runs the frontend; the result stays in the job.
 pub(crate) async fn run(
     control: &Control,
     job: &Arc<Job>,
     (frontend, options, inputs): (&String, &HashMap<String, String>, &HashMap<String, Definition>),
+    caches: &[CacheOptionsEntry],
 ) -> Result<Solved, Status> {
     frontend::check(frontend, options)?;
     let Wanted { mut request, remote, subrequest } = frontend::wanted(options, &job.entitlements)?;
@@ -50,6 +40,8 @@ pub(crate) async fn run(
         "" => None,
         id => Some(control.sessions.find(id).await?),
     };
+    request.cache_from = caches::sources(caches::imports(options)?, caches, session.as_ref())?;
+    request.inline_cache = job.inline_cache;
     let source = match (remote, session) {
         (Some(url), None) => BuildSource::Remote(url),
         (remote, Some(session)) => frontend::source(remote, session),

@@ -43,7 +43,7 @@ mod verification;
 mod volumes;
 
 pub use ::images::{AbsentLayers, ManifestKind, Origin, Pinning, Source};
-pub use builds::{BuildControl, BuildOutline, BuildResult, BuildStream, BuiltFiles};
+pub use builds::{BuildControl, BuildOutline, BuildResult, BuildStream, BuiltFiles, shared_folder};
 pub use caller::{Caller, as_caller};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};

@@ -246,6 +246,9 @@ pub struct ImageConfig {
     /// The parent image in an archive of `docker save`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// What a build left for the next one, in base64 (BuildKit's inline cache).
+    #[serde(default, rename = "moby.buildkit.cache.v0", skip_serializing_if = "Option::is_none")]
+    pub build_cache: Option<String>,
 }
 
 impl ImageConfig {

@@ -8,13 +8,13 @@ use harness::{Engine, Program};
 use serde_json::Value;
 
 /// A second engine in the same host.
-struct Other {
+pub(crate) struct Other {
     folder: PathBuf,
     child: Child,
 }
 
 impl Other {
-    fn start(engine: &Engine) -> Other {
+    pub(crate) fn start(engine: &Engine) -> Other {
         let folder = engine.host().scratch().join("other");
         std::fs::create_dir_all(&folder).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();
@@ -39,15 +39,15 @@ impl Other {
         self.folder.join("run/conex.sock")
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    fn docker(&self, engine: &Engine, arguments: &[&str]) -> Program {
+    pub(crate) fn docker(&self, engine: &Engine, arguments: &[&str]) -> Program {
         engine.host().program("docker").args(["-H", &self.address()]).args(arguments)
     }
 
-    fn finish(mut self, engine: &Engine) {
+    pub(crate) fn finish(mut self, engine: &Engine) {
         engine.host().program("kill").arg(self.child.id().to_string()).ok();
         self.child.wait().unwrap();
     }

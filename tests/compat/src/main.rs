@@ -12,6 +12,7 @@ mod build;
 mod build_attacks;
 mod build_sources;
 mod buildx;
+mod buildx_caches;
 mod cli;
 mod compose;
 mod configuration;

@@ -12,6 +12,7 @@ use docker_api::Query;
 use docker_api::container::HostConfig;
 use docker_api::progress::Message;
 use engine::model::build::{DockerfileText, Event, NamedContext, Reuse};
+use engine::model::build_cache::{CacheOption, CachePlace, CacheSource, CacheTarget, OpenFolder};
 use engine::model::{
     BuildEvent, BuildFolder, BuildPruneRequest, BuildRequest, BuildSource, ContainerSpec, EngineError, NetworkMode,
     Secrets,
@@ -43,7 +44,6 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
     wanted.credentials = registry_config(&request);
     wanted.secrets = secrets(&request)?;
     let mut teller = Teller::new(&request.query);
-    let first_lines = notes(&request.query);
     let peer = request.peer.clone();
     let query = &request.query;
     let source = match (query.get("remote"), query.get("folder")) {
@@ -74,9 +74,6 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
     }
     let (writer, body) = ReplyBody::watched(peer);
     tokio::spawn(async move {
-        for line in first_lines {
-            let _ = writer.send(Message::stream(line).to_line()).await;
-        }
         for event in first {
             if write_event(&writer, event, &mut teller).await.is_break() {
                 return;
@@ -98,7 +95,7 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
 
 /// What a build on a socket with fewer rights may not have: this machine's folders, sockets and network.
 fn confine(query: &Query) -> ApiResult<()> {
-    let reaches_out = ["folder", "contexts", "ssh"].into_iter().find(|key| !query.get(key).is_empty());
+    let reaches_out = ["folder", "contexts", "ssh", "cacheimports"].into_iter().find(|key| !query.get(key).is_empty());
     let what = reaches_out.or((query.get("networkmode") == "host").then_some("networkmode=host"));
     match what {
         Some(what) => {
@@ -142,13 +139,31 @@ fn secrets(request: &Request) -> ApiResult<Secrets> {
     Ok(Secrets(secrets))
 }
 
-/// What was asked for and makes no difference here.
-fn notes(query: &Query) -> Vec<String> {
-    let from: Vec<String> = json_of(query, "cachefrom").ok().flatten().unwrap_or_default();
-    if from.is_empty() {
-        return Vec::new();
+/// Caches that a request names: images, as Docker's classic builder knows them, and whatever else our own client says.
+struct Caches {
+    like: Option<Vec<String>>,
+    from: Vec<CacheSource>,
+    to: Vec<CacheTarget>,
+    inline: bool,
+}
+
+fn caches(query: &Query) -> ApiResult<Caches> {
+    let list = |key: &str| Ok::<Vec<String>, ApiError>(json_of(query, key)?.unwrap_or_default());
+    let is_image = |text: &String| !text.contains('=');
+    let (like, others): (Vec<String>, Vec<String>) = list("cachefrom")?.into_iter().partition(is_image);
+    let no_folder = |name: &str| Err(EngineError::invalid(format!("folder {name} is not served by the client")));
+    let source = |text: &String, open: OpenFolder<'_>| Ok::<_, ApiError>(CacheOption::parse(text)?.source(open)?);
+    let mut from = others.iter().map(|text| source(text, &no_folder)).collect::<ApiResult<Vec<_>>>()?;
+    for text in list("cacheimports")? {
+        from.push(source(&text, &engine::shared_folder)?);
     }
-    vec![format!("[Warning] cache-from is not used: {} (the cache of this engine is)\n", from.join(", "))]
+    let target = |text: &String| match CacheOption::parse(text)?.target()? {
+        CacheTarget { place: CachePlace::Folder(name), .. } => Err(no_folder(&name).unwrap_err().into()),
+        target => Ok::<_, ApiError>(target),
+    };
+    let to = list("cacheexports")?.iter().map(target).collect::<ApiResult<Vec<_>>>()?;
+    let inline = to.iter().any(|target| matches!(target.place, CachePlace::Inline));
+    Ok(Caches { like: Some(like).filter(|like| !like.is_empty()), from, to, inline })
 }
 
 fn json_of<T: DeserializeOwned>(query: &Query, key: &str) -> ApiResult<Option<T>> {
@@ -163,6 +178,7 @@ fn json_of<T: DeserializeOwned>(query: &Query, key: &str) -> ApiResult<Option<T>
 fn parse(query: &Query) -> ApiResult<BuildRequest> {
     refuse(query)?;
     let arguments: BTreeMap<String, Option<String>> = json_of(query, "buildargs")?.unwrap_or_default();
+    let caches = caches(query)?;
     let text = |key: &str| Some(query.get(key)).filter(|text| !text.is_empty()).map(str::to_owned);
     Ok(BuildRequest {
         dockerfile: query.get("dockerfile").to_owned(),
@@ -183,6 +199,10 @@ fn parse(query: &Query) -> ApiResult<BuildRequest> {
             .collect(),
         platform: text("platform"),
         id: text("buildid"),
+        cache_from: caches.from,
+        cache_to: caches.to,
+        like: caches.like,
+        inline_cache: caches.inline,
         template: template(query)?,
         ..BuildRequest::default()
     })

@@ -41,7 +41,17 @@ impl Channel {
 
     /// A call of one message that is answered with one.
     pub(crate) async fn unary<M: Message + Default>(&self, path: &str, message: &impl Message) -> Result<M, Status> {
-        let mut messages = self.send(path, &[], Outgoing::single(message))?;
+        self.unary_with(path, &[], message).await
+    }
+
+    /// The same with headers.
+    pub(crate) async fn unary_with<M: Message + Default>(
+        &self,
+        path: &str,
+        metadata: &[(&str, String)],
+        message: &impl Message,
+    ) -> Result<M, Status> {
+        let mut messages = self.send(path, metadata, Outgoing::single(message))?;
         let answer = messages.next().await?;
         // The outcome comes behind the last message.
         while messages.next::<M>().await?.is_some() {}

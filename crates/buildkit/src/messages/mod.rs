@@ -1,6 +1,7 @@
 //! BuildKit's messages, as far as they are used: fields that are not here are skipped when they come. The numbers are the protocol's.
 #![allow(missing_docs, reason = "the messages are BuildKit's, under BuildKit's names")]
 
+pub(crate) mod content;
 pub(crate) mod control;
 pub(crate) mod gateway;
 pub(crate) mod session;

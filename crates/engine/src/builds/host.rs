@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use builder::{
-    Context, DockerfileText, Download, Event, Host, HostError, Job, JobNetwork, Outcome, Output, Progress, Sink,
-    StepId, Wanted,
+    Context, DockerfileText, Download, Event, Host, HostError, Imported, Job, JobNetwork, Outcome, Output, Progress,
+    Sink, StepId, Wanted,
 };
 use bytes::Bytes;
 use images::Image;
@@ -19,6 +19,7 @@ use oci::image::{ImageConfig, Platform};
 use snapshots::Selection;
 
 use super::BUILD_LABEL;
+use super::caches::Caches;
 use super::mounts::{Mounts, Places};
 use super::sources::{Answers, Sources};
 use super::web::Web;
@@ -42,7 +43,7 @@ pub(super) struct BuildHost {
     pub(super) template: ContainerSpec,
     pub(super) sources: Sources,
     pub(super) answers: Answers,
-    pub(super) credentials: BTreeMap<String, registry::Credentials>,
+    pub(super) caches: Arc<Caches>,
     pub(super) pull: bool,
     pub(super) keep_containers: bool,
     /// True once nobody wants the build any more.
@@ -118,6 +119,18 @@ impl Host for BuildHost {
         super::git::clone(url, &contexts, metadata, &|| self.cancelled()).map(Arc::new)
     }
 
+    fn import(&self, cache: usize, _: StepId, _: Sink<'_>) -> Result<Imported, HostError> {
+        self.caches.import(cache)
+    }
+
+    fn can_fetch(&self, layer: &DiffId) -> bool {
+        self.caches.has(layer)
+    }
+
+    fn fetch(&self, layer: &DiffId, _: StepId, _: Sink<'_>) -> Result<(), HostError> {
+        self.caches.fetch(layer)
+    }
+
     fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
@@ -168,7 +181,7 @@ impl BuildHost {
     ) -> Result<(), EngineError> {
         let reference = oci::Reference::parse(name).map_err(|error| EngineError::invalid(error.to_string()))?;
         // A name alone would mean all its tags.
-        let credentials = self.credentials_for(reference.domain());
+        let credentials = self.caches.keys.of(reference.domain());
         let image = reference.with_default_tag().canonical();
         let platform = platform.map(images::platform_name);
         let request = PullRequest { image, platform, credentials, ..PullRequest::default() };
@@ -182,21 +195,6 @@ impl BuildHost {
             }
         }
         Ok(())
-    }
-
-    /// What the client said about this registry.
-    fn credentials_for(&self, domain: &str) -> registry::Credentials {
-        let docker = domain == "docker.io";
-        let is_this = |key: &str| {
-            let host = key.trim_start_matches("https://").trim_start_matches("http://");
-            let host = host.split('/').next().unwrap_or_default();
-            host == domain || docker && host == "index.docker.io"
-        };
-        if let Some((_, credentials)) = self.credentials.iter().find(|(key, _)| is_this(key)) {
-            return credentials.clone();
-        }
-        let asked = if docker { "https://index.docker.io/v1/" } else { domain };
-        self.answers.client.as_ref().map(|client| client.credentials(asked)).unwrap_or_default()
     }
 
     fn spec(&self, job: &Job, mounts: &Mounts) -> Result<ContainerSpec, HostError> {

@@ -12,6 +12,7 @@
 //! ```
 
 mod cache;
+mod caches;
 mod export;
 mod git;
 mod host;
@@ -30,12 +31,15 @@ use oci::image::ImageConfig;
 use oci::{ContainerId, Digest, Reference};
 use tokio::sync::mpsc;
 
+use self::caches::{Caches, Keys};
 use self::host::BuildHost;
 use self::sources::{Answers, Sources};
 use self::web::Web;
 use crate::engine::Engine;
+use crate::model::build_cache::CacheSource;
 use crate::model::{BuildEvent, BuildRequest, BuildSource, EngineError, ErrorKind, RemoveOptions};
 
+pub use self::caches::shared_folder;
 pub use self::export::BuiltFiles;
 
 /// What a build tells; ends with the build. An error ends it.
@@ -68,6 +72,7 @@ pub struct BuildResult {
     /// The configuration of its image.
     pub config: ImageConfig,
     pub(crate) built: builder::Built,
+    caches: Arc<caches::Caches>,
     _lease: Lease,
 }
 
@@ -190,6 +195,7 @@ impl Engine {
             self.inner.builds.running().insert(id.clone(), Arc::clone(&control.cancelled));
         }
         let (engine, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let cache_to = request.cache_to.clone();
         tokio::task::spawn_blocking(move || {
             let tell = |event: Event| {
                 if sink.blocking_send(Ok(BuildEvent::Happens(event))).is_err() {
@@ -199,6 +205,7 @@ impl Engine {
             let result = engine.build_blocking(source, request, &runtime, &control, &tell);
             let result = result.and_then(|result| {
                 let image = engine.name_build(&result, &tags)?;
+                engine.export_caches(&result, &cache_to, &tell)?;
                 Ok(BuildEvent::Built { image, tags: tags.iter().map(Reference::familiar).collect() })
             });
             if let Some(id) = &id {
@@ -247,8 +254,8 @@ impl Engine {
         let built = builder::build(&host, parts, &builds.dir.join("contexts"), &wanted, tell);
         // The cache of a build that failed has grown as well.
         self.grown();
-        let built = built?;
-        Ok(BuildResult { config: built.config.clone(), built, _lease: lease })
+        let built = built.inspect_err(|_| host.caches.doubt())?;
+        Ok(BuildResult { config: built.config.clone(), built, caches: host.caches, _lease: lease })
     }
 
     /// The engine as this build sees it, and what is to be built.
@@ -267,13 +274,23 @@ impl Engine {
         let sources = Sources::open(source, builds, &web)?;
         wanted.identity =
             format!("{}\n{}\n{}", sources.identity(), wanted.dockerfile, wanted.target.clone().unwrap_or_default());
+        // As in Docker an image that is not here is passed over.
+        let here = |names: &Vec<String>| names.iter().filter_map(|name| self.resolve_image(name).ok()).collect();
+        let like: Option<Vec<Arc<images::Image>>> = request.like.as_ref().map(here);
+        let mut cache_from = request.cache_from;
+        for image in like.iter().flatten().filter(|image| image.config.build_cache.is_some()) {
+            cache_from.extend(image.tags.first().cloned().map(CacheSource::Registry));
+        }
+        wanted.caches = cache_from.iter().map(CacheSource::title).collect();
+        wanted.like = like;
+        let keys = Keys { given: request.credentials, client: client.clone() };
         let host = BuildHost {
             engine: self.clone(),
             runtime: runtime.clone(),
             template: request.template,
             sources,
             answers: Answers { secrets: request.secrets, agents: request.agents, client },
-            credentials: request.credentials,
+            caches: Arc::new(Caches::new(self, runtime, cache_from, keys)),
             pull: request.pull,
             keep_containers: request.keep_containers,
             cancelled: Arc::clone(&control.cancelled),
@@ -404,6 +421,9 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
         platform: platform.map_err(|error| EngineError::invalid(error.to_string()))?,
         contexts: request.contexts.clone(),
         allowed: builder::Allowed { host_network: request.host_network },
+        caches: Vec::new(),
+        like: None,
+        inline_cache: request.inline_cache,
         identity: String::new(),
     })
 }

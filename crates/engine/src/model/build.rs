@@ -47,6 +47,14 @@ pub struct BuildRequest {
     pub agents: BTreeMap<String, PathBuf>,
     /// A name by which the build can be cancelled.
     pub id: Option<String>,
+    /// Caches elsewhere that are read.
+    pub cache_from: Vec<super::build_cache::CacheSource>,
+    /// Caches elsewhere that are written after the build.
+    pub cache_to: Vec<super::build_cache::CacheTarget>,
+    /// Images that are all that earlier builds may be taken from, as Docker's classic builder has it; those that are not here do not count.
+    pub like: Option<Vec<String>>,
+    /// Whether the image tells of the build's steps, for who takes it as a cache.
+    pub inline_cache: bool,
     /// How commands run: network, extra hosts, limits, size of `/dev/shm`. Everything else in it is the build's own.
     pub template: ContainerSpec,
 }

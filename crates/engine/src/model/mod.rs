@@ -4,6 +4,7 @@
 
 mod attach;
 pub mod build;
+pub mod build_cache;
 mod container;
 mod device;
 mod end;

@@ -11,6 +11,7 @@
 
 mod again;
 mod ask;
+mod caches;
 mod failure;
 mod fetch;
 mod flow;
@@ -19,6 +20,8 @@ mod provenance;
 mod pull;
 mod push;
 mod signatures;
+
+pub(crate) use caches::CacheRepository;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
