@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     fn layer(name: &str) -> DiffId {
-        DiffId::from(Digest::of(name.as_bytes()))
+        DiffId(Digest::of(name.as_bytes()))
     }
 
     fn step(place: (usize, usize), own: Option<&str>, layers: &[&str]) -> BuiltStep {

@@ -26,7 +26,7 @@ impl CacheRepository {
         reference: &Reference,
         credentials: Credentials,
     ) -> Result<CacheRepository, EngineError> {
-        let session = engine.inner.registries.client.open_registry_of(reference, credentials).await;
+        let session = engine.inner.registries.client().open_registry_of(reference, credentials).await;
         let session = session.map_err(|error| failure::of_request(&error))?;
         let target = Target { repository: session.repository(reference.path()), domain: reference.domain().to_owned() };
         Ok(CacheRepository { reference: reference.clone(), target })
