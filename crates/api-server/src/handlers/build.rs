@@ -151,14 +151,15 @@ fn caches(query: &Query) -> ApiResult<Caches> {
     let list = |key: &str| Ok::<Vec<String>, ApiError>(json_of(query, key)?.unwrap_or_default());
     let is_image = |text: &String| !text.contains('=');
     let (like, others): (Vec<String>, Vec<String>) = list("cachefrom")?.into_iter().partition(is_image);
-    let no_folder = |name: &str| Err(EngineError::invalid(format!("folder {name} is not served by the client")));
+    let not_served = |name: &str| EngineError::invalid(format!("folder {name} is not served by the client"));
+    let no_folder = |name: &str| Err(not_served(name));
     let source = |text: &String, open: OpenFolder<'_>| Ok::<_, ApiError>(CacheOption::parse(text)?.source(open)?);
     let mut from = others.iter().map(|text| source(text, &no_folder)).collect::<ApiResult<Vec<_>>>()?;
     for text in list("cacheimports")? {
         from.push(source(&text, &engine::shared_folder)?);
     }
     let target = |text: &String| match CacheOption::parse(text)?.target()? {
-        CacheTarget { place: CachePlace::Folder(name), .. } => Err(no_folder(&name).unwrap_err().into()),
+        CacheTarget { place: CachePlace::Folder(name), .. } => Err(not_served(&name).into()),
         target => Ok::<_, ApiError>(target),
     };
     let to = list("cacheexports")?.iter().map(target).collect::<ApiResult<Vec<_>>>()?;
