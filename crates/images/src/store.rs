@@ -389,10 +389,13 @@ impl ImageStore {
     }
 
     fn write_references(&self, state: &mut State, next: BTreeMap<Reference, NamedImage>) -> Result<(), StoreError> {
-        state.references_unsure = true;
-        self.disk.write_references(&next)?;
-        state.references_unsure = false;
+        if let Err(error) = self.disk.write_references(&next) {
+            // A write that failed late may have left the new names, of which its caller is told that they are not there.
+            state.references_unsure = self.disk.write_references(&state.references).is_err();
+            return Err(error.into());
+        }
         state.references = next;
+        state.references_unsure = false;
         Ok(())
     }
 

@@ -227,7 +227,11 @@ impl Prepared {
             .arg("-initrd")
             .arg(&self.initramfs)
             .arg("-append")
-            .arg(format!("console=ttyS0 quiet panic=-1 reboot=t conex.machine={} {}", machine.name, machine.options))
+            // A busy host may take the emulated timer's first tick for so long that the kernel gives it up.
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 reboot=t no_timer_check conex.machine={} {}",
+                machine.name, machine.options
+            ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         command
