@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use snapshots::Backend;
 
+use crate::apparmor;
 use crate::containers::parse_set;
 use crate::model::{HostFeature, LimitSupport};
 use crate::options::EngineOptions;
@@ -79,6 +80,7 @@ impl Host {
                 recursive_read_only: at_least(&kernel, 5, 12),
                 message_queues: Path::new("/dev/mqueue").exists(),
                 thermal_paths: thermal_paths(),
+                apparmor_default: false,
             },
             kernel,
             features: Vec::new(),
@@ -87,12 +89,19 @@ impl Host {
         if host.memory_nodes.is_empty() {
             host.memory_nodes = vec![0];
         }
-        host.features = host.feature_list(options, &cgroups);
+        let apparmor = if host.apparmor { apparmor::load() } else { Err("not in this kernel, or off".to_owned()) };
+        host.spec.apparmor_default = apparmor.is_ok();
+        host.features = host.feature_list(options, &cgroups, &apparmor);
         host.warnings = host.warning_list();
         host
     }
 
-    fn feature_list(&self, options: &EngineOptions, cgroups: &CgroupMounts) -> Vec<HostFeature> {
+    fn feature_list(
+        &self,
+        options: &EngineOptions,
+        cgroups: &CgroupMounts,
+        apparmor: &Result<(), String>,
+    ) -> Vec<HostFeature> {
         let feature =
             |name: &str, available: bool, detail: String| HostFeature { name: name.into(), available, detail };
         let probe = snapshots::probe(&options.root);
@@ -106,11 +115,7 @@ impl Host {
                 reason(&probe.erofs_loop),
             ),
             feature("seccomp", self.seccomp, String::new()),
-            feature(
-                "AppArmor",
-                self.apparmor,
-                if self.apparmor { String::new() } else { "not in this kernel, or off".into() },
-            ),
+            feature("AppArmor", apparmor.is_ok(), apparmor.as_ref().err().cloned().unwrap_or_default()),
             feature(
                 "raising limits (CAP_SYS_RESOURCE)",
                 self.has("CAP_SYS_RESOURCE"),

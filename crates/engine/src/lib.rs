@@ -12,6 +12,7 @@
 //! What must not be known here: HTTP, Docker's JSON, exit codes. The runtime is not linked either: every container is owned by a
 //! monitor process, which this crate starts and talks to.
 
+mod apparmor;
 mod builds;
 mod caller;
 mod cdi;

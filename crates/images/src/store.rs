@@ -417,14 +417,17 @@ impl ImageStore {
             self.write_references(state, next)?;
         }
         for image in &deleted {
-            let removed = self.disk.remove_image(&image.id);
-            state.images.remove(&image.id);
-            if let Err(error) = removed {
-                // Nobody knows what is left: removing it again finishes it, loading it again writes it anew.
-                state.damaged.insert(image.id, format!("its removal has failed: {error}"));
+            if let Err(error) = self.disk.remove_image(&image.id) {
+                // What is still whole stays, without a name, and keeps its layers. Of anything else nobody knows what is left: removing
+                // it again finishes it, loading it again writes it anew.
+                if self.disk.read_image(&image.id).is_err() {
+                    state.images.remove(&image.id);
+                    state.damaged.insert(image.id, format!("its removal has failed: {error}"));
+                }
                 self.catalogue.store(Arc::new(state.catalogue()));
                 return Err(error.into());
             }
+            state.images.remove(&image.id);
             state.doubtful_layers.extend(&image.layers);
         }
         self.catalogue.store(Arc::new(state.catalogue()));

@@ -81,3 +81,42 @@ fn only_the_standard_streams_are_open() {
     }
     engine.finish();
 }
+
+/// AppArmor's second fence, for real in the virtual machine of `./x vm-test`.
+///
+/// Fails without the default profile.
+#[test]
+fn apparmor_confines_whoever_does_not_ask() {
+    let engine = Engine::with_busybox();
+    let has_apparmor =
+        std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|value| value.starts_with(b"Y"));
+    engine.docker(["run", "-d", "--name", "one", "busybox", "sleep", "1000"]).ok();
+    let shown = engine.docker(["inspect", "-f", "{{.AppArmorProfile}}", "one"]).ok();
+    if !has_apparmor {
+        assert_eq!(shown, "");
+        let refusal = engine.docker(["run", "--rm", "--security-opt", "apparmor=x", "busybox", "true"]).fails(125);
+        assert!(refusal.contains("AppArmor is not enabled on this host"), "{refusal}");
+        engine.docker(["rm", "-f", "one"]).ok();
+        return engine.finish();
+    }
+    assert_eq!(shown, "conex-default");
+    let look = ["cat", "/proc/self/attr/current"];
+    assert_eq!(engine.docker(["exec", "one"]).args(look).ok(), "conex-default (enforce)");
+    assert_eq!(engine.docker(["exec", "--privileged", "one"]).args(look).ok(), "unconfined");
+    let run = |arguments: &[&str], words: &[&str]| {
+        engine.docker(["run", "--rm"]).args(arguments).arg("busybox").args(words).run()
+    };
+    assert_eq!(run(&["--privileged"], &look).text(), "unconfined");
+    assert_eq!(run(&["--security-opt", "apparmor=unconfined"], &look).text(), "unconfined");
+    // What Docker's masks would keep away too is opened, so that this fence stands alone.
+    let open = ["--security-opt", "systempaths=unconfined", "--cap-add", "SYS_ADMIN"];
+    let tries = "for file in /proc/sys/kernel/core_pattern /proc/sys/vm/swappiness /proc/sys/kernel/modprobe /proc/sysrq-trigger; do \
+                 (echo > $file) 2>/dev/null && echo wrote $file; done; cat /proc/kcore >/dev/null 2>&1 && echo read; \
+                 mount -t tmpfs x /mnt 2>/dev/null && echo mounted; \
+                 echo 63 > /proc/sys/net/ipv4/ip_default_ttl && echo 32000 > /proc/sys/kernel/shmmni && echo own";
+    let tried = run(&open, &["sh", "-c", tries]);
+    assert_eq!(tried.text(), "own", "{}", tried.error_text());
+    engine.docker(["kill", "one"]).ok();
+    engine.docker(["rm", "one"]).ok();
+    engine.finish();
+}

@@ -97,7 +97,7 @@ const MACHINES: &[Machine] = &[
                     "rootless::a_delegated",
                 ],
             ),
-            (ENGINE, &["limits::memory", "lifecycle::pause_and_unpause"]),
+            (ENGINE, &["limits::memory", "lifecycle::pause_and_unpause", "security::apparmor"]),
         ],
         systemd: &[(RUNTIME, &["systemd::"])],
     },

@@ -39,6 +39,7 @@ pub(crate) fn inspect(view: &ContainerView, sizes: Option<ContainerSizes>) -> In
         restart_count: i64::from(view.restart_count),
         driver: view.graph.driver.clone(),
         platform: view.platform.clone(),
+        app_armor_profile: view.apparmor_profile.clone(),
         exec_ids: null_if_empty(&view.exec_ids),
         host_config: host::host_config(view),
         graph_driver: graph_driver(view),

@@ -48,6 +48,8 @@ pub struct ContainerView {
     pub platform: String,
     /// Whether its namespaces of cgroup are private, as decided at create.
     pub cgroupns: &'static str,
+    /// The AppArmor profile that confines it; empty where there is none.
+    pub apparmor_profile: String,
 }
 
 /// A container's state, as Docker's `State`.

@@ -17,6 +17,7 @@ pub(crate) use capabilities::{exec_capabilities, granted};
 pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 pub(crate) use resources::{BlockDevices, DeviceNumber, ResolvedDevice, linux_resources, update_resources};
 
+use crate::apparmor;
 use crate::model::{
     Access, ContainerSpec, EngineError, ExecSpec, IpcMode, NetworkMode, PidMode, Propagation, SecurityMeaning, UtsMode,
 };
@@ -75,6 +76,8 @@ pub(crate) struct SpecHost {
     pub(crate) message_queues: bool,
     /// Per-CPU thermal counters, which tell containers about each other.
     pub(crate) thermal_paths: Vec<String>,
+    /// Whether the kernel has the AppArmor profile of containers that ask for none.
+    pub(crate) apparmor_default: bool,
 }
 
 /// Whose namespaces are joined: the pid of each container's first process.
@@ -160,7 +163,10 @@ pub(crate) fn exec_process(container: &ContainerSpec, hostname: &str, host: &Spe
         cwd: or_root(cwd),
         capabilities: Some(exec_capabilities(container, exec, &host.capabilities)),
         no_new_privileges: no_new_privileges(container),
-        apparmor_profile: apparmor_profile(container),
+        apparmor_profile: match exec.privileged && host.apparmor_default {
+            true => apparmor::UNCONFINED.to_owned(),
+            false => apparmor::profile_of(container, host.apparmor_default),
+        },
         ..Process::default()
     }
 }
@@ -181,7 +187,7 @@ fn process(input: &SpecInput<'_>) -> Result<Process, EngineError> {
         capabilities: Some(capabilities::container_capabilities(spec, &input.host.capabilities)),
         rlimits: rlimits(spec)?,
         no_new_privileges: no_new_privileges(spec),
-        apparmor_profile: apparmor_profile(spec),
+        apparmor_profile: apparmor::profile_of(spec, input.host.apparmor_default),
         oom_score_adj: Some(spec.oom_score_adj),
         ..Process::default()
     })
@@ -218,14 +224,6 @@ fn no_new_privileges(spec: &ContainerSpec) -> bool {
         }
     }
     on
-}
-
-fn apparmor_profile(spec: &ContainerSpec) -> String {
-    let profile = spec.security.iter().rev().find_map(|option| match &option.meaning {
-        SecurityMeaning::AppArmorProfile(name) => Some(name.clone()),
-        _ => None,
-    });
-    profile.unwrap_or_default()
 }
 
 /// Whether `systempaths=unconfined` was asked for.
