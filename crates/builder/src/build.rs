@@ -372,7 +372,7 @@ impl Build<'_> {
                 }
                 for path in sources.paths.iter().filter(|path| !is_remote(path)) {
                     let clean = dockerfile::clean_path(&format!("/{path}")).trim_start_matches('/').to_owned();
-                    if path.contains('$') || path.contains('\\') || clean.is_empty() {
+                    if path.contains(['$', '\\', '"', '\'', '`']) || clean.is_empty() {
                         return Ok(None);
                     }
                     paths.push(clean);

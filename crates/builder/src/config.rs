@@ -44,7 +44,7 @@ impl State {
         State::upon(image)
     }
 
-    /// On top of an image or a stage.
+    /// On top of an image.
     pub(crate) fn upon(image: ImageConfig) -> State {
         let environment = Environment::of(image.config.env.as_deref().unwrap_or_default());
         let mut image = ImageConfig { created: None, parent: None, comment: String::new(), build_cache: None, ..image };
@@ -53,9 +53,10 @@ impl State {
         State { image, environment, arguments: Vec::new(), command_set: false, triggers }
     }
 
-    /// What a stage begins with that begins with this one: what was declared stays visible.
+    /// What a stage begins with that begins with this one: what was declared stays visible, but its commands do not depend on it.
     pub(crate) fn into_next_stage(mut self) -> State {
         self.command_set = false;
+        self.arguments.clear();
         self.triggers = self.image.config.on_build.take().unwrap_or_default();
         self
     }
@@ -129,7 +130,7 @@ impl State {
 
     pub(crate) fn set_command(&mut self, arguments: Vec<String>) -> String {
         let text = format!("CMD {}", quoted(&arguments));
-        self.config().cmd = Some(arguments);
+        self.config().cmd = Some(arguments).filter(|list| !list.is_empty());
         self.config().args_escaped = true;
         self.command_set = true;
         text
@@ -170,7 +171,7 @@ impl State {
         };
         let times = [check.interval, check.timeout, check.start_period, check.start_interval];
         let shown: Vec<String> = times.iter().map(|time| format!("{:?}", go_duration(*time))).collect();
-        let text = format!("HEALTHCHECK &{{{} {} '\\x{:02x}'}}", quoted(&test), shown.join(" "), check.retries);
+        let text = format!("HEALTHCHECK &{{{} {} {}}}", quoted(&test), shown.join(" "), go_letter(check.retries));
         let nanoseconds = |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
         self.config().healthcheck = Some(Healthcheck {
             test,
@@ -194,6 +195,22 @@ impl State {
     }
 }
 
+/// A small number as Go prints it with `%q`, which takes it for a letter.
+fn go_letter(number: u32) -> String {
+    let letter = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let shown = match letter {
+        '\u{7}' => "\\a".to_owned(),
+        '\u{8}' => "\\b".to_owned(),
+        '\u{b}' => "\\v".to_owned(),
+        '\u{c}' => "\\f".to_owned(),
+        '\n' | '\r' | '\t' | '\\' | '\'' => letter.escape_default().to_string(),
+        letter if u32::from(letter) < 0x20 || letter == '\u{7f}' => format!("\\x{number:02x}"),
+        letter if letter.is_control() => format!("\\u{number:04x}"),
+        letter => letter.to_string(),
+    };
+    format!("'{shown}'")
+}
+
 /// `["a" "b"]`, as Go prints a list of strings with `%q`.
 fn quoted(list: &[String]) -> String {
     format!("[{}]", list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(" "))
@@ -202,6 +219,12 @@ fn quoted(list: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_as_go_prints_letters() {
+        let shown = [0, 3, 7, 10, 31, 39, 65, 127, 129].map(go_letter);
+        assert_eq!(shown, ["'\\x00'", "'\\x03'", "'\\a'", "'\\n'", "'\\x1f'", "'\\''", "'A'", "'\\x7f'", "'\\u0081'"]);
+    }
 
     #[test]
     fn paths_are_relative_to_the_working_directory() {

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::error::BuildError;
 use crate::output::{Output, Payload, parent};
 use crate::owner::{ModeChange, Owner};
+use crate::request::Dialect;
 use crate::root::{Found, Root};
 use crate::time::Clock;
 
@@ -25,6 +26,8 @@ pub(crate) enum Owners {
     Reset,
     /// As they are, unless `--chown` says something else.
     Kept,
+    /// As they are in an archive, whatever `--chown` and `--chmod` say.
+    Packed,
 }
 
 /// How a source is copied.
@@ -48,6 +51,13 @@ struct Item {
     owners: Owners,
 }
 
+/// A file that a source means: its path, and the name under which it is copied.
+#[derive(Debug)]
+struct FoundName {
+    full: String,
+    name: String,
+}
+
 /// What COPY and ADD ask for, expanded.
 #[derive(Debug)]
 pub(crate) struct CopyRequest {
@@ -55,6 +65,7 @@ pub(crate) struct CopyRequest {
     pub(crate) sources: Sources,
     pub(crate) exclude: Ignore,
     pub(crate) keep_parents: bool,
+    pub(crate) dialect: Dialect,
 }
 
 /// The files that a COPY or ADD takes.
@@ -95,8 +106,11 @@ impl FoundSources {
         FoundSources { request, origins: Vec::new(), items: Vec::new(), remote: Vec::new(), several: false }
     }
 
-    /// Refuses a source that would be outside of the context.
+    /// Refuses a source that would be outside of the context, where it is not taken for one inside.
     pub(crate) fn check_inside(&self, path: &str) -> Result<(), BuildError> {
+        if self.request.dialect == Dialect::BuildKit {
+            return Ok(());
+        }
         let outside = clean_path(path.trim_start_matches('/'));
         if outside == ".." || outside.starts_with("../") {
             let instruction = self.request.instruction;
@@ -108,8 +122,10 @@ impl FoundSources {
     /// Takes files of a context.
     pub(crate) fn add(&mut self, context: &Arc<Context>, path: &str) -> Result<(), BuildError> {
         let origin = self.origin_of(context);
-        let items = self.find(origin, path, Owners::Reset)?;
-        self.items.extend(items);
+        for name in self.names(origin, path)? {
+            let item = self.item(origin, &name, Owners::Reset);
+            self.items.push(item.ok_or_else(|| self.missing(&name.full))?);
+        }
         Ok(())
     }
 
@@ -160,23 +176,35 @@ impl FoundSources {
                 return Err(found.missing(path));
             };
             let origin = found.origin_of(&Arc::new(files));
-            let items = found.find(origin, path, Owners::Kept)?;
-            found.items.extend(items);
+            for found_name in found.names(origin, path)? {
+                let item = match found.item(origin, &found_name, Owners::Kept) {
+                    Some(item) => item,
+                    // A link out of the folder that was looked through.
+                    None => {
+                        let target = export(root, &found_name.full, dir)?;
+                        let target = target.ok_or_else(|| found.missing(&found_name.full))?;
+                        let origin = found.origin_of(&Arc::new(target));
+                        found.item(origin, &found_name, Owners::Kept).ok_or_else(|| found.missing(&found_name.full))?
+                    }
+                };
+                found.items.push(item);
+            }
         }
         found.check_patterns()?;
         Ok(found)
     }
 
     fn missing(&self, path: &str) -> BuildError {
-        BuildError::SourceMissing {
-            instruction: self.request.instruction,
-            path: path.trim_start_matches('/').to_owned(),
+        let path = path.trim_start_matches('/').to_owned();
+        match self.request.dialect {
+            Dialect::BuildKit => BuildError::ChecksumMissing(format!("/{path}")),
+            Dialect::Classic => BuildError::SourceMissing { instruction: self.request.instruction, path },
         }
     }
 
     fn check_patterns(&mut self) -> Result<(), BuildError> {
         let (paths, files) = (&self.request.sources.paths, &self.request.sources.files);
-        if self.items.is_empty() && files.is_empty() {
+        if self.items.is_empty() && files.is_empty() && self.request.dialect == Dialect::Classic {
             return Err(BuildError::NoSources(self.request.instruction));
         }
         self.several = paths.len() + files.len() > 1 || self.items.len() > 1;
@@ -187,8 +215,8 @@ impl FoundSources {
         &self.origins[number]
     }
 
-    fn find(&self, origin: usize, path: &str, owners: Owners) -> Result<Vec<Item>, BuildError> {
-        let context = self.origin(origin);
+    /// The files that a source means.
+    fn names(&self, origin: usize, path: &str) -> Result<Vec<FoundName>, BuildError> {
         let (base, pattern) = match path.split_once("/./") {
             Some((base, pattern)) if self.request.keep_parents => (base, pattern),
             _ => ("", path),
@@ -196,25 +224,29 @@ impl FoundSources {
         let relative = |path: &str| clean_path(&format!("/{path}")).trim_start_matches('/').to_owned();
         let (base, pattern) = (relative(base), relative(pattern));
         let full = relative(&format!("{base}/{pattern}"));
-        let item = |node: NodeId, full: &str| {
-            let is_directory = matches!(context.node(node).kind, NodeKind::Directory { .. });
+        let name = |full: &str| {
             let kept = full.strip_prefix(&base).unwrap_or(full).trim_start_matches('/');
             let last = full.rsplit('/').next().unwrap_or(full);
-            let shape = if is_directory && !self.request.keep_parents { Shape::Contents } else { Shape::Itself };
             let name = if self.request.keep_parents { kept } else { last };
-            Item { origin, node, name: name.to_owned(), shape, owners }
+            FoundName { full: full.to_owned(), name: name.to_owned() }
         };
         if !Wildcard::is_pattern(&full) {
-            let literal = full.replace('\\', "");
-            let node = context.find(&literal).ok_or_else(|| self.missing(path))?;
-            return Ok(vec![item(node, &literal)]);
+            return Ok(vec![name(&full.replace('\\', ""))]);
         }
         let wildcard = if self.request.keep_parents { Wildcard::deep(&full) } else { Wildcard::path(&full) };
         let wildcard = wildcard.map_err(|_| BuildError::Pattern(path.to_owned()))?;
         let mut matches = Vec::new();
-        matching(context, NodeId::ROOT, "", &wildcard, &mut matches);
-        let followed = |name: &String| context.find(name).map(|node| item(node, name));
-        Ok(matches.iter().filter_map(followed).collect())
+        matching(self.origin(origin), NodeId::ROOT, "", &wildcard, &mut matches);
+        Ok(matches.iter().map(|full| name(full)).collect())
+    }
+
+    /// A file that was found, links followed; none where they lead nowhere.
+    fn item(&self, origin: usize, found: &FoundName, owners: Owners) -> Option<Item> {
+        let context = self.origin(origin);
+        let node = context.find(&found.full)?;
+        let is_directory = matches!(context.node(node).kind, NodeKind::Directory { .. });
+        let shape = if is_directory && !self.request.keep_parents { Shape::Contents } else { Shape::Itself };
+        Some(Item { origin, node, name: found.name.clone(), shape, owners })
     }
 
     /// Takes archives apart; what only looks like one is copied as it is.
@@ -239,7 +271,7 @@ impl FoundSources {
                 node: NodeId::ROOT,
                 name: std::mem::take(&mut item.name),
                 shape: Shape::Contents,
-                owners: Owners::Kept,
+                owners: Owners::Packed,
             };
         }
         Ok(())
@@ -273,8 +305,9 @@ impl FoundSources {
         if self.several && !into {
             return Err(BuildError::DestinationNotDirectory(self.request.instruction));
         }
-        let mut copier = Copier { output: Output::new(root), placement, exclude: &self.request.exclude };
-        for item in &self.items {
+        let mut copier = Copier { output: Output::new(root), placement, exclude: &self.request.exclude, number: 0 };
+        for (number, item) in self.items.iter().enumerate() {
+            copier.number = number;
             copier.item(self.origin(item.origin), item, &whole, into)?;
         }
         for file in &self.request.sources.files {
@@ -296,7 +329,7 @@ impl Facts<'_> {
     fn add(&mut self, id: NodeId, name: &str, path: &str) -> io::Result<()> {
         let node = self.context.node(id);
         let metadata = &node.metadata;
-        let owner = (self.owners == Owners::Kept).then_some((metadata.uid, metadata.gid));
+        let owner = (self.owners != Owners::Reset).then_some((metadata.uid, metadata.gid));
         let kind = match &node.kind {
             NodeKind::Directory { .. } => "directory".to_owned(),
             NodeKind::File { .. } => format!("{:?}", self.context.digest(id)?),
@@ -322,6 +355,8 @@ struct Copier<'a, 'b> {
     output: Output<'b>,
     placement: &'a Placement<'a>,
     exclude: &'a Ignore,
+    /// Which source is copied.
+    number: usize,
 }
 
 impl<'b> Copier<'_, 'b> {
@@ -333,11 +368,12 @@ impl<'b> Copier<'_, 'b> {
 
     fn metadata(&self, source: &Metadata, owners: Owners, is_directory: bool) -> Metadata {
         let owner = match (self.placement.owner, owners) {
+            (_, Owners::Packed) | (None, Owners::Kept) => Owner { uid: source.uid, gid: source.gid },
             (Some(owner), _) => owner,
             (None, Owners::Reset) => Owner::default(),
-            (None, Owners::Kept) => Owner { uid: source.uid, gid: source.gid },
         };
-        let mode = self.placement.mode.as_ref().map_or(source.mode, |change| change.apply(source.mode, is_directory));
+        let change = self.placement.mode.as_ref().filter(|_| owners != Owners::Packed);
+        let mode = change.map_or(source.mode, |change| change.apply(source.mode, is_directory));
         let mtime = self.placement.clock.at_most(source.mtime);
         Metadata { mode, uid: owner.uid, gid: owner.gid, mtime, xattrs: source.xattrs.clone() }
     }
@@ -349,14 +385,19 @@ impl<'b> Copier<'_, 'b> {
 
     fn item(&mut self, context: &'b Context, item: &Item, destination: &str, into: bool) -> Result<(), BuildError> {
         if into {
-            // Named as a directory it is made as one; else it is made like its source.
             let made = self.made_directory();
             self.output.directory(destination, &|_| made.clone())?;
         }
         match item.shape {
             Shape::Contents => {
-                self.above(destination)?;
-                self.tree(context, item.node, destination, "", item.owners)
+                // The destination is nobody's copy: of its source it only gets the time, and of an archive nothing.
+                let made = self.made_directory();
+                self.output.directory(destination, &|_| made.clone())?;
+                if item.owners != Owners::Packed {
+                    let mtime = self.placement.clock.at_most(context.node(item.node).metadata.mtime);
+                    self.output.set_time(destination, mtime);
+                }
+                self.below(context, item.node, destination, "", item.owners)
             }
             Shape::Itself => {
                 let path = if into || item.name.contains('/') {
@@ -389,11 +430,28 @@ impl<'b> Copier<'_, 'b> {
         if !is_directory {
             // The directory may have been left out until a file in it is not.
             self.above(path)?;
-            return self.output.file(path, link_metadata(&node.kind, metadata), Payload::Node(context, id));
+            let (metadata, payload) = (link_metadata(&node.kind, metadata), Payload::Node(context, id, self.number));
+            if owners == Owners::Packed {
+                self.output.replace(path, metadata, payload);
+                return Ok(());
+            }
+            return self.output.file(path, metadata, payload);
         }
         if !ignored {
-            self.output.directory(path, &|_| metadata.clone())?;
+            self.output.merged_directory(path, metadata)?;
         }
+        self.below(context, id, path, name, owners)
+    }
+
+    /// What is in a directory of a source.
+    fn below(
+        &mut self,
+        context: &'b Context,
+        id: NodeId,
+        path: &str,
+        name: &str,
+        owners: Owners,
+    ) -> Result<(), BuildError> {
         for (child, node) in context.children(id) {
             let child = String::from_utf8_lossy(child);
             let below = if name.is_empty() { child.to_string() } else { format!("{name}/{child}") };

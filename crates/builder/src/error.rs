@@ -46,6 +46,9 @@ pub enum BuildError {
         /// The source.
         path: String,
     },
+    /// The same, as BuildKit says it, whose cache is keyed by the files' checksums.
+    #[error("failed to compute cache key: failed to calculate checksum of ref context: {0:?}: not found")]
+    ChecksumMissing(String),
     /// A source that would leave the context.
     #[error("{instruction} failed: forbidden path outside the build context: {path} ()")]
     OutsideContext {

@@ -56,5 +56,5 @@ pub use lint::{Linted, lint};
 pub use portable::{
     Blob, BuiltStep, CACHE_CONFIG, KnownSteps, PortableError, cache_config, read_cache_config, read_inline_cache,
 };
-pub use request::{Allowed, NamedContext, Request, Reuse};
+pub use request::{Allowed, Dialect, NamedContext, Request, Reuse};
 pub use synced::{Receiver, SentFile, SentKind, SyncedFolders};

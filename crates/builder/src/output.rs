@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use archive::layer::{NodeId, NodeKind};
-use archive::tar::{EntryKind, Header, Metadata, Reader, Writer};
+use archive::tar::{EntryKind, Header, Metadata, Reader, Timestamp, Writer};
 use oci::{DiffId, Digest, Digester};
 use snapshots::{LayerWriter, Snapshotter};
 
@@ -31,7 +31,7 @@ impl Planned<'_> {
         let expected = match &self.payload {
             Payload::Directory => return Ok(*kind == EntryKind::Directory),
             Payload::Inline(text) => Some(Digest::of(text.as_bytes())),
-            Payload::Node(context, node) => match &context.node(*node).kind {
+            Payload::Node(context, node, _) => match &context.node(*node).kind {
                 NodeKind::File { .. } => context.digest(*node)?,
                 _ => return Ok(entry_kind(context, *node) == *kind),
             },
@@ -48,8 +48,8 @@ impl Planned<'_> {
 /// What a planned file is.
 pub(crate) enum Payload<'a> {
     Directory,
-    /// A file, link or device of a context.
-    Node(&'a Context, NodeId),
+    /// A file, link or device of a context, and which source it came with: only within one do files stay one file with several names.
+    Node(&'a Context, NodeId, usize),
     /// A file written in the Dockerfile.
     Inline(&'a str),
 }
@@ -57,11 +57,6 @@ pub(crate) enum Payload<'a> {
 impl<'a> Output<'a> {
     pub(crate) fn new(root: &'a Root) -> Self {
         Output { root, entries: BTreeMap::new(), fresh: HashSet::new() }
-    }
-
-    /// Whether every directory that it has was there before, and nothing else is in it.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        self.fresh.is_empty() && self.entries.values().all(|planned| matches!(planned.payload, Payload::Directory))
     }
 
     /// A directory at an absolute clean path, and those above it. One that is there keeps what it is; a new one is as `new` says.
@@ -91,7 +86,23 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Anything but a directory; the directory above must have been planned.
+    /// A directory that becomes as the metadata says, whether it was there or not; the directory above must have been planned.
+    pub(crate) fn merged_directory(&mut self, path: &str, metadata: Metadata) -> Result<(), BuildError> {
+        self.directory(path, &|_| metadata.clone())?;
+        if let Some(planned) = self.entries.get_mut(path) {
+            planned.metadata = metadata;
+        }
+        Ok(())
+    }
+
+    /// Gives a planned directory another time.
+    pub(crate) fn set_time(&mut self, path: &str, mtime: Timestamp) {
+        if let Some(planned) = self.entries.get_mut(path) {
+            planned.metadata.mtime = mtime;
+        }
+    }
+
+    /// Anything but a directory, in whose place nothing is put; the directory above must have been planned.
     pub(crate) fn file(&mut self, path: &str, metadata: Metadata, payload: Payload<'a>) -> Result<(), BuildError> {
         let planned = self.entries.get(path).map(|planned| matches!(planned.payload, Payload::Directory));
         let inside_fresh = parent(path).is_some_and(|parent| self.fresh.contains(parent));
@@ -102,8 +113,18 @@ impl<'a> Output<'a> {
         if is_directory {
             return Err(BuildError::IsADirectory(path.to_owned()));
         }
-        self.entries.insert(path.to_owned(), Planned { metadata, payload });
+        self.replace(path, metadata, payload);
         Ok(())
+    }
+
+    /// Anything but a directory, in whatever's place: that is how archives are unpacked. The directory above must have been planned.
+    pub(crate) fn replace(&mut self, path: &str, metadata: Metadata, payload: Payload<'a>) {
+        if self.entries.get(path).is_some_and(|planned| matches!(planned.payload, Payload::Directory)) {
+            let below = format!("{}/", path.trim_end_matches('/'));
+            self.entries.retain(|name, _| !name.starts_with(&below));
+            self.fresh.retain(|name| name != path && !name.starts_with(&below));
+        }
+        self.entries.insert(path.to_owned(), Planned { metadata, payload });
     }
 
     fn look(&self, path: &str) -> Result<Found, BuildError> {
@@ -143,7 +164,7 @@ impl<'a> Output<'a> {
     }
 
     fn write_entries(self, writer: &mut Writer<LayerWriter>) -> io::Result<()> {
-        let mut first_names: HashMap<(*const Context, NodeId), String> = HashMap::new();
+        let mut first_names: HashMap<(*const Context, NodeId, usize), String> = HashMap::new();
         for (path, planned) in &self.entries {
             let path = path.trim_start_matches('/');
             let metadata = &planned.metadata;
@@ -151,13 +172,14 @@ impl<'a> Output<'a> {
             match planned.payload {
                 Payload::Directory => start(&EntryKind::Directory)?,
                 Payload::Inline(text) => writer.file(path.as_bytes(), metadata, text.as_bytes())?,
-                Payload::Node(context, node) => {
+                Payload::Node(context, node, source) => {
                     if context.is_linked(node) {
-                        if let Some(first) = first_names.get(&(std::ptr::from_ref(context), node)) {
+                        let key = (std::ptr::from_ref(context), node, source);
+                        if let Some(first) = first_names.get(&key) {
                             start(&EntryKind::HardLink { target: first.as_bytes().to_vec() })?;
                             continue;
                         }
-                        first_names.insert((std::ptr::from_ref(context), node), path.to_owned());
+                        first_names.insert(key, path.to_owned());
                     }
                     start(&entry_kind(context, node))?;
                     if let Some(mut contents) = context.open(node)? {

@@ -35,8 +35,20 @@ pub struct Request {
     pub like: Option<Vec<Arc<Image>>>,
     /// Whether the image's configuration tells of the build's steps, for who takes it as a cache.
     pub inline_cache: bool,
+    /// Whose rules hold where Docker's two builders differ.
+    pub dialect: Dialect,
     /// What a build is compared with when steps are explained: the same for builds of one folder.
     pub identity: String,
+}
+
+/// Whose rules and words hold where Docker's two builders differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// BuildKit's: patterns may match nothing, and nothing lies above the context.
+    #[default]
+    BuildKit,
+    /// The classic builder's: both are errors.
+    Classic,
 }
 
 /// What of earlier builds is taken.

@@ -65,7 +65,7 @@ impl Build<'_> {
         let command = command(run, state);
         let mut around = self.surroundings(step, run, state, place)?;
         if let Some(script) = &command.script {
-            around.add(self.script_mount(script)?);
+            around.add(self.script_mount(script, &command.arguments)?);
         }
         let facts = std::mem::take(&mut around.facts);
         let job = self.job(run, &command, around, state);
@@ -130,7 +130,8 @@ impl Build<'_> {
             self.require(mount.kind.layers())?;
         }
         match self.host.run(job, step, self.events)? {
-            Outcome::Unchanged => Ok(None),
+            // As with Docker, a layer nevertheless.
+            Outcome::Unchanged => Ok(Some(Output::new(&self.root(&[])?).write(self.snapshotter)?.0)),
             Outcome::Layer(layer) if self.clock.fixed().is_some() => {
                 crate::clamp::clamp(self.snapshotter, &layer, self.clock).map(Some)
             }
@@ -251,6 +252,7 @@ impl Build<'_> {
             sources,
             exclude: dockerfile::ignore::Ignore::default(),
             keep_parents: true,
+            dialect: self.request.dialect,
         });
         found.add(context, whole.trim_start_matches('/'))?;
         found.settle(self.dir, |_| false)?;
@@ -284,7 +286,7 @@ impl Build<'_> {
     }
 
     /// A script as an executable file that only its command sees.
-    fn script_mount(&self, script: &str) -> Result<JobMount, BuildError> {
+    fn script_mount(&self, script: &str, arguments: &[String]) -> Result<JobMount, BuildError> {
         let root = self.root(&[])?;
         let mut output = Output::new(&root);
         let metadata = |mode| archive::tar::Metadata { mode, ..Default::default() };
@@ -293,7 +295,8 @@ impl Build<'_> {
         let (layer, size_bytes) = output.write(self.snapshotter)?;
         self.keep(layer.digest(), layer, size_bytes, "[script]".to_owned())?;
         let kind = JobMountKind::Bind { layers: vec![layer], source: "/script".to_owned() };
-        Ok(JobMount { target: format!("{SCRIPT_DIR}/EOF"), read_only: true, kind })
+        let target = arguments.first().cloned().unwrap_or_default();
+        Ok(JobMount { target, read_only: true, kind })
     }
 }
 
@@ -326,8 +329,10 @@ fn command(run: &Run, state: &State) -> Command {
     if alone {
         let script = first.text();
         if script.starts_with("#!") {
-            let shown = vec![format!("<<{} ({})", first.name, script.lines().next().unwrap_or_default())];
-            return Command { arguments: vec![format!("{SCRIPT_DIR}/EOF")], shown, script: Some(script) };
+            // A name is no path.
+            let path = format!("{SCRIPT_DIR}/{}", first.name.replace(['/', '.'], "_"));
+            let shown = shell.into_iter().chain([path.clone()]).collect();
+            return Command { arguments: vec![path], shown, script: Some(script) };
         }
         let arguments: Vec<String> = shell.into_iter().chain([script]).collect();
         return plain(arguments);

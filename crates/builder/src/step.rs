@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use archive::tar::Metadata;
 use dockerfile::arguments::{self, is_for_commands};
+use dockerfile::expand::Expander;
 use dockerfile::ignore::Ignore;
 use dockerfile::{Add, Copy, Instruction, Seen, Sources, clean_path, parse_ports};
 use oci::{DiffId, Digest};
@@ -17,7 +18,7 @@ use crate::error::BuildError;
 use crate::event::{Event, StepId};
 use crate::output::Output;
 use crate::owner::{ModeChange, Owner, parse_owner};
-use crate::request::NamedContext;
+use crate::request::{Dialect, NamedContext};
 use crate::root::{Found, Root};
 use crate::stage::{Origin, Place, Shown, makes_files};
 
@@ -124,16 +125,18 @@ impl Build<'_> {
 
     fn declare(&self, declared: &[dockerfile::Argument], state: &mut State) -> Result<(), BuildError> {
         let escape = self.dockerfile.directives.escape;
+        let expander = Expander::new(escape.char());
+        // All of one instruction see what was there before it, and the history shows what was written, not what was given.
+        let before = state.environment.clone();
         let mut texts = Vec::new();
         for argument in declared {
             let given = &self.request.arguments;
-            let value =
-                arguments::declared(argument, escape, given, &self.global, &state.environment, &mut Seen::default())?;
+            let value = arguments::declared(argument, escape, given, &self.global, &before, &mut Seen::default())?;
             if let Some(value) = value.as_ref().filter(|_| is_for_commands(&argument.name)) {
                 state.environment.set(&argument.name, value);
             }
-            texts.push(match &value {
-                Some(value) => format!("{}={value}", argument.name),
+            texts.push(match &argument.default {
+                Some(default) => format!("{}={}", argument.name, expander.expand(default, &before)?.text),
                 None => argument.name.clone(),
             });
             state.arguments.push((argument.name.clone(), value));
@@ -197,11 +200,8 @@ impl Build<'_> {
         entry.layer.map(|layer| (layer, self.clock.fixed().unwrap_or_else(time)))
     }
 
-    /// Writes a layer, unless it would be as the other one.
+    /// Writes a layer, unless it would be as the other one. As with Docker a step that changed nothing makes one as well: an empty one.
     fn write(&self, output: Output<'_>, other: Option<DiffId>) -> Result<Option<DiffId>, BuildError> {
-        if output.is_unchanged() {
-            return Ok(None);
-        }
         if let Some(other) = other
             && self.require(&[other]).is_ok()
             && output.is_like(self.snapshotter.open_tar(&other)?).unwrap_or(false)
@@ -234,7 +234,7 @@ impl Build<'_> {
             let at = root.resolve(&path).map_err(BuildError::io("cannot look into the image's files"))?;
             let wrong = BuildError::io("cannot look into the image's files");
             if matches!(root.look(&at).map_err(wrong)?, Found::Directory(_)) {
-                return Ok(None);
+                return self.write(Output::new(&root), other);
             }
             let owner = if user.is_empty() { Owner::default() } else { parse_owner(&user, &root)? };
             let mtime = self.clock.file_time();
@@ -289,9 +289,11 @@ impl Build<'_> {
             let root = self.root(below)?;
             let found = match source {
                 Source::Found(found) => found,
-                Source::Layers(from) => {
-                    Box::new(FoundSources::in_root(options.request()?, &self.root(&from)?, self.dir)?)
-                }
+                Source::Layers(from) => Box::new(FoundSources::in_root(
+                    options.request(self.request.dialect)?,
+                    &self.root(&from)?,
+                    self.dir,
+                )?),
             };
             let owner = match (owner, options.chown) {
                 (Some(owner), _) => Some(owner),
@@ -314,14 +316,14 @@ impl Build<'_> {
             return match self.files_of(name, step, place)? {
                 Files::Layers(layers) => Ok(Source::Layers(layers)),
                 Files::Context(context) => {
-                    let mut found = FoundSources::new(options.request()?);
+                    let mut found = FoundSources::new(options.request(self.request.dialect)?);
                     options.sources.paths.iter().try_for_each(|path| found.add(&context, path))?;
                     found.settle(self.dir, |_| false)?;
                     Ok(Source::Found(Box::new(found)))
                 }
             };
         }
-        let mut found = FoundSources::new(options.request()?);
+        let mut found = FoundSources::new(options.request(self.request.dialect)?);
         for path in &options.sources.paths {
             if options.instruction == "ADD" && is_remote(path) {
                 self.add_remote(step, options, path, &mut found)?;
@@ -482,12 +484,13 @@ impl<'a> CopyOptions<'a> {
         })
     }
 
-    fn request(&self) -> Result<CopyRequest, BuildError> {
+    fn request(&self, dialect: Dialect) -> Result<CopyRequest, BuildError> {
         Ok(CopyRequest {
             instruction: self.instruction,
             sources: self.sources.clone(),
             exclude: Ignore::of(self.exclude.iter().map(String::as_str))?,
             keep_parents: self.parents,
+            dialect,
         })
     }
 
@@ -502,7 +505,6 @@ impl<'a> CopyOptions<'a> {
     /// The instruction as the history shows it.
     fn history(&self) -> String {
         let mut words = vec![self.instruction.to_owned()];
-        words.extend(self.checksum.map(|checksum| format!("--checksum={checksum}")));
         if self.parents {
             words.push("--parents".to_owned());
         }

@@ -94,7 +94,9 @@ fn sent_file(stat: Stat) -> Result<Option<SentFile>, HostError> {
         }
         _ => return Ok(None),
     };
-    let mut xattrs: Vec<(String, Vec<u8>)> = stat.xattrs.into_iter().collect();
+    // As with BuildKit, a client's files bring no capabilities along.
+    let xattrs = stat.xattrs.into_iter().filter(|(name, _)| !name.starts_with("security."));
+    let mut xattrs: Vec<(String, Vec<u8>)> = xattrs.collect();
     xattrs.sort();
     let (mode, modified_ns) = (unix_mode(stat.mode), stat.modified_ns);
     Ok(Some(SentFile { path, kind, mode, uid: stat.uid, gid: stat.gid, modified_ns, xattrs }))

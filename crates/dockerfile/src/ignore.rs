@@ -52,6 +52,13 @@ impl Ignore {
         self.patterns.is_empty()
     }
 
+    /// The patterns in their plain form, one for each line: as clients match them that know no leading slash.
+    pub fn plain_patterns(&self) -> Vec<String> {
+        let plain =
+            |pattern: &Pattern| if pattern.exception { format!("!{}", pattern.text) } else { pattern.text.clone() };
+        self.patterns.iter().map(plain).collect()
+    }
+
     /// Whether some pattern begins with `!`.
     pub fn has_exceptions(&self) -> bool {
         self.patterns.iter().any(|pattern| pattern.exception)

@@ -80,6 +80,8 @@ struct Reader<'a> {
     /// The number of the line read last.
     number: usize,
     directives_over: bool,
+    /// What `# escape=` said.
+    escape_given: Option<String>,
     comments: Vec<String>,
     result: Lines,
 }
@@ -90,6 +92,7 @@ impl<'a> Reader<'a> {
             rest: text.split_inclusive('\n'),
             number: 0,
             directives_over: false,
+            escape_given: None,
             comments: Vec::new(),
             result: Lines::default(),
         }
@@ -197,8 +200,8 @@ impl<'a> Reader<'a> {
         match name.as_str() {
             "syntax" => set_once(&mut directives.syntax, "syntax", value.split(' ').next().unwrap_or(value))?,
             "check" => set_once(&mut directives.check, "check", value)?,
-            "escape" if directives.escape != Escape::default() => return Err(SyntaxError::RepeatedDirective("escape")),
             "escape" => {
+                set_once(&mut self.escape_given, "escape", value)?;
                 directives.escape = match value {
                     "\\" => Escape::Backslash,
                     "`" => Escape::Backtick,

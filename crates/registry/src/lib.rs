@@ -49,5 +49,6 @@ pub use repository::{Known, Name, Repository};
 pub use retry::Retry;
 pub use session::{Found, Login, Session};
 pub use upload::{Mount, Source, Upload};
+pub use url::decode as percent_decode;
 pub use url::{Scheme, Url, UrlError};
 pub use web::{Validators, WebFile, WebStream};

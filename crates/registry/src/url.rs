@@ -198,7 +198,7 @@ pub(crate) fn form_pair(key: &str, value: &str) -> String {
 }
 
 /// The opposite, for what stands before an `@`.
-pub(crate) fn decode(text: &str) -> String {
+pub fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -268,6 +268,9 @@ impl Engine {
     ) -> Result<(BuildHost, builder::Request), BuildError> {
         let mut wanted = wanted(&request).map_err(|error| builder::HostError(error.message().to_owned()))?;
         let builds = &self.inner.builds;
+        if matches!(source, BuildSource::Tar(_) | BuildSource::Remote(_)) {
+            wanted.dialect = builder::Dialect::Classic;
+        }
         let client = if let BuildSource::Client(client) = &source { Some(Arc::clone(client)) } else { None };
         let web =
             Web { client: self.inner.registries.client(), runtime, dir: &builds.web, cancelled: &control.cancelled };
@@ -424,6 +427,7 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
         caches: Vec::new(),
         like: None,
         inline_cache: request.inline_cache,
+        dialect: builder::Dialect::default(),
         identity: String::new(),
     })
 }

@@ -208,13 +208,7 @@ fn receive(
     let key = client.shared_key();
     let key = if key.is_empty() { key } else { format!("{key}\n{name}") };
     let mut receiver = builds.synced.receive(&key).map_err(failed)?;
-    let excluded: Vec<String> = wanted
-        .ignore
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        .map(str::to_owned)
-        .collect();
+    let excluded = Ignore::parse(wanted.ignore).map_err(failed)?.plain_patterns();
     let progress = |current: u64, done: bool| {
         let progress = Progress { name: format!("transferring {name}:"), current, total: None, done };
         events(Event::Progress(step, progress));

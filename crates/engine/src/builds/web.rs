@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 /// The largest Dockerfile from the web.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// What a file is called whose address has no name.
-const NAMELESS: &str = "download";
+const NAMELESS: &str = "__unnamed__";
 
 /// A file that is here.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,7 +125,8 @@ impl Web<'_> {
 fn file_name(url: &str, disposition: Option<&str>) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once("://").map_or(path, |(_, rest)| rest);
-    let of_path = path.split_once('/').map_or("", |(_, path)| path.rsplit('/').next().unwrap_or_default());
+    let of_path = registry::percent_decode(path.split_once('/').map_or("", |(_, path)| path));
+    let of_path = of_path.rsplit('/').next().unwrap_or_default();
     let of_server = disposition.and_then(|text| {
         let name = text.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
         Some(name.trim_matches('"').rsplit(['/', '\\']).next()?.to_owned())
@@ -148,9 +149,11 @@ mod tests {
         let cases = [
             ("http://h/a/b.txt?x=/y", None, "b.txt"),
             ("http://h/", Some("attachment; filename=\"../../x\""), "x"),
-            ("http://h/a/..", Some("attachment; filename=.."), "download"),
-            ("http://h", None, "download"),
+            ("http://h/a/..", Some("attachment; filename=.."), "__unnamed__"),
+            ("http://h", None, "__unnamed__"),
             ("http://h/a/", Some("attachment; filename=c.tar; size=3"), "c.tar"),
+            ("http://h/a%2Fb%20c", None, "b c"),
+            ("http://h/x/%2e%2e", None, "__unnamed__"),
         ];
         for (url, disposition, expected) in cases {
             assert_eq!(file_name(url, disposition), expected, "{url}");

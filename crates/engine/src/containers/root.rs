@@ -109,7 +109,7 @@ impl StoppedRoot {
         let volumes = record.mounts.iter().filter_map(|mount| mount.volume());
         let held = HeldVolumes::hold(inner, format!("files of {}", record.id), volumes)?;
         let mut mounts = Vec::new();
-        for (source, target) in start::container_files(&folder) {
+        for (source, target) in start::container_files(record, &folder) {
             // They are there once it has been started.
             if Path::new(&source).exists() {
                 mounts.push(Part {

@@ -204,7 +204,7 @@ fn send(
         hostname: &record.hostname,
         command: record.command.clone(),
         mounts,
-        files: container_files(&files_folder),
+        files: container_files(record, &files_folder),
         init: record.spec.init.unwrap_or(false).then(|| inner.options.runtime.display().to_string()),
         devices: &devices,
         block_devices: &block_devices,
@@ -357,9 +357,14 @@ fn log(record: &ContainerRecord, folder: &Path) -> Result<MonitorLog, EngineErro
     }))
 }
 
-pub(super) fn container_files(folder: &Path) -> Vec<(String, &'static str)> {
+/// What says who a container is, and where. A build's command has the image's own `/etc/hostname`, which it may change.
+pub(super) fn container_files(record: &ContainerRecord, folder: &Path) -> Vec<(String, &'static str)> {
     let path = |name: &str| folder.join(name).display().to_string();
-    vec![(path("resolv.conf"), "/etc/resolv.conf"), (path("hostname"), "/etc/hostname"), (path("hosts"), "/etc/hosts")]
+    let mut files = vec![(path("resolv.conf"), "/etc/resolv.conf"), (path("hosts"), "/etc/hosts")];
+    if !crate::builds::is_of_build(&images::ImageId::new(record.image_id), &record.layers) {
+        files.push((path("hostname"), "/etc/hostname"));
+    }
+    files
 }
 
 /// Writes who the container is. The files need no sync: every start writes them again.
