@@ -3,6 +3,7 @@
 mod bench;
 mod compat;
 mod conformance;
+mod corpus;
 mod lint;
 mod packages;
 mod process;
@@ -21,12 +22,13 @@ usage: ./x TASK [ARGUMENTS]
   build [--release]  build conex and its static runtime into target/conex/PROFILE
   test [FILTER...]   build, then run the lints and every test, those of vm-test too
   vm-test [FILTER...] run tests in virtual machines: cgroup v2 alone and all of v1, AppArmor, systemd
-  bench KIND [--rounds N] [--peers DIR] [--programs DIR | --peers-only]
-                     measure start, exec, memory, load, images, pull, network, scale, runtime or cost beside the floor and the peers that are found
+  bench KIND [--rounds N] [--only TEXT] [--peers DIR] [--programs DIR | --peers-only]
+                     measure start, exec, memory, load, images, pull, build, network, scale, runtime or cost beside the floor and the peers that are found
   conformance --tools DIR [--peers DIR]
                      run the OCI project's validation programs, built in DIR, on our runtime, crun and runc
   compat [--docker-py DIR] [--bollard DIR] [--only TEXT] [--programs DIR | --on-docker]
                      run the integration suites of Docker's clients, checked out in DIR, against a fresh engine
+  corpus --record    write down what Docker makes of the Dockerfiles of tests/compat, and compare with what we make of them
   peers              make a Debian root with the peers in target/peers
   lint               rustfmt, clippy with warnings as errors, cargo-deny, tidy
   tidy [--sizes]     dependency direction, unsafe code, loose ends; the longest functions and files
@@ -53,6 +55,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some("vm-test") => vm::run_tests(rest),
         Some("conformance") => conformance::run_all(rest),
         Some("compat") => compat::run_all(rest),
+        Some("corpus") => corpus::run_all(rest),
         Some("lint") => lint::run_all(),
         Some("tidy") => tidy::run(rest),
         Some("bench") => bench::run(rest),

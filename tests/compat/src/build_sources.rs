@@ -104,10 +104,11 @@ fn files_from_addresses_are_checked_and_named_safely() {
 }
 
 /// `git daemon` over a folder; it ends with the value.
-struct GitServer(Child);
+pub(crate) struct GitServer(Child);
 
 impl GitServer {
-    fn start(host: &Host, folder: &Path) -> GitServer {
+    /// Serves every repository below a folder.
+    pub(crate) fn start(host: &Host, folder: &Path) -> GitServer {
         let base = format!("--base-path={}", folder.display());
         // Not by `git daemon`, which would be its parent.
         let program = Path::new(&host.program("git").arg("--exec-path").ok()).join("git-daemon");
@@ -130,7 +131,8 @@ impl Drop for GitServer {
     }
 }
 
-fn git(host: &Host, folder: &Path, arguments: &[&str]) {
+/// Runs git in a folder, as somebody who has no configuration.
+pub(crate) fn git(host: &Host, folder: &Path, arguments: &[&str]) {
     let who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"];
     host.program("git").arg("-C").arg(folder).args(who).args(arguments).env("HOME", "/nonexistent").ok();
 }

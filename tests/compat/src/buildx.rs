@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Engine, Program, unpacked};
+use harness::{Engine, Host, Program, unpacked};
 
 use crate::build::{folder, run};
 
 /// `docker` with the plugin buildx on this engine.
 pub(crate) fn docker<'a>(engine: &Engine, arguments: impl IntoIterator<Item = &'a str>) -> Program {
-    with_buildx(engine, engine.docker(arguments))
+    with_buildx(engine.host(), engine.docker(arguments))
 }
 
 /// The client with its plugin buildx, on whichever engine.
-pub(crate) fn with_buildx(engine: &Engine, client: Program) -> Program {
-    let config = engine.host().files().join("docker-config");
+pub(crate) fn with_buildx(host: &Host, client: Program) -> Program {
+    let config = host.files().join("docker-config");
     let plugins = config.join("cli-plugins");
     if !plugins.exists() {
         std::fs::create_dir_all(&plugins).unwrap();

@@ -34,7 +34,7 @@ fn ran(text: &str) -> usize {
 impl Other {
     fn build(&self, engine: &Engine, folder: &Path, arguments: &[&str]) -> String {
         let all = [&["build", "--progress=plain"], arguments, &[folder.to_str().unwrap()]].concat();
-        let output = with_buildx(engine, self.docker(engine, &all)).run().expect_code(0);
+        let output = with_buildx(engine.host(), self.docker(engine, &all)).run().expect_code(0);
         output.error_text() + &output.text()
     }
 

@@ -23,6 +23,7 @@ mod copy;
 mod corpus;
 mod crashes;
 mod devices;
+mod dockerfiles;
 mod drivers;
 mod exec;
 mod fake_server;

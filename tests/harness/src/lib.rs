@@ -9,6 +9,7 @@
 //! <scratch>/run    the engine's --run         <scratch>/files   whatever the test writes
 //! ```
 
+mod docker;
 mod engine;
 mod host;
 mod image;
@@ -16,6 +17,7 @@ mod leftovers;
 mod program;
 mod terminal;
 
+pub use docker::Docker;
 pub use engine::{Engine, EngineOptions};
 pub use host::Host;
 pub use image::busybox_tar;
