@@ -92,7 +92,7 @@ fn remove_containers(world: &mut World, podman: bool) {
 
 /// The processes whose program's name starts so and that are in the same network namespace as the daemon: helpers leave their
 /// daemon's process tree, but not its namespaces.
-fn helpers(daemon: u32, program: &str) -> Result<Vec<u32>> {
+pub(crate) fn helpers(daemon: u32, program: &str) -> Result<Vec<u32>> {
     let namespace = |pid: u32| fs::read_link(PathBuf::from(format!("/proc/{pid}/ns/net")));
     let own = namespace(daemon)?;
     let mut found = Vec::new();
@@ -116,6 +116,17 @@ fn largest_private(pids: &[u32]) -> Result<f64> {
 /// What a process has in memory, in MiB.
 pub(crate) fn resident(pid: u32) -> Result<f64> {
     sum_of_fields(&format!("/proc/{pid}/status"), &["VmRSS:"])
+}
+
+/// Has the kernel forget how much a process once had; gives what it has now, in MiB.
+pub(crate) fn forget_peak(pid: u32) -> Result<f64> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    peak(pid)
+}
+
+/// The most that a process has had, in MiB.
+pub(crate) fn peak(pid: u32) -> Result<f64> {
+    sum_of_fields(&format!("/proc/{pid}/status"), &["VmHWM:"])
 }
 
 fn private(pid: u32) -> Result<f64> {

@@ -12,6 +12,7 @@
 //!
 //! Results go to standard output as a table and to `target/bench/NAME.json`.
 
+mod build;
 mod cost;
 mod exec;
 pub(crate) mod image;
@@ -42,6 +43,8 @@ use crate::programs::{self, Profile};
 pub(crate) struct Options {
     /// How often each contender runs.
     pub(crate) rounds: usize,
+    /// Of a bench of several kinds, those whose name has this in it.
+    pub(crate) only: Option<String>,
     /// A Debian root that has the peers; none leaves them out.
     pub(crate) peers: Option<PathBuf>,
     /// What of ours is measured.
@@ -61,11 +64,12 @@ enum Ours {
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { rounds: 50, peers: None, ours: Ours::Built };
+        let mut options = Self { rounds: 50, only: None, peers: None, ours: Ours::Built };
         let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
         while let Some(argument) = parser.next()? {
             match argument {
                 lexopt::Arg::Long("rounds") => options.rounds = parser.value()?.string()?.parse()?,
+                lexopt::Arg::Long("only") => options.only = Some(parser.value()?.string()?),
                 lexopt::Arg::Long("peers") => options.peers = Some(existing(parser.value()?.into())?),
                 lexopt::Arg::Long("programs") => options.ours = Ours::In(existing(parser.value()?.into())?),
                 lexopt::Arg::Long("peers-only") => options.ours = Ours::Left,
@@ -95,13 +99,14 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [kind, rest @ ..] = arguments else {
-        bail!("bench takes start, exec, memory, load, images, pull, network, scale, runtime or cost")
+        bail!("bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost")
     };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
         "start" => start::run,
         "exec" => exec::run,
         "memory" => memory::run,
+        "build" => build::run,
         "load" => load::run,
         "images" => images::run,
         "network" => network::run,
@@ -110,7 +115,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "runtime" => runtime::run,
         "cost" => cost::run,
         other => {
-            bail!("bench takes start, exec, memory, load, images, pull, network, scale, runtime or cost, not {other:?}")
+            bail!("bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost, not {other:?}")
         }
     };
     let engines =

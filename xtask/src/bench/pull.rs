@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::Options;
+use super::memory::{forget_peak, peak};
 use super::registry::{ADDRESS, Packing, Part, REPOSITORY, Server, Storage, TAG};
 use super::report::{Bound, Report};
 use super::world::{Contender, Place, World};
@@ -135,18 +136,4 @@ fn build_floor() -> Result<String> {
     run_command(cargo().args(["build", "--quiet", "--package", "pull-floor", "--release"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into);
     Ok(target.join("release/pull-floor").display().to_string())
-}
-
-/// Has the kernel forget how much a process once had; gives what it has now, in MiB.
-fn forget_peak(pid: u32) -> Result<f64> {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
-    peak(pid)
-}
-
-/// The most that a process has had, in MiB.
-fn peak(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let Some(line) = status.lines().find(|line| line.starts_with("VmHWM:")) else { bail!("no VmHWM of {pid}") };
-    let kibibytes: f64 = line.split_whitespace().nth(1).context("an empty VmHWM")?.parse()?;
-    Ok(kibibytes / 1024.0)
 }
