@@ -169,10 +169,13 @@ fn promise(report: &mut Report, scenario: &Scenario) {
     }
 }
 
+/// Makes a kind of build, with its context in a folder of its own.
+type Maker = fn(&Path, usize) -> Result<Scenario>;
+
 /// Makes the contexts of the kinds that were asked for.
 fn scenarios(state: &Path, options: &Options) -> Result<Vec<Scenario>> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-    let makers: [(&str, fn(&Path, usize) -> Result<Scenario>); 6] = [
+    let makers: [(&str, Maker); 6] = [
         ("cached", cached),
         ("stages", stages),
         ("compile", compile),

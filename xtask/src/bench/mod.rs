@@ -115,7 +115,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "runtime" => runtime::run,
         "cost" => cost::run,
         other => {
-            bail!("bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost, not {other:?}")
+            bail!(
+                "bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost, not {other:?}"
+            )
         }
     };
     let engines =
