@@ -17,6 +17,7 @@ const FOR_TESTS: &[Needed] = &[
     Needed { program: "busybox", package: "busybox-static" },
     Needed { program: "mkfs.erofs", package: "erofs-utils" },
     Needed { program: "mkfs.ext4", package: "e2fsprogs" },
+    Needed { program: "mkfs.btrfs", package: "btrfs-progs" },
     Needed { program: "debootstrap", package: "debootstrap" },
     Needed { program: "nft", package: "nftables" },
     Needed { program: "iperf3", package: "iperf3" },

@@ -31,6 +31,7 @@ mod monitors;
 mod networks;
 mod options;
 mod policy;
+mod quota;
 mod registries;
 mod rootfs;
 mod runtimes;

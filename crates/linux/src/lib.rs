@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mount_attr;
 pub mod namespace;
 pub mod netlink;
+pub mod quota;
 pub mod resource;
 pub mod scheduler;
 pub mod scm;

@@ -46,6 +46,7 @@ mod peers;
 mod picture;
 mod ports;
 mod pulls;
+mod quotas;
 #[path = "../../../crates/snapshots/tests/it/raw_tar.rs"]
 #[allow(dead_code, reason = "not every field is bent here")]
 mod raw_tar;

@@ -24,6 +24,9 @@ const MODULES: &[&str] = &[
     "nft_fib_inet",
     "nf_nat",
     "nf_conntrack",
+    // Disks with project quotas.
+    "ext4",
+    "quota_v2",
     // systemd asks for it by name.
     "autofs4",
 ];

@@ -97,7 +97,7 @@ const MACHINES: &[Machine] = &[
                     "rootless::a_delegated",
                 ],
             ),
-            (ENGINE, &["limits::memory", "lifecycle::pause_and_unpause", "security::apparmor"]),
+            (ENGINE, &["limits::memory", "lifecycle::pause_and_unpause", "security::apparmor", "quotas::a_size"]),
         ],
         systemd: &[(RUNTIME, &["systemd::"])],
     },

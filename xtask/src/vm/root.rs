@@ -25,6 +25,7 @@ const PROGRAMS: &[&str] = &[
     "busybox",
     "ping",
     "gzip",
+    "mkfs.ext4",
     "systemctl",
     "apparmor_parser",
 ];

@@ -222,11 +222,13 @@ const GROUPS: &[Group] = &[
         "volume",
         "Manage volumes",
         &[
+            ("clone", &[], &volume::CLONE),
             ("create", &[], &volume::CREATE),
             ("inspect", &[], &inspect::VOLUME),
             ("ls", &["list"], &volume::LS),
             ("prune", &[], &volume::PRUNE),
             ("rm", &["remove"], &volume::RM),
+            ("snapshot", &[], &volume::SNAPSHOT),
         ],
     ),
 ];

@@ -1,10 +1,12 @@
 //! Volumes.
 
+use clap::ArgMatches;
 use docker_api::volume::{CreateRequest, Volume};
 
 use super::container::{filters, reclaimed};
 use super::{After, Entry, confirmed, each, operands, print};
-use crate::error::Failure;
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
 use crate::flags::Takes::{Many, One, Switch};
 use crate::flags::{Flag, flag, many, on, one, short};
 use crate::output::list::{Listing, Row};
@@ -37,6 +39,48 @@ pub(super) const CREATE: Entry = Entry {
         Ok(0)
     },
 };
+
+const COPY_FLAGS: &[Flag] = &[flag("label", Many, "Set a label")];
+
+pub(super) const CLONE: Entry = Entry {
+    name: "clone",
+    about: "Create a volume that begins as another one is and shares its blocks on the disk (xfs, btrfs)",
+    operands: "SOURCE VOLUME",
+    after: After::Options,
+    flags: &[COPY_FLAGS],
+    run: |context, matches| copy(context, matches, "clone"),
+};
+
+pub(super) const SNAPSHOT: Entry = Entry {
+    name: "snapshot",
+    about: "Create a volume that stays as another one is: containers can only read it",
+    operands: "SOURCE VOLUME",
+    after: After::Options,
+    flags: &[COPY_FLAGS],
+    run: |context, matches| copy(context, matches, "snapshot"),
+};
+
+/// Creates a volume from another one, by an option that the docker command line can give as well (`-o clone=SOURCE`).
+fn copy(context: &Context, matches: &ArgMatches, option: &str) -> Outcome {
+    let names: [String; 2] = operands(matches, 2)?
+        .try_into()
+        .map_err(|_| Failure::usage(format!("\"conex volume {option}\" requires exactly 2 arguments.")))?;
+    let [source, name] = names;
+    let client = context.client()?;
+    // Creating one that is there is no error, and would leave it as it is.
+    if client.volume_inspect(&name).is_ok() {
+        return Err(Failure::usage(format!("volume {name} already exists")));
+    }
+    let request = CreateRequest {
+        driver: "local".to_owned(),
+        driver_opts: Some([(option.to_owned(), source)].into()),
+        labels: Some(pairs(many(matches, "label"), '=')),
+        name,
+        ..CreateRequest::default()
+    };
+    print(&format!("{}\n", client.volume_create(&request)?.name))?;
+    Ok(0)
+}
 
 const LIST_FLAGS: &[Flag] = &[
     short('f', "filter", Many, "Show only what this describes"),

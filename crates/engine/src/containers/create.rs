@@ -17,8 +17,8 @@ use super::record::{ContainerRecord, RECORD_VERSION};
 use super::{attachments, names, validate, view};
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
-    CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError, Healthcheck,
-    IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
+    Access, CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError,
+    Healthcheck, IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
 };
 use crate::store::Durability;
 use crate::userns::{self, IdMappings};
@@ -147,7 +147,7 @@ impl Engine {
         if let Err(error) = result {
             self.inner.index.remove(&record.id, &record.name);
             let folder = self.inner.container_dir(&record.id);
-            let _ = blocking(move || crate::volumes::remove_tree(&folder)).await;
+            let _ = blocking(move || super::remove::remove_files(&folder)).await;
             return Err(error);
         }
         let life = Life::new();
@@ -162,7 +162,8 @@ impl Engine {
     async fn make_parts(&self, record: &mut ContainerRecord) -> Result<(), EngineError> {
         self.make_volumes(record).await?;
         let (inner, id, layers) = (Arc::clone(&self.inner), record.id.clone(), record.layers.clone());
-        blocking(move || make_folder(&inner, &id, &layers)).await?;
+        let size = validate::storage_options(&record.spec)?;
+        blocking(move || make_folder(&inner, &id, &layers, size)).await?;
         // A `--rm` container need not survive the machine's crash: it would be removed then anyway.
         let durability = if record.spec.auto_remove { Durability::Daemon } else { Durability::Machine };
         let change = put_container(record, &Life::new(), &Place::default())?;
@@ -185,6 +186,9 @@ impl Engine {
             };
             let (volume, made) = self.ensure_volume(request).await?;
             *name = Some(volume.name.to_string());
+            if crate::volumes::is_snapshot(volume.options.as_ref()) {
+                mount.access = Access::ReadOnly;
+            }
             if *copy_up == CopyUp::WhenEmpty && subpath.is_none() {
                 copies.push((target, volume, made));
             }
@@ -384,16 +388,22 @@ fn check_bind_sources(mounts: &[PlannedMount]) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn make_folder(inner: &Inner, id: &ContainerId, layers: &[oci::DiffId]) -> Result<(), EngineError> {
+fn make_folder(
+    inner: &Inner,
+    id: &ContainerId,
+    layers: &[oci::DiffId],
+    size_bytes: Option<u64>,
+) -> Result<(), EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let folder = inner.container_dir(id);
     let wrong = |error| EngineError::system("cannot make the container's folder", error);
     std::fs::DirBuilder::new().mode(0o710).create(&folder).map_err(wrong)?;
-    inner
+    let made = inner
         .snapshotter
         .create_upper(&folder, layers)
         .map_err(|error| EngineError::system("cannot make the container's layer", error))?;
-    Ok(())
+    // Not the log, which has limits of its own.
+    size_bytes.map_or(Ok(()), |bytes| crate::quota::limit(&[&made.upper, &made.work], bytes))
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ fn unrecorded_run(folder: &Path, life: &mut Life) -> Option<Happening> {
 fn sweep(folder: &Path, known: &HashSet<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if !known.contains(&*entry.file_name().to_string_lossy())
-            && let Err(error) = crate::volumes::remove_tree(&entry.path())
+            && let Err(error) = super::remove::remove_files(&entry.path())
         {
             tracing::warn!("{error}");
         }

@@ -1,5 +1,6 @@
 //! Taking a container away: its name and record first, then its files.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::record::ContainerRecord;
@@ -8,11 +9,17 @@ use crate::model::{EngineError, Status};
 use crate::store::{Change, Durability};
 use crate::volumes::remove_tree;
 
+/// Removes a container's folder; one that is not there is no error.
+pub(super) fn remove_files(folder: &Path) -> Result<(), EngineError> {
+    crate::quota::release(&folder.join("upper"));
+    remove_tree(folder)
+}
+
 /// Removes everything, and reports what could not be.
 pub(super) async fn remove(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<(), EngineError> {
     // The files first: as long as they are there, the container is, so that a failure can be seen and tried again.
     let folder = engine.inner.container_dir(&record.id);
-    blocking(move || remove_tree(&folder)).await?;
+    blocking(move || remove_files(&folder)).await?;
     forget(engine, record, Durability::Machine).await?;
     clean(engine, record, volumes).await
 }
@@ -46,7 +53,7 @@ pub(super) async fn clean(engine: &Engine, record: &ContainerRecord, volumes: bo
     inner.image_used(&record.image_id);
     engine.may_shrink();
     blocking(move || {
-        remove_tree(&inner.container_dir(&record.id))?;
+        remove_files(&inner.container_dir(&record.id))?;
         let image = images::ImageId::new(record.image_id);
         if inner.images.catalogue().get(&image).is_none() {
             inner

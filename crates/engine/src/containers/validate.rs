@@ -2,12 +2,12 @@
 
 use crate::host::Host;
 use crate::model::{
-    ContainerSpec, EngineError, IpcMode, NetworkMode, Resources, RestartPolicy, SecurityMeaning, UtsMode,
+    ContainerSpec, EngineError, IpcMode, NetworkMode, Resources, RestartPolicy, SecurityMeaning, UtsMode, parse_size,
 };
 
 /// Checks a merged specification; returns warnings.
 pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>, EngineError> {
-    not_built(spec)?;
+    storage_options(spec)?;
     modes(spec)?;
     security(spec, host)?;
     sysctls(spec)?;
@@ -39,13 +39,13 @@ pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>,
     Ok(warnings)
 }
 
-/// What Conex cannot do (yet) is refused, never ignored.
-fn not_built(spec: &ContainerSpec) -> Result<(), EngineError> {
-    let refuse = |field: &str| Err(EngineError::not_implemented(format!("{field} is not built")));
-    if !spec.storage_options.is_empty() {
-        return refuse("HostConfig.StorageOpt");
+/// `--storage-opt`: how much a container may write; none for as much as there is.
+pub(super) fn storage_options(spec: &ContainerSpec) -> Result<Option<u64>, EngineError> {
+    if let Some(unknown) = spec.storage_options.keys().find(|key| !key.eq_ignore_ascii_case("size")) {
+        return Err(EngineError::invalid(format!("unknown option {unknown}")));
     }
-    Ok(())
+    let size = spec.storage_options.values().next().map(|text| parse_size(text)).transpose()?;
+    Ok(size.filter(|bytes| *bytes > 0))
 }
 
 fn modes(spec: &ContainerSpec) -> Result<(), EngineError> {

@@ -34,7 +34,7 @@ pub struct VolumeRequest {
     pub driver: String,
     /// Labels as given.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Options as given: `type`, `device`, `o` of the local driver.
+    /// Options as given: `type`, `device`, `o` of the local driver, or `size`, `clone`, `snapshot`.
     pub options: Option<BTreeMap<String, String>>,
 }
 

@@ -23,9 +23,23 @@ pub(crate) fn copy_up(root: BorrowedFd<'_>, target: &str, volume: &std::path::Pa
     if !is_empty(&into)? {
         return Ok(());
     }
-    let mut copy = Copy { volume: into.as_fd(), links: HashMap::new(), at: PathBuf::new() };
-    copy.folder(source.as_fd(), into.as_fd(), 0)?;
-    copy.metadata(&fs::fstat(&source)?, source.as_fd(), into.as_fd())
+    copy_tree(source.as_fd(), into.as_fd(), Contents::Copied)
+}
+
+/// How the contents of files arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Byte by byte.
+    Copied,
+    /// By the same blocks on the disk, until one side is written to. Fails where the file system has no such thing.
+    Shared,
+}
+
+/// Copies all that is in the folder `from` into `to`, which is empty and gets its owner, mode and times.
+pub(super) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, contents: Contents) -> io::Result<()> {
+    let mut copy = Copy { volume: to, links: HashMap::new(), at: PathBuf::new(), contents };
+    copy.folder(from, to, 0)?;
+    copy.metadata(&fs::fstat(from)?, from, to)
 }
 
 /// The folder at `target`, resolved inside `root`; none when there is none.
@@ -57,12 +71,13 @@ struct Copy<'volume> {
     links: HashMap<(u64, u64), PathBuf>,
     /// The path below the volume of the folder that is being copied.
     at: PathBuf,
+    contents: Contents,
 }
 
 impl Copy<'_> {
     fn folder(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
         if depth > MAX_DEPTH {
-            return Err(io::Error::other("the image's folders are nested too deeply"));
+            return Err(io::Error::other("folders are nested too deeply"));
         }
         for entry in Dir::read_from(from)? {
             let entry = entry?;
@@ -121,7 +136,13 @@ impl Copy<'_> {
         let source = fs::openat(from, name, OFlags::RDONLY | flags, Mode::empty())?;
         let target =
             fs::openat(to, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags, Mode::RUSR | Mode::WUSR)?;
-        io::copy(&mut std::fs::File::from(source.try_clone()?), &mut std::fs::File::from(target.try_clone()?))?;
+        match self.contents {
+            Contents::Shared => fs::ioctl_ficlone(&target, &source)?,
+            Contents::Copied => {
+                let (mut source, mut target) = (source.try_clone()?.into(), target.try_clone()?.into());
+                io::copy::<std::fs::File, std::fs::File>(&mut source, &mut target)?;
+            }
+        }
         if several {
             self.links.insert((stat.st_dev, stat.st_ino), self.at.join(as_path(name)));
         }

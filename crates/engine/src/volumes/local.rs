@@ -56,14 +56,18 @@ pub(super) struct LocalMount {
 impl LocalMount {
     /// Reads the options of a volume; none for a plain folder.
     pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>, EngineError> {
-        if let Some(unknown) = options.keys().find(|key| !["type", "device", "o", "size"].contains(&key.as_str())) {
+        let is_plain = |key: &&String| super::plain::OPTIONS.contains(&key.as_str());
+        let is_known = |key: &&String| ["type", "device", "o"].contains(&key.as_str()) || is_plain(key);
+        if let Some(unknown) = options.keys().find(|key| !is_known(key)) {
             return Err(EngineError::invalid(format!("invalid option: \"{unknown}\"")));
         }
-        if options.contains_key("size") {
-            return Err(EngineError::invalid("quota size requested but no quota support"));
-        }
-        if options.is_empty() {
+        if options.keys().all(|key| is_plain(&key)) {
             return Ok(None);
+        }
+        if let Some(key) = options.keys().find(is_plain) {
+            return Err(EngineError::invalid(format!(
+                "the option \"{key}\" is for volumes that are folders, not for those of a file system (type, device, o)"
+            )));
         }
         let required = |key: &str| match options.get(key).filter(|value| !value.is_empty()) {
             Some(value) => Ok(value.clone()),
@@ -197,7 +201,7 @@ mod tests {
         let mount = parse(&[("type", "none"), ("device", "/srv"), ("o", "rbind,ro,rslave")]).unwrap().unwrap();
         assert!(mount.flags.contains(MountFlags::BIND | MountFlags::RDONLY));
         assert_eq!(mount.propagation, Some(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC));
-        assert_eq!(parse(&[]), Ok(None));
+        assert_eq!((parse(&[]), parse(&[("size", "1g")])), (Ok(None), Ok(None)));
     }
 
     #[test]
@@ -205,7 +209,9 @@ mod tests {
         assert_eq!(parse(&[("color", "red")]).unwrap_err(), "invalid option: \"color\"");
         assert_eq!(parse(&[("o", "bind")]).unwrap_err(), "missing required option: \"device\"");
         assert_eq!(parse(&[("device", "/a")]).unwrap_err(), "missing required option: \"type\"");
-        assert_eq!(parse(&[("size", "1g")]).unwrap_err(), "quota size requested but no quota support");
+        assert!(
+            parse(&[("size", "1g"), ("o", "ro")]).unwrap_err().contains("\"size\" is for volumes that are folders")
+        );
         assert!(parse(&[("type", "none"), ("device", "srv"), ("o", "bind")]).unwrap_err().contains("absolute"));
     }
 

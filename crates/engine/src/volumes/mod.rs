@@ -9,6 +9,7 @@
 mod copy_up;
 mod held;
 mod local;
+mod plain;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use copy_up::copy_up;
 pub(crate) use held::{HeldVolumes, unmount_unused};
+pub(crate) use plain::is_snapshot;
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
@@ -151,12 +153,46 @@ impl Engine {
             options: request.options,
             anonymous,
         };
-        let path = self.inner.volumes.mountpoint(name.as_str());
-        blocking(move || make_folder(&path)).await?;
+        self.make_volume_folder(&record).await?;
         self.write_volume(&record).await?;
         let volume = self.inner.volumes.insert(record);
         self.tell(EventKind::Volume, "create", name.as_str(), BTreeMap::from([("driver".into(), "local".into())]));
         Ok((volume, Made::Now))
+    }
+
+    /// Makes the folder as the options want it; on failure nothing stays.
+    async fn make_volume_folder(&self, record: &VolumeRecord) -> Result<(), EngineError> {
+        let path = self.inner.volumes.mountpoint(record.name.as_str());
+        let wanted = plain::Plain::parse(record.options.as_ref().unwrap_or(&BTreeMap::new()))?;
+        if wanted == plain::Plain::default() {
+            return blocking(move || make_folder(&path)).await;
+        }
+        let source = wanted.source.map(|name| self.source_of_clone(name)).transpose()?;
+        let folder = self.inner.volumes.folder.join(record.name.as_str());
+        blocking(move || {
+            make_folder(&path)?;
+            let limited = wanted.size_bytes.map_or(Ok(()), |bytes| crate::quota::limit(&[&path], bytes));
+            let filled = limited.and_then(|()| match &source {
+                Some((name, from)) => plain::share(from, &path, name),
+                None => Ok(()),
+            });
+            filled.inspect_err(|_| {
+                crate::quota::release(&path);
+                let _ = remove_tree(&folder);
+            })
+        })
+        .await
+    }
+
+    /// The folder of the volume that another one begins as.
+    fn source_of_clone(&self, name: VolumeName) -> Result<(VolumeName, PathBuf), EngineError> {
+        let source = self.volume(name.as_str())?;
+        if !is_plain(&source) {
+            return Err(EngineError::invalid(format!(
+                "cannot clone volume {name}: its files are in a file system that is mounted, not in a folder"
+            )));
+        }
+        Ok((name, PathBuf::from(&source.mountpoint)))
     }
 
     async fn write_volume(&self, record: &VolumeRecord) -> Result<(), EngineError> {
@@ -241,6 +277,7 @@ impl Engine {
             // What is mounted there belongs to somebody else, and must not be removed with the folder.
             local::unmount_all(&place)
                 .map_err(|error| EngineError::system(&format!("cannot unmount {}", place.display()), error))?;
+            crate::quota::release(&place);
             remove_tree(&folder)
         })
         .await
@@ -276,12 +313,14 @@ impl Engine {
 
 /// Refuses what the local driver cannot mean.
 pub(crate) fn check_options(options: Option<&BTreeMap<String, String>>) -> Result<(), EngineError> {
-    options.map_or(Ok(()), |options| local::LocalMount::parse(options).map(drop))
+    let Some(options) = options else { return Ok(()) };
+    local::LocalMount::parse(options)?;
+    plain::Plain::parse(options).map(drop)
 }
 
 /// Whether its files are in its own folder; those of a file server are not counted, as with Docker.
 fn is_plain(volume: &VolumeView) -> bool {
-    volume.options.as_ref().is_none_or(BTreeMap::is_empty)
+    volume.options.iter().flatten().all(|(key, _)| plain::OPTIONS.contains(&key.as_str()))
 }
 
 fn no_such_volume(name: &str) -> EngineError {
