@@ -33,26 +33,26 @@ fn finish(engine: Engine) {
     std::fs::remove_dir_all(scratch).unwrap();
 }
 
-const FILL: &str = "dd if=/dev/zero of=/data/big bs=1M count=40 2>&1; stat -c %s /data/big";
+const FILL: &str = "dd if=/dev/zero of=/data/big bs=1M count=5 2>&1; stat -c %s /data/big";
 
 #[test]
 fn a_size_binds_where_the_file_system_has_project_quotas() {
     let make = ["mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"];
     let Some(engine) = engine_on(&make, "prjquota") else { return };
     let docker = |arguments: &[&str]| engine.docker(arguments).ok();
-    docker(&["volume", "create", "-o", "size=20m", "small"]);
+    docker(&["volume", "create", "-o", "size=2m", "small"]);
     for arguments in [
         &["run", "--rm", "-v", "small:/data", "busybox", "sh", "-c", FILL][..],
-        &["run", "--rm", "--storage-opt", "size=20m", "busybox", "sh", "-c", &format!("mkdir /data; {FILL}")],
+        &["run", "--rm", "--storage-opt", "size=2m", "busybox", "sh", "-c", &format!("mkdir /data; {FILL}")],
     ] {
         let said = engine.docker(arguments).run().text();
         let size: u64 = said.lines().last().unwrap().parse().unwrap();
-        assert!((10 << 20..=20 << 20).contains(&size), "{said}");
+        assert!((1 << 20..=2 << 20).contains(&size), "{said}");
     }
-    docker(&["run", "--rm", "busybox", "sh", "-c", &format!("mkdir /data; {FILL} | grep 41943040")]);
+    docker(&["run", "--rm", "busybox", "sh", "-c", &format!("mkdir /data; {FILL} | grep 5242880")]);
     docker(&["volume", "rm", "small"]);
     docker(&["volume", "create", "small"]);
-    docker(&["run", "--rm", "-v", "small:/data", "busybox", "sh", "-c", &format!("{FILL} | grep 41943040")]);
+    docker(&["run", "--rm", "-v", "small:/data", "busybox", "sh", "-c", &format!("{FILL} | grep 5242880")]);
     finish(engine);
 }
 

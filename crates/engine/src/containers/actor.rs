@@ -220,6 +220,9 @@ impl Actor {
 
     /// Says that what is mounted on its volumes is needed, after a restart of the daemon.
     async fn hold_volumes(&mut self) {
+        if self.record.mounts.iter().all(|mount| mount.volume().is_none()) {
+            return;
+        }
         let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
         let held = blocking(move || {
             let names = record.mounts.iter().filter_map(|mount| mount.volume());
@@ -660,6 +663,9 @@ impl Actor {
 
     /// Gives a running container a name server, if it has come to a network with names.
     async fn serve_names(&mut self, pid: i32) {
+        if !resolver::is_named(&self.place) {
+            return;
+        }
         let (inner, record, place) = (Arc::clone(&self.engine.inner), self.record.clone(), self.place.clone());
         let served = blocking(move || {
             let serving = resolver::serve_running(&inner, &record, &place, pid);

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::handle::Handle;
 use crate::engine::Engine;
-use crate::model::{ContainerFilters, ContainerQuery, ContainerView, EngineError, NetworkMode, Status, name_matches};
+use crate::model::{ContainerFilters, ContainerQuery, ContainerView, EngineError, NetworkMode, Patterns, Status};
 
 /// The containers of a query, newest first.
 pub(super) fn list(engine: &Engine, query: &ContainerQuery) -> Result<Vec<Arc<ContainerView>>, EngineError> {
@@ -19,6 +18,7 @@ pub(super) fn list(engine: &Engine, query: &ContainerQuery) -> Result<Vec<Arc<Co
     let ancestors = ancestors(engine, &filters.ancestor);
     // Docker: asking for a state, an exit code or a number of containers means all containers.
     let all = query.all || query.limit.is_some() || !filters.status.is_empty() || !filters.exited.is_empty();
+    let (ids, names) = (Patterns::new(&filters.id), Patterns::new(&filters.name));
     let mut handles = engine.inner.index.all();
     handles.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
     let mut found = Vec::new();
@@ -28,7 +28,9 @@ pub(super) fn list(engine: &Engine, query: &ContainerQuery) -> Result<Vec<Arc<Co
             && before.is_none_or(|before| handle.created < before)
             && since.is_none_or(|since| handle.created > since)
             && ancestors.as_ref().is_none_or(|images| images.contains(&view.image_id))
-            && matches(filters, &handle, &view);
+            && ids.match_text(handle.id.as_str())
+            && names.match_container(view.name.as_str())
+            && matches(filters, &view);
         if shown {
             found.push(view);
         }
@@ -66,14 +68,12 @@ fn has_ancestor(catalogue: &images::Catalogue, image: &images::Image, ancestor: 
     false
 }
 
-fn matches(filters: &ContainerFilters, handle: &Handle, view: &ContainerView) -> bool {
+fn matches(filters: &ContainerFilters, view: &ContainerView) -> bool {
     fn any<T>(list: &[T], test: impl Fn(&T) -> bool) -> bool {
         list.is_empty() || list.iter().any(test)
     }
     let ran = view.state.finished_at.is_some() && !view.state.is_running();
-    any(&filters.id, |prefix| handle.id.as_str().starts_with(prefix.as_str()))
-        && any(&filters.name, |pattern| name_matches(pattern, view.name.as_str()))
-        && any(&filters.status, |status| *status == view.state.status)
+    any(&filters.status, |status| *status == view.state.status)
         && any(&filters.exited, |code| ran && view.state.status == Status::Exited && *code == view.state.exit_code)
         && any(&filters.health, |health| *health == view.state.health.as_ref().map(|health| health.status))
         && any(&filters.network, |network| on_network(view, network))

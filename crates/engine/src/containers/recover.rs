@@ -7,9 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use monitor_protocol::record::{EXECS_DIR, EXIT_FILE, MONITOR_FILE};
 use monitor_protocol::{ExecRecord, Exit, ExitRecord, Hello, KillScope, MonitorRecord, Phase as MonitorPhase, Request};
+use oci::ContainerId;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
-use super::actor::{Actor, Recovered, Remains};
+use super::actor::{Actor, Command, Recovered, Remains};
 use super::handle::{Handle, Progress};
 use super::life::{Happening, Life, Phase};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
@@ -21,6 +24,11 @@ use crate::store::Contents;
 
 /// The exit code of a container whose end nobody saw; Docker's.
 const UNSEEN_EXIT_CODE: i32 = 255;
+/// Monitors that are asked at once.
+const SEARCHES: usize = 64;
+
+/// A monitor, and what it says of its container.
+type Found = Option<(Recovered, Box<Hello>)>;
 
 impl Containers {
     /// What containers had of the networks that ran when the database was last written.
@@ -48,11 +56,21 @@ impl Engine {
         for (record, _) in &records {
             self.inner.index.reserve_name(&record.name, &record.id)?;
         }
-        let mut restarts = Vec::new();
+        let mut searches = self.find_monitors(&records).into_iter();
+        let (mut restarts, mut ready) = (Vec::new(), Vec::new());
         for (record, life) in records {
+            let found = match searches.next() {
+                Some(search) => search.await.unwrap_or_default(),
+                None => None,
+            };
             let due = life.life.starts_with_daemon(record.spec.restart);
-            let handle = self.restore_container(record, life).await?;
+            let (handle, actor) = self.restore_container(record, life, found).await?;
             restarts.extend(due.then_some(handle));
+            ready.extend(actor);
+        }
+        // Those that are known go to work only now: what hundreds of them do at once would hold up the others.
+        for (actor, queue) in ready {
+            tokio::spawn(actor.run(queue));
         }
         self.end_strangers(&known).await;
         let inner = Arc::clone(&self.inner);
@@ -74,9 +92,26 @@ impl Engine {
         Ok(())
     }
 
-    async fn restore_container(&self, record: ContainerRecord, stored: LifeRecord) -> Result<Arc<Handle>, EngineError> {
+    /// Looks for the monitors of all records, some at a time: each answers when it is its turn on a processor.
+    fn find_monitors(&self, records: &[(ContainerRecord, LifeRecord)]) -> Vec<JoinHandle<Found>> {
+        let permits = Arc::new(Semaphore::new(SEARCHES));
+        let search = |(record, _): &(ContainerRecord, LifeRecord)| {
+            let (engine, id, permits) = (self.clone(), record.id.clone(), Arc::clone(&permits));
+            tokio::spawn(async move {
+                let _permit = permits.acquire().await;
+                engine.find_monitor(&id).await
+            })
+        };
+        records.iter().map(search).collect()
+    }
+
+    async fn restore_container(
+        &self,
+        record: ContainerRecord,
+        stored: LifeRecord,
+        found: Found,
+    ) -> Result<(Arc<Handle>, Option<(Actor, mpsc::Receiver<Command>)>), EngineError> {
         let mut life = stored.life;
-        let found = self.find_monitor(&record).await;
         let missed = match &found {
             Some((_, hello)) => take_over(&mut life, hello),
             None => missed_exit(&self.inner.container_dir(&record.id), &mut life),
@@ -99,10 +134,8 @@ impl Engine {
         } else {
             self.take_over_execs(&handle, &[]);
         }
-        if actor.catch_up(missed).await == Remains::There {
-            tokio::spawn(actor.run(queue));
-        }
-        Ok(handle)
+        let remains = actor.catch_up(missed).await == Remains::There;
+        Ok((handle, remains.then_some((actor, queue))))
     }
 
     /// What a monitor does at the end of its container, for one that was killed itself; before the container may start again.
@@ -119,20 +152,20 @@ impl Engine {
     }
 
     /// A monitor answers on its socket, or is gone.
-    async fn find_monitor(&self, record: &ContainerRecord) -> Option<(Recovered, Box<Hello>)> {
-        let socket = self.inner.monitor_socket(&record.id);
+    async fn find_monitor(&self, id: &ContainerId) -> Found {
+        let socket = self.inner.monitor_socket(id);
         if !socket.exists() {
             return None;
         }
         match Connection::connect(&socket).await {
             Ok((connection, incoming, hello))
-                if hello.container.as_ref().is_some_and(|found| found.id == record.id.as_str()) =>
+                if hello.container.as_ref().is_some_and(|found| found.id == id.as_str()) =>
             {
                 Some((Recovered { connection, incoming }, hello))
             }
             Ok(_) => None,
             Err(error) => {
-                tracing::debug!("container {}: {}", record.id, crate::model::chain(&error));
+                tracing::debug!("container {id}: {}", crate::model::chain(&error));
                 let _ = std::fs::remove_file(&socket);
                 None
             }

@@ -66,6 +66,11 @@ fn links(inner: &Inner, requested: &EndpointSpec) -> Vec<(String, String)> {
     parsed.into_iter().map(|link| (link.alias, whose(link.container))).collect()
 }
 
+/// Whether a place is on a network where containers have names.
+pub(super) fn is_named(place: &Place) -> bool {
+    place.endpoints.iter().any(|endpoint| endpoint.network != DEFAULT_NETWORK)
+}
+
 /// Starts a container's name server in its namespace, if it is on a network with names. Without one it has the host's servers, which
 /// is told and stops nobody.
 pub(super) fn serve(
@@ -74,7 +79,7 @@ pub(super) fn serve(
     place: &Place,
     namespace: BorrowedFd<'_>,
 ) -> Option<Serving> {
-    if place.endpoints.iter().all(|endpoint| endpoint.network == DEFAULT_NETWORK) {
+    if !is_named(place) {
         return None;
     }
     let opened = network::open_resolver(namespace, || {

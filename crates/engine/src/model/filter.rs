@@ -1,6 +1,7 @@
 //! Filters of lists, events and prunes, as parsed values.
 
 use jiff::Timestamp;
+use regex_lite::Regex;
 
 use super::{HealthStatus, Port, Status};
 
@@ -159,7 +160,7 @@ pub struct VolumeQuery {
     pub driver: Vec<String>,
     /// `label`: all must match.
     pub label: Vec<LabelFilter>,
-    /// `name`: parts of names.
+    /// `name`: regular expressions.
     pub name: Vec<String>,
 }
 
@@ -174,7 +175,7 @@ pub struct NetworkQuery {
     pub id: Vec<String>,
     /// `label`: all must match.
     pub label: Vec<LabelFilter>,
-    /// `name`: parts of names.
+    /// `name`: regular expressions.
     pub name: Vec<String>,
     /// `scope`
     pub scope: Vec<String>,
@@ -182,25 +183,34 @@ pub struct NetworkQuery {
     pub kind: Vec<String>,
 }
 
-/// Whether `name` has `pattern`: part of it, with `^` and `$` as anchors (what people use of Docker's regular expressions).
-pub(crate) fn name_matches(pattern: &str, name: &str) -> bool {
-    let (anchored, pattern) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (ended, pattern) = pattern.strip_suffix('$').map_or((false, pattern), |rest| (true, rest));
-    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
-    match (anchored, ended) {
-        (true, true) => name == pattern,
-        (true, false) => name.starts_with(pattern),
-        (false, true) => name.ends_with(pattern),
-        (false, false) => name.contains(pattern),
+/// Regular expressions of one filter, any of which may match a part of a text; without any every text matches. One that is none matches
+/// nothing, as in Docker.
+#[derive(Debug)]
+pub(crate) struct Patterns(Option<Vec<Regex>>);
+
+impl Patterns {
+    /// Those of a filter.
+    pub(crate) fn new(given: &[String]) -> Self {
+        Self((!given.is_empty()).then(|| given.iter().filter_map(|text| Regex::new(text).ok()).collect()))
+    }
+
+    /// Whether `text` is looked for.
+    pub(crate) fn match_text(&self, text: &str) -> bool {
+        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.is_match(text)))
+    }
+
+    /// Whether a container's name is, with the slash that it has in Docker or without.
+    pub(crate) fn match_container(&self, name: &str) -> bool {
+        self.match_text(name) || self.match_text(&format!("/{name}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LabelFilter, name_matches};
+    use super::{LabelFilter, Patterns};
 
     #[test]
-    fn names_match_by_part_and_anchors() {
+    fn names_match_by_regular_expressions() {
         for (pattern, name, expected) in [
             ("we", "web", true),
             ("^/web$", "web", true),
@@ -208,9 +218,15 @@ mod tests {
             ("b$", "web", true),
             ("/we", "web", true),
             ("^eb", "web", false),
+            ("w.b", "web", true),
+            ("^(web|db)-[0-9]+$", "db-12", true),
+            ("^(web|db)-[0-9]+$", "db-x", false),
+            ("(", "web", false),
         ] {
-            assert_eq!(name_matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(Patterns::new(&[pattern.to_owned()]).match_container(name), expected, "{pattern} {name}");
         }
+        assert!(Patterns::new(&[]).match_text("anything"));
+        assert!(Patterns::new(&["x".to_owned(), "(".to_owned(), "^a".to_owned()]).match_text("abc"), "any of them");
     }
 
     #[test]

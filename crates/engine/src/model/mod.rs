@@ -40,7 +40,7 @@ pub use device::{Device, DeviceRequest, DeviceRule};
 pub use end::{EndCause, EndMemory, EndRequest, EndVerb, HealthNote, RunEnd, Why};
 pub use error::{EngineError, ErrorKind, chain};
 pub use event::{Event, EventKind};
-pub(crate) use filter::name_matches;
+pub(crate) use filter::Patterns;
 pub use filter::{
     ContainerFilters, ContainerQuery, EventFilters, EventQuery, ImageQuery, LabelFilter, NetworkQuery, PruneFilters,
     VolumeQuery,

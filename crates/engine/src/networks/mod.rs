@@ -26,8 +26,8 @@ use request::{Kind, Pool, Pools, Wanted};
 
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
-    EngineError, ErrorKind, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkRequest, NetworkView,
-    PruneFilters, PruneReport, name_matches,
+    EngineError, ErrorKind, EventKind, IpamPool, NetworkMember, NetworkQuery, NetworkRequest, NetworkView, Patterns,
+    PruneFilters, PruneReport,
 };
 use crate::store::{Change, Durability};
 
@@ -91,12 +91,13 @@ impl Engine {
     /// Networks.
     pub fn networks(&self, query: &NetworkQuery) -> Result<Vec<NetworkView>, EngineError> {
         let any = |list: &[String], test: &dyn Fn(&str) -> bool| list.is_empty() || list.iter().any(|text| test(text));
+        let (names, ids) = (Patterns::new(&query.name), Patterns::new(&query.id));
         let predefined = PREDEFINED.iter().map(|(name, driver)| Found::Predefined(name, driver));
         let users = self.inner.registry.all().into_iter().map(Found::User);
         let shown = |found: &Found, view: &NetworkView| {
             let kind_of = if matches!(found, Found::User(_)) { "custom" } else { "builtin" };
-            any(&query.name, &|name| name_matches(name, &view.name))
-                && any(&query.id, &|id| view.id.starts_with(id))
+            names.match_text(&view.name)
+                && ids.match_text(&view.id)
                 && any(&query.driver, &|driver| driver == view.driver)
                 && any(&query.scope, &|scope| scope == view.scope)
                 && any(&query.kind, &|kind| kind == kind_of)

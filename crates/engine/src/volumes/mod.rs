@@ -25,7 +25,8 @@ pub(crate) use plain::is_snapshot;
 
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    EngineError, EventKind, PruneFilters, PruneReport, VolumeName, VolumeQuery, VolumeRequest, VolumeUsage, VolumeView,
+    EngineError, EventKind, Patterns, PruneFilters, PruneReport, VolumeName, VolumeQuery, VolumeRequest, VolumeUsage,
+    VolumeView,
 };
 use crate::store::{Change, Durability};
 
@@ -212,10 +213,11 @@ impl Engine {
 
     /// Volumes by name.
     pub fn volumes(&self, query: &VolumeQuery) -> Result<Vec<Arc<VolumeView>>, EngineError> {
+        let names = Patterns::new(&query.name);
         let used = query.dangling.map(|_| self.used_volumes());
         let matches = |volume: &VolumeView| {
             let labels = volume.labels.clone().unwrap_or_default();
-            (query.name.is_empty() || query.name.iter().any(|part| volume.name.as_str().contains(part.as_str())))
+            names.match_text(volume.name.as_str())
                 && (query.driver.is_empty() || query.driver.contains(&volume.driver))
                 && query.label.iter().all(|label| label.matches(&labels))
                 && query.dangling.is_none_or(|dangling| {
