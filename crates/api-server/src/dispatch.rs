@@ -98,7 +98,7 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::Options => Ok(reply::empty(http::StatusCode::OK)),
         Route::Version => Ok(system::version(engine)),
         Route::Metrics => Ok(metrics::metrics(engine).await),
-        Route::Info => Ok(system::info(engine, request.version)),
+        Route::Info => system::info(engine, &request),
         Route::Events => system::events(engine, request),
         Route::DiskUsage => system::disk_usage(engine, &request).await,
         Route::Build => build::build(engine, request).await,

@@ -82,7 +82,16 @@ fn with_a_label_nothing_else_is_there() {
     assert_eq!(ask(&["network", "ls", "--format", "{{.Name}}"]).text(), "ours");
     assert_eq!(ask(&["volume", "ls", "-q"]).text(), "our");
     ask(&["exec", "mine", "true"]).expect_code(0);
+    assert_eq!(ask(&["info", "--format", "{{.Containers}} {{.ContainersRunning}}"]).text(), "1 1", "not the other one");
     let other = engine.docker(["inspect", "--format", "{{.Id}}", "other"]).ok();
+    for name in ["other", &other, &other[..12], "others", "theirs", "nothing"] {
+        let refused = ask(&["inspect", name]).expect_code(1);
+        assert_eq!(
+            refused.error_text().to_lowercase(),
+            format!("error: no such object: {name}"),
+            "as if it were not there"
+        );
+    }
     for name in ["other", &other, &other[..12]] {
         for arguments in [&["logs", name][..], &["rm", "-f", name], &["exec", name, "true"], &["stop", name]] {
             let refused = ask(arguments);

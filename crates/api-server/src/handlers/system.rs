@@ -3,7 +3,7 @@
 use docker_api::system::{DiskUsage, DiskUsageSummaries};
 use docker_api::{ApiVersion, json};
 use engine::Engine;
-use engine::model::{EventKind, EventQuery};
+use engine::model::{ContainerFilters, ContainerQuery, EventKind, EventQuery, Status};
 use jiff::Timestamp;
 
 use crate::body::ReplyBody;
@@ -17,8 +17,18 @@ pub(crate) fn version(engine: &Engine) -> Reply {
     reply::document(&system::version(&engine.system_info()))
 }
 
-pub(crate) fn info(engine: &Engine, version: ApiVersion) -> Reply {
-    reply::document(&system::info(&engine.system_info(), Timestamp::now()).for_version(version))
+pub(crate) fn info(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let mut info = engine.system_info();
+    if let Some(label) = request.scope_label() {
+        // Only what this client's lists show is counted.
+        let filters = ContainerFilters { label: vec![label], ..ContainerFilters::default() };
+        let own = engine.containers(&ContainerQuery { all: true, filters, ..ContainerQuery::default() })?;
+        let count = |is_so: fn(Status) -> bool| own.iter().filter(|view| is_so(view.state.status)).count();
+        info.running = count(|status| matches!(status, Status::Running | Status::Restarting));
+        info.paused = count(|status| status == Status::Paused);
+        info.stopped = own.len() - info.running - info.paused;
+    }
+    Ok(reply::document(&system::info(&info, Timestamp::now()).for_version(request.version)))
 }
 
 pub(crate) fn events(engine: &Engine, request: Request) -> ApiResult<Reply> {

@@ -92,7 +92,8 @@ const SYSTEM_LOOK: Right = right(Area::System, Verb::Read);
 /// What a request needs; every one is named, so that a new one is thought about.
 pub(super) fn need(route: &Route) -> Need {
     match route {
-        Route::Ping | Route::Options | Route::Version => Need::Nothing,
+        // No plugin is ever there, and to say so tells nothing.
+        Route::Ping | Route::Options | Route::Version | Route::Plugin(Some(_)) => Need::Nothing,
         Route::Info | Route::Events | Route::DiskUsage | Route::Metrics | Route::PortsExplain => {
             Need::Rights(&[SYSTEM_LOOK])
         }
@@ -160,7 +161,7 @@ pub(super) fn need(route: &Route) -> Need {
         Route::CheckpointList(_) | Route::CheckpointCreate(_) | Route::CheckpointRemove(..) => {
             Need::Refused("checkpoint and restore")
         }
-        Route::PluginList | Route::Plugin(_) => Need::Refused("the use of plugins"),
+        Route::PluginList | Route::Plugin(None) => Need::Refused("the use of plugins"),
         Route::Swarm | Route::SwarmInit | Route::SwarmLeave | Route::SwarmLogs => Need::Refused("swarm mode"),
     }
 }
@@ -228,7 +229,8 @@ pub(super) fn exec_of(route: &Route) -> Option<&str> {
 pub(super) fn is_confined_by_its_handler(route: &Route) -> bool {
     matches!(
         route,
-        Route::Events
+        Route::Info
+            | Route::Events
             | Route::ContainerList
             | Route::ContainerCreate
             | Route::ContainerPrune
