@@ -124,7 +124,7 @@ impl LaunchAnswer {
 }
 
 fn greet(path: &Path) -> io::Result<(UnixStream, Decoder, Box<Hello>)> {
-    let socket = UnixStream::connect(path)?;
+    let socket = socket::connect(path)?;
     socket.set_read_timeout(Some(HELLO_LIMIT))?;
     let mut decoder = Decoder::new();
     let odd = |_| io::Error::new(io::ErrorKind::InvalidData, "the monitor does not greet");
@@ -293,5 +293,22 @@ impl Line {
             let _ = self.events.send(Incoming::Event(event)).await;
         }
         let _ = self.events.send(Incoming::Closed).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the run folder's path is long, a daemon that comes back must not take its containers for lost.
+    #[test]
+    fn a_monitor_is_found_at_a_path_that_is_longer_than_an_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a".repeat(120));
+        let listener = std::os::unix::net::UnixListener::from(socket::listen(&path).unwrap());
+        listener.set_nonblocking(false).unwrap();
+        let greeting = std::thread::spawn(move || greet(&path).map(drop));
+        drop(listener.accept().unwrap());
+        assert_eq!(greeting.join().unwrap().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }
