@@ -40,16 +40,24 @@ impl Sockets {
         let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..ATTEMPTS {
             let datagrams = std::net::UdpSocket::bind((address, 0))?;
-            match std::net::TcpListener::bind(datagrams.local_addr()?) {
-                Ok(connections) => {
-                    datagrams.set_nonblocking(true)?;
-                    connections.set_nonblocking(true)?;
-                    return Ok(Self { datagrams, connections });
-                }
+            match Self::beside(datagrams) {
+                Ok(sockets) => return Ok(sockets),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
+    }
+
+    /// Opens both at a port where they were before, in the calling thread's network namespace.
+    pub fn reopen(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+        Self::beside(std::net::UdpSocket::bind((address, port))?)
+    }
+
+    fn beside(datagrams: std::net::UdpSocket) -> io::Result<Self> {
+        let connections = std::net::TcpListener::bind(datagrams.local_addr()?)?;
+        datagrams.set_nonblocking(true)?;
+        connections.set_nonblocking(true)?;
+        Ok(Self { datagrams, connections })
     }
 
     /// Their port.
@@ -71,6 +79,7 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Serving {
     tasks: [AbortHandle; 2],
+    port: u16,
 }
 
 impl Drop for Serving {
@@ -87,12 +96,18 @@ impl Serving {
         directory: Arc<Directory>,
         forwarder: Arc<Forwarder>,
     ) -> io::Result<Self> {
+        let port = sockets.port()?;
         let datagrams = Arc::new(UdpSocket::from_std(sockets.datagrams)?);
         let connections = TcpListener::from_std(sockets.connections)?;
         let server = Arc::new(Server { client, directory, forwarder, questions: Arc::new(Semaphore::new(QUESTIONS)) });
         let datagrams = tokio::spawn(serve_datagrams(Arc::clone(&server), datagrams)).abort_handle();
         let connections = tokio::spawn(serve_connections(server, connections)).abort_handle();
-        Ok(Self { tasks: [datagrams, connections] })
+        Ok(Self { tasks: [datagrams, connections], port })
+    }
+
+    /// The port of its sockets.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 

@@ -356,9 +356,17 @@ impl CreateRequest {
             host_config: Option<HostConfig>,
             networking_config: Option<NetworkingConfig>,
         }
-        let value: Value = serde_json::from_slice(body)?;
-        let Beside { host_config, networking_config } = json::from_value(value.clone())?;
-        Ok(Self { config: json::from_value(value)?, host_config, networking_config })
+        let mut value: Value = serde_json::from_slice(body)?;
+        // Moved, not copied: there may be fifty thousand ports in it.
+        let is_beside = |key: &str| ["HostConfig", "NetworkingConfig"].iter().any(|own| key.eq_ignore_ascii_case(own));
+        let mut beside = serde_json::Map::new();
+        if let Value::Object(members) = &mut value {
+            let keys: Vec<String> = members.keys().filter(|key| is_beside(key)).cloned().collect();
+            beside.extend(keys.iter().filter_map(|key| members.remove_entry(key)));
+        }
+        let config = json::from_value(value)?;
+        let Beside { host_config, networking_config } = json::from_value(Value::Object(beside))?;
+        Ok(Self { config, host_config, networking_config })
     }
 }
 

@@ -8,13 +8,14 @@ use snapshots::Snapshotter;
 use tokio::sync::watch;
 
 use crate::builds::Builds;
-use crate::containers::{Containers, Index, Names};
+use crate::containers::{Containers, Index, Names, Recorded};
 use crate::events::Bus;
 use crate::execs::Execs;
 use crate::filters::Filters;
 use crate::host::Host;
 use crate::image_uses::LastUses;
 use crate::logs::Forwarders;
+use crate::memory::Tidying;
 use crate::model::EngineError;
 use crate::monitors::Pool;
 use crate::networks::Registry;
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) builds: Builds,
     pub(crate) forwarders: Forwarders,
+    pub(crate) tidying: Tidying,
     /// True once the engine closes: actors end, containers run on.
     pub(crate) closing: watch::Sender<bool>,
     /// Held until the engine has shut down: one engine per root.
@@ -87,9 +89,9 @@ impl From<EngineError> for OpenError {
 impl Engine {
     /// Opens the stores, takes up running containers again and starts what works in the background.
     pub async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
-        let (inner, contents) = blocking(move || open(options)).await?;
+        let (inner, contents, records) = blocking(move || open(options)).await?;
         let engine = Engine { inner: Arc::new(inner) };
-        engine.restore(contents).await?;
+        engine.restore(contents, records).await?;
         engine.remove_build_containers().await;
         engine.keep_budget();
         Ok(engine)
@@ -169,7 +171,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
+fn open(options: EngineOptions) -> Result<(Inner, Contents, Vec<Recorded>), EngineError> {
     let current = Current::new(&options)?;
     let remap = options.userns_remap.as_deref().map(IdMappings::of_option).transpose()?;
     let policy = crate::policy::load(options.image_policy.as_deref())?;
@@ -177,6 +179,10 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let lock = lock(&options.root)?;
     let (store, contents) = Store::open(&options.root.join("conex.db"))
         .map_err(|error| EngineError::system("cannot open the store", error))?;
+    // Containers that outlived the last daemon have their names back before anything that takes longer is done.
+    let (registry, index, names) = (Registry::open(&contents.networks), Arc::new(Index::default()), Names::default());
+    let records = Containers::recorded(&contents, &index)?;
+    names.reopen(&options, &registry, &index, &Containers::survivors(&records, &options.root.join("containers")));
     let snapshotter = snapshots::open(&options.root, &options.run, choice(options.storage))
         .map_err(|error| EngineError::system("cannot open the layer store", error))?;
     let images = images::ImageStore::open(&options.root, Arc::clone(&snapshotter))
@@ -188,7 +194,6 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
     let monitors = Pool::new(&options.runtime, &options.run)
         .map_err(|error| EngineError::system("cannot start a thread", error))?;
     let volumes = Volumes::open(&options.root, &contents.volumes);
-    let registry = Registry::open(&contents.networks);
     let id = engine_id(&options.root)?;
     let networks = open_networks(&options, &contents, &registry, remap.as_ref(), &id)?;
     let builds = Builds::open(&options.root, &options.run, snapshotter.as_ref())?;
@@ -197,7 +202,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         opened: jiff::Timestamp::now(),
         host,
         store,
-        index: Arc::new(Index::default()),
+        index,
         bus: Bus::new(),
         volumes,
         execs: Execs::default(),
@@ -214,14 +219,15 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents), EngineError> {
         registries: Registries::new(&options.settings.registries),
         networks,
         registry,
-        names: Names::default(),
+        names,
         builds,
         forwarders: Forwarders::default(),
+        tidying: Tidying::default(),
         closing: watch::Sender::new(false),
         options,
         lock: Mutex::new(Some(lock)),
     };
-    Ok((inner, contents))
+    Ok((inner, contents, records))
 }
 
 /// Nobody but root may look into containers' files: images carry setuid programs.

@@ -25,6 +25,7 @@ mod host;
 mod image_uses;
 mod images;
 mod logs;
+mod memory;
 pub mod model;
 mod moment;
 mod monitors;

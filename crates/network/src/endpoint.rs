@@ -88,6 +88,9 @@ pub struct Place {
     pub endpoints: Vec<Endpoint>,
     /// Its ports on the host.
     pub ports: Vec<Published>,
+    /// The port of its own loopback that questions for names are led to, where it has a name server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<u16>,
 }
 
 /// A network namespace that a container can start in.

@@ -68,6 +68,6 @@ pub use networks::{
 pub use owner::{IdRange, Owner, OwnerError};
 pub use pools::{AddressPool, AddressPoolError};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
-pub use resolver::{RESOLVER, ResolverError, open_resolver};
+pub use resolver::{RESOLVER, ResolverError, open_resolver, reopen_resolver};
 pub use settings::SettingError;
 pub use supply::SupplyError;

@@ -140,7 +140,8 @@ pub(crate) type Probe<'a> = &'a dyn Fn(Transport, SocketAddr) -> io::Result<()>;
 /// The register of published ports.
 #[derive(Debug)]
 pub(crate) struct HostPorts {
-    taken: BTreeMap<(Transport, u16), Vec<IpAddr>>,
+    /// How many have each: a container that has ended unseen may be on record with what is another's now.
+    taken: BTreeMap<(Transport, u16, IpAddr), u32>,
     ephemeral: (u16, u16),
     next: u16,
 }
@@ -153,7 +154,7 @@ impl HostPorts {
 
     /// Marks what runs already.
     pub(crate) fn reserve(&mut self, published: &Published) {
-        self.taken.entry((published.transport, published.port)).or_default().push(published.address);
+        *self.taken.entry((published.transport, published.port, published.address)).or_default() += 1;
     }
 
     /// Finds a port for each request, all or none.
@@ -179,13 +180,10 @@ impl HostPorts {
     /// Gives ports back.
     pub(crate) fn release(&mut self, published: &[Published]) {
         for one in published {
-            let key = (one.transport, one.port);
-            let Some(addresses) = self.taken.get_mut(&key) else { continue };
-            if let Some(index) = addresses.iter().position(|address| *address == one.address) {
-                addresses.swap_remove(index);
-            }
-            if addresses.is_empty() {
-                self.taken.remove(&key);
+            let key = (one.transport, one.port, one.address);
+            match self.taken.get_mut(&key) {
+                Some(owners) if *owners > 1 => *owners -= 1,
+                _ => drop(self.taken.remove(&key)),
             }
         }
     }
@@ -227,11 +225,14 @@ impl HostPorts {
         probe: Probe<'_>,
     ) -> Result<Vec<Published>, PortError> {
         let (transport, container_port) = (request.transport, request.container_port);
-        let taken = self.taken.get(&(transport, port)).map(Vec::as_slice).unwrap_or_default();
+        let least = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let taken = self.taken.range((transport, port, least)..).map(|(key, _)| *key);
+        let taken =
+            taken.take_while(|(of, number, _)| (*of, *number) == (transport, port)).map(|(.., address)| address);
         let mut published = Vec::new();
         for &address in &request.addresses {
             let target = leads_to(address, target).ok_or(PortError::NoTarget { address })?;
-            if taken.iter().any(|other| meet(*other, address)) {
+            if taken.clone().any(|other| meet(other, address)) {
                 return Err(PortError::Allocated { address, port });
             }
             published.push(Published { transport, address, port, target, container_port });

@@ -49,6 +49,15 @@ pub fn open_resolver<S: Send>(
     })?
 }
 
+/// Opens a name server's sockets once more in a namespace where port 53 of [`RESOLVER`] leads to them already, because the daemon that
+/// had them was killed.
+pub fn reopen_resolver<S: Send>(
+    namespace: BorrowedFd<'_>,
+    open: impl FnOnce() -> io::Result<S> + Send,
+) -> Result<S, ResolverError> {
+    Ok(namespace::within(namespace, open)??)
+}
+
 fn redirection(port: u16) -> Table {
     let rule = |protocol| {
         Rule::new([

@@ -82,6 +82,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether a part of a bench is to be run.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| part.contains(only))
+    }
+
     /// The folder of the programs to measure, if they are.
     pub(crate) fn programs(&self) -> Result<Option<PathBuf>> {
         match &self.ours {

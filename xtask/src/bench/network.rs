@@ -1,13 +1,21 @@
-//! What a network costs: throughput through a published port and between containers, many containers on one network, many ports.
+//! What a network costs: throughput through a published port and between containers, many containers on one network, many ports,
+//! names of a lossy outside, and those that come back with the daemon.
+//!
+//! Its parts, for `--only`: throughput, loss, start, networks, ports, containers, names.
 //!
 //! iperf3 of this machine runs in a container of each engine as server; its clients are a neighbour on a cable to the host, and another
 //! container of the same engine. The two engines take turns.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -22,8 +30,13 @@ use crate::process::{copy_with_libraries, run as run_command, say};
 
 const IMAGE: &str = "bench:iperf";
 const SECONDS: &str = "3";
+/// Time for what happens behind answers.
+const SETTLE: Duration = Duration::from_secs(3);
+const LOSSY_QUESTIONS: usize = 1000;
 const MANY_CONTAINERS: usize = 1000;
 const SAMPLED_PAIRS: usize = 200;
+/// How many run when the daemon is killed and names come back.
+const NAMED_CONTAINERS: usize = 300;
 const MANY_PORTS: usize = 50_000;
 const MANY_NETWORKS: usize = 2000;
 
@@ -102,38 +115,51 @@ pub(crate) fn run(world: &mut World, options: &Options) -> Result<Report> {
         });
     }
     let neighbour = Neighbour::new(&sides)?;
-    for side in &sides {
-        side.run(&["load", "-i", &archive.display().to_string()])?;
-        side.run(&[
-            "run",
-            "-d",
-            "--name",
-            "iperf-server",
-            "-p",
-            &format!("{}:5201", side.port),
-            IMAGE,
-            "iperf3",
-            "-s",
-        ])?;
+    let conex = sides.iter().find(|side| side.name == "conex");
+    if options.wants("throughput") {
+        throughput(&sides, &neighbour, &archive, options.rounds.min(5), &mut report)?;
     }
-    throughput(&sides, &neighbour, options.rounds.min(5), &mut report)?;
-    for side in &sides {
-        side.run(&["rm", "-f", "iperf-server"])?;
+    if let Some(conex) = conex.filter(|_| options.wants("loss")) {
+        names_under_loss(conex, &neighbour, &mut report)?;
     }
     drop(neighbour);
-    for side in &sides {
+    for side in sides.iter().filter(|_| options.wants("start")) {
         start_times(side, options.rounds.min(20), &mut report)?;
     }
-    if let Some(conex) = sides.iter().find(|side| side.name == "conex") {
+    let Some(conex) = conex else { return Ok(report) };
+    if options.wants("networks") {
         many_networks(conex, &mut report)?;
+    }
+    if options.wants("ports") {
         many_ports(conex, conex.daemon, &mut report)?;
+    }
+    if options.wants("containers") {
         many_containers(conex, &mut report)?;
+    }
+    if options.wants("names") {
+        names_return(world, conex, &mut report)?;
     }
     promises(&mut report);
     Ok(report)
 }
 
-fn throughput(sides: &[Side], neighbour: &Neighbour, rounds: usize, report: &mut Report) -> Result<()> {
+fn throughput(sides: &[Side], neighbour: &Neighbour, archive: &Path, rounds: usize, report: &mut Report) -> Result<()> {
+    for side in sides {
+        side.run(&["load", "-i", &archive.display().to_string()])?;
+        let port = format!("{}:5201", side.port);
+        side.run(&["run", "-d", "--name", "iperf-server", "-p", &port, IMAGE, "iperf3", "-s"])?;
+    }
+    let best = best_rates(sides, neighbour, rounds)?;
+    for (side, [published, between]) in sides.iter().zip(best) {
+        report.figure(format!("{}, iperf3 through a published port, best", side.name), published, "Gbit/s");
+        report.figure(format!("{}, iperf3 between containers, best", side.name), between, "Gbit/s");
+        side.run(&["rm", "-f", "iperf-server"])?;
+    }
+    Ok(())
+}
+
+/// Through a published port and between containers, of each engine.
+fn best_rates(sides: &[Side], neighbour: &Neighbour, rounds: usize) -> Result<Vec<[f64; 2]>> {
     let mut best = vec![[0.0_f64; 2]; sides.len()];
     for _ in 0..rounds.max(1) {
         for (side, best) in sides.iter().zip(&mut best) {
@@ -150,17 +176,104 @@ fn throughput(sides: &[Side], neighbour: &Neighbour, rounds: usize, report: &mut
             *best = [best[0].max(published), best[1].max(between)];
         }
     }
-    for (side, [published, between]) in sides.iter().zip(best) {
-        report.figure(format!("{}, iperf3 through a published port, best", side.name), published, "Gbit/s");
-        report.figure(format!("{}, iperf3 between containers, best", side.name), between, "Gbit/s");
-    }
-    Ok(())
+    Ok(best)
 }
 
 fn rate(json: &str) -> Result<f64> {
     let value: serde_json::Value = serde_json::from_str(json).context("what iperf3 says")?;
     let bits = value["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.with_context(|| format!("iperf3: {}", value["error"]))? / 1e9)
+}
+
+/// Names of the outside, from a name server that loses three in ten questions.
+fn names_under_loss(conex: &Side, neighbour: &Neighbour, report: &mut Report) -> Result<()> {
+    let server = format!("198.51.{}.2", conex.cable);
+    let lossy = LossyServer::start(neighbour.0.id(), &server)?;
+    conex.run(&["network", "create", "outside"])?;
+    let run = ["run", "-d", "--name", "asks", "--network", "outside", "--dns", &server, SMALL, "/bin/sleep", "100000"];
+    conex.run(&run)?;
+    let pid: u32 = conex.say(&["inspect", "-f", "{{.State.Pid}}", "asks"])?.parse()?;
+    let mut took = in_namespace(pid, || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect("127.0.0.11:53")?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut took = Vec::new();
+        for number in 0..LOSSY_QUESTIONS {
+            let begin = Instant::now();
+            socket.send(&question(&format!("name-{number}")))?;
+            let mut answer = [0; 512];
+            let length = socket.recv(&mut answer).context("no answer under loss")?;
+            if length < 12 || answer[3] & 0xf != 0 {
+                bail!("question {number} was answered with {:?}", &answer[..length]);
+            }
+            took.push(begin.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(took)
+    })??;
+    took.sort_by(f64::total_cmp);
+    let (asked, lost) = lossy.end();
+    report.figure("name server outside, questions lost", lost as f64 / asked as f64, "of 1");
+    report.figure("conex, names of the outside, median", took[took.len() / 2], "ms");
+    report.figure("conex, names of the outside, p99", took[took.len() * 99 / 100], "ms");
+    conex.run(&["rm", "-f", "asks"])?;
+    conex.run(&["network", "rm", "outside"])
+}
+
+/// Runs something on a thread in the network namespace of a process.
+fn in_namespace<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    Ok(netlink::namespace::within(namespace.as_fd(), work)?)
+}
+
+/// A name server that says 192.0.2.1 to everything, or nothing.
+struct LossyServer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, usize)>,
+}
+
+impl LossyServer {
+    fn start(pid: u32, address: &str) -> Result<Self> {
+        let socket = in_namespace(pid, || UdpSocket::bind((address, 53)))??;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut asked, mut lost, mut random) = (0, 0, 0x2545_f491_4f6c_dd1d_u64);
+            while !stopped.load(Ordering::Relaxed) {
+                let mut bytes = [0; 512];
+                let Ok((length, from)) = socket.recv_from(&mut bytes) else { continue };
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                asked += 1;
+                if random % 10 < 3 {
+                    lost += 1;
+                    continue;
+                }
+                let _ = socket.send_to(&said(&bytes[..length]), from);
+            }
+            (asked, lost)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// How many questions came, and how many of them were lost.
+    fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or((1, 0))
+    }
+}
+
+/// The question as an answer, with 192.0.2.1 behind it.
+fn said(question: &[u8]) -> Vec<u8> {
+    let name = question.get(12..).unwrap_or_default().iter().position(|byte| *byte == 0).unwrap_or_default();
+    let mut answer = question.get(..12 + name + 5).unwrap_or_default().to_vec();
+    if let [_, _, flags @ ..] = answer.as_mut_slice() {
+        // An answer, recursion available; one question, one record, nothing else.
+        flags[..10].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+    }
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    answer
 }
 
 /// What `start` of a container that exists takes over the API, on each kind of network.
@@ -213,6 +326,7 @@ fn many_ports(conex: &Side, daemon: u32, report: &mut Report) -> Result<()> {
     let begin = Instant::now();
     conex.run(&["run", "-d", "--name", "ports", "-p", &ports, SMALL, "/bin/sleep", "100000"])?;
     report.figure("conex, 50,000 published ports, start to answer", begin.elapsed().as_secs_f64(), "s");
+    std::thread::sleep(SETTLE);
     report.figure("conex daemon, more memory with 50,000 ports", resident(daemon)? - before, "MiB");
     let begin = Instant::now();
     conex.run(&["rm", "-f", "ports"])?;
@@ -225,19 +339,7 @@ fn many_containers(conex: &Side, report: &mut Report) -> Result<()> {
     conex.run(&["network", "create", "--subnet", "10.90.0.0/16", "many"])?;
     let names: Vec<String> = (0..MANY_CONTAINERS).map(|number| format!("many-{number}")).collect();
     let begin = Instant::now();
-    for crowd in names.chunks(20) {
-        std::thread::scope(|scope| {
-            let starting: Vec<_> = crowd
-                .iter()
-                .map(|name| {
-                    scope.spawn(|| {
-                        conex.run(&["run", "-d", "--network", "many", "--name", name, SMALL, "/bin/sleep", "100000"])
-                    })
-                })
-                .collect();
-            starting.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a starter panicked")))
-        })?;
-    }
+    start_all(conex, "many", &names)?;
     report.figure("conex, 1,000 containers started on one network", begin.elapsed().as_secs_f64(), "s");
     let mut reached = 0;
     for number in 0..SAMPLED_PAIRS {
@@ -251,12 +353,128 @@ fn many_containers(conex: &Side, report: &mut Report) -> Result<()> {
         reached as f64 / SAMPLED_PAIRS as f64,
         "of 1",
     );
-    say("removing 1,000 containers");
+    remove_all(conex, &names)?;
+    conex.run(&["network", "rm", "many"])
+}
+
+fn start_all(conex: &Side, network: &str, names: &[String]) -> Result<()> {
+    let start =
+        |name: &String| conex.run(&["run", "-d", "--network", network, "--name", name, SMALL, "/bin/sleep", "100000"]);
+    for crowd in names.chunks(20) {
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = crowd.iter().map(|name| scope.spawn(|| start(name))).collect();
+            starting.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a starter panicked")))
+        })?;
+    }
+    Ok(())
+}
+
+fn remove_all(conex: &Side, names: &[String]) -> Result<()> {
+    say(&format!("removing {} containers", names.len()));
     for crowd in names.chunks(100) {
         let words: Vec<&str> = ["rm", "-f"].into_iter().chain(crowd.iter().map(String::as_str)).collect();
         conex.run(&words)?;
     }
-    conex.run(&["network", "rm", "many"])
+    Ok(())
+}
+
+/// How long containers are without names when the daemon is killed: from its start to the first answer, in the first, the middle and
+/// the last of many containers. They ask all the time, before its end, without it, and after.
+fn names_return(world: &mut World, conex: &Side, report: &mut Report) -> Result<()> {
+    conex.run(&["network", "create", "named"])?;
+    let names: Vec<String> = (0..NAMED_CONTAINERS).map(|number| format!("named-{number}")).collect();
+    start_all(conex, "named", &names)?;
+    let askers = [0, names.len() / 2, names.len() - 1].map(|number| {
+        let pid = conex.say(&["inspect", "-f", "{{.State.Pid}}", &names[number]])?;
+        Asker::start(pid.parse()?, &names[number])
+    });
+    let askers = askers.into_iter().collect::<Result<Vec<_>>>()?;
+    for asker in &askers {
+        asker.answered_since(Instant::now()).context("before the end of the daemon")?;
+    }
+    let (mut worst, mut listening) = (0.0_f64, 0.0_f64);
+    for round in 0..3 {
+        world.kill_conex()?;
+        std::thread::sleep(Duration::from_millis(300));
+        let (begin, ready) = (world.start_conex_again()?, Instant::now());
+        listening = listening.max((ready - begin).as_secs_f64() * 1000.0);
+        for asker in &askers {
+            worst = worst.max(
+                (asker
+                    .answered_since(begin)
+                    .with_context(|| format!("after its return, round {round}, {}", asker.name))?
+                    - begin)
+                    .as_secs_f64()
+                    * 1000.0,
+            );
+        }
+    }
+    report.promise("names back after the daemon's start, ms", Bound::AtMost, 100.0, Some(worst));
+    drop(askers);
+    let what = format!("conex, {NAMED_CONTAINERS} containers, killed and started");
+    report.figure(format!("{what}, to the last of the first answers by name"), worst, "ms");
+    report.figure(format!("{what}, until the API listens"), listening, "ms");
+    remove_all(conex, &names)?;
+    conex.run(&["network", "rm", "named"])
+}
+
+/// Asks for a name in a container's namespace, a thousand times a second, and remembers the moments of the last answers.
+struct Asker {
+    name: String,
+    answers: Arc<Mutex<Vec<Instant>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asker {
+    fn start(pid: u32, name: &str) -> Result<Self> {
+        let (answers, stop) = (Arc::<Mutex<Vec<Instant>>>::default(), Arc::<AtomicBool>::default());
+        let socket = in_namespace(pid, || UdpSocket::bind("127.0.0.1:0"))??;
+        socket.connect("127.0.0.11:53")?;
+        socket.set_read_timeout(Some(Duration::from_millis(2)))?;
+        let question = question(name);
+        let (kept, stopped) = (Arc::clone(&answers), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let mut answer = [0; 512];
+                let asked = socket.send(&question).and_then(|_| socket.recv(&mut answer));
+                // No error, and something in it.
+                if asked.is_ok_and(|length| length > 12 && answer[3] & 0xf == 0 && answer[7] > 0) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Ok(Self { name: name.to_owned(), answers, stop, thread: Some(thread) })
+    }
+
+    /// When the first answer after `begin` came; waits for it.
+    fn answered_since(&self, begin: Instant) -> Result<Instant> {
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = answers.iter().find(|moment| **moment > begin) {
+                return Ok(*found);
+            }
+            drop(answers);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bail!("no answer by name")
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A question for the IPv4 address of a name of one label.
+fn question(name: &str) -> Vec<u8> {
+    let head = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];
+    let tail = [0, 0, 1, 0, 1];
+    [&head[..], name.as_bytes(), &tail].concat()
 }
 
 fn promises(report: &mut Report) {
@@ -271,14 +489,18 @@ fn promises(report: &mut Report) {
         |side: &str, network: &str| report.figure_of(&format!("{side}, start over the API, network {network}, median"));
     let over = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
     let to_docker = over(start("docker", "bridge"), start("conex", "bridge"));
-    let (bridge, users) = (start("conex", "bridge"), start("conex", "of-users"));
-    let (bridge, users) = (over(bridge, start("conex", "none")), over(users, start("conex", "none")));
+    let users_to_docker = over(start("docker", "of-users"), start("conex", "of-users"));
+    let bridge = over(start("conex", "bridge"), start("conex", "none"));
     report.promise("Docker's start on the bridge, times ours", Bound::AtLeast, 10.0, to_docker);
     report.promise("start on the bridge, times on none", Bound::AtMost, 1.3, bridge);
-    report.promise("start on a user's network, times on none", Bound::AtMost, 1.3, users);
+    report.promise("Docker's start on a user's network, times ours", Bound::AtLeast, 10.0, users_to_docker);
     report.promise("iperf3 through a published port, times Docker's", Bound::AtLeast, 0.95, published);
     report.promise("iperf3 between containers, times Docker's", Bound::AtLeast, 0.95, between);
     report.promise("50,000 published ports, seconds", Bound::AtMost, 10.0, ports);
+    let loss = report.figure_of("conex, names of the outside, p99");
+    report.promise("names of the outside with three in ten lost, p99, ms", Bound::AtMost, 200.0, loss);
+    let memory = report.figure_of("conex daemon, more memory with 50,000 ports");
+    report.promise("more memory with 50,000 ports, MiB", Bound::AtMost, 16.0, memory);
     report.promise("pairs of 1,000 containers that reach each other", Bound::AtLeast, 1.0, reached);
 }
 

@@ -15,6 +15,9 @@ use super::inside::{self, Agent, STATE};
 use super::measure::{Times, run_at_once, run_one};
 use crate::process::{PATIENCE, cargo, end_daemon, found, run, say, workspace};
 
+/// Where a daemon that was started again writes.
+const AGAIN_LOG: &str = "conex-again.log";
+
 /// Where a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -122,17 +125,28 @@ impl World {
 
     /// Kills our daemon and starts it again; returns how long that took until it answered. Containers go on.
     pub(crate) fn restart_conex(&mut self) -> Result<Duration> {
+        self.kill_conex()?;
+        let begin = self.start_conex_again()?;
+        run_one(&self.conex_line(["ps", "-aq"]))
+            .with_context(|| fs::read_to_string(self.state.join(AGAIN_LOG)).unwrap_or_default())?;
+        Ok(begin.elapsed())
+    }
+
+    /// Kills our daemon as a crash would. Containers go on.
+    pub(crate) fn kill_conex(&mut self) -> Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill()?;
             daemon.wait()?;
         }
+        Ok(())
+    }
+
+    /// Starts our daemon again and waits until it listens; returns when its program was begun.
+    pub(crate) fn start_conex_again(&mut self) -> Result<Instant> {
         let mut command = self.conex_daemon();
         let begin = Instant::now();
-        let log = "conex-again.log";
-        self.daemon = Some(self.spawn_daemon(&mut command, log, &self.conex_socket())?);
-        run_one(&self.conex_line(["ps", "-aq"]))
-            .with_context(|| fs::read_to_string(self.state.join(log)).unwrap_or_default())?;
-        Ok(begin.elapsed())
+        self.daemon = Some(self.spawn_daemon(&mut command, AGAIN_LOG, &self.conex_socket())?);
+        Ok(begin)
     }
 
     fn conex_daemon(&self) -> Command {

@@ -21,6 +21,9 @@ use crate::map::{filter, inspect as map_inspect, resources, summary};
 use crate::reply::{self, Reply};
 use crate::request::{Request, parse_create};
 
+/// Reading a longer document takes memory that is worth giving back.
+const LARGE_DOCUMENT: usize = 256 << 10;
+
 pub(crate) async fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let limit = request.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let mut filters = filter::containers(&request.filters()?)?;
@@ -66,7 +69,12 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
     let name = request.query.get("name").to_owned();
     let platform = request.query.get("platform").to_owned();
     let (version, scope) = (request.version, request.scope.clone());
-    let body = parse_create(&request.json_bytes().await?)?;
+    let document = request.json_bytes().await?;
+    if document.len() > LARGE_DOCUMENT {
+        engine.tidy_soon();
+    }
+    let body = parse_create(&document)?;
+    drop(document);
     // Asked for only where it matters: it is not free, and creating is on the way of every run.
     let cgroup_v1 = version.before(41) && engine.system_info().cgroup_version == "1";
     let context = CreateContext { name: &name, platform: &platform, version, cgroup_v1, log: engine.default_log() };
@@ -120,6 +128,7 @@ pub(crate) async fn inspect(engine: &Engine, name: &str, request: &Request) -> A
         false => None,
     };
     let mut shown = map_inspect::inspect(&view, sizes);
+    engine.tidy_after_ports(view.networks.ports.len());
     shown.state.log = engine.container_log_forwarding(&view.id).map(map_inspect::log_state);
     Ok(reply::document(&shown.for_version(request.version)))
 }

@@ -8,8 +8,9 @@ use docker_api::container::{Config, CreateRequest, DeviceRequest, HealthConfig, 
 use docker_api::network::EndpointSettings;
 use docker_api::{ApiVersion, PortSpec, Set};
 use engine::model::{
-    self, Bind, Capability, CgroupnsMode, ContainerName, ContainerSpec, EndpointSpec, Healthcheck, IpcMode, LogConfig,
-    NetworkMode, PidMode, Port, PortBinding, SecurityOption, Signal, TerminalSize, UsernsMode, UtsMode, VolumesFrom,
+    self, Bind, Capability, CgroupnsMode, ContainerName, ContainerSpec, EndpointSpec, Healthcheck, HostPortSpec,
+    IpcMode, LogConfig, NetworkMode, PidMode, Port, PortBinding, PortBindings, SecurityOption, Signal, TerminalSize,
+    UsernsMode, UtsMode, VolumesFrom,
 };
 
 use super::{endpoint, mount, resources, words};
@@ -232,16 +233,16 @@ pub(crate) fn ports_of(text: &str) -> ApiResult<Vec<Port>> {
     Ok(spec.ports().map(|number| Port { number, protocol }).collect())
 }
 
-fn port_bindings(map: PortMap) -> ApiResult<BTreeMap<Port, Vec<PortBinding>>> {
-    let mut all: BTreeMap<Port, Vec<PortBinding>> = BTreeMap::new();
+fn port_bindings(map: PortMap) -> ApiResult<PortBindings> {
+    let mut all = Vec::new();
     for (text, bindings) in map {
         let bindings: Vec<PortBinding> =
             bindings.unwrap_or_default().iter().map(port_binding).collect::<ApiResult<_>>()?;
         for port in ports_of(&text)? {
-            all.entry(port).or_default().extend(bindings.iter().cloned());
+            all.extend(model::bindings_of(port, bindings.iter().copied()));
         }
     }
-    Ok(all)
+    Ok(all.into_iter().collect())
 }
 
 fn port_binding(binding: &docker_api::container::PortBinding) -> ApiResult<PortBinding> {
@@ -250,10 +251,7 @@ fn port_binding(binding: &docker_api::container::PortBinding) -> ApiResult<PortB
         "" => None,
         text => Some(text.parse().map_err(|_| invalid_ip())?),
     };
-    if !binding.host_port.is_empty() && binding.host_port.parse::<PortSpec>().is_err() {
-        return Err(ApiError::bad_request(format!("invalid port specification: {:?}", binding.host_port)));
-    }
-    Ok(PortBinding { host_ip, host_port: binding.host_port.clone() })
+    Ok(PortBinding { host_ip, host_port: HostPortSpec::parse(&binding.host_port)? })
 }
 
 fn healthcheck(mut check: HealthConfig, version: ApiVersion) -> ApiResult<Healthcheck> {
@@ -455,7 +453,7 @@ mod tests {
         assert!(spec.exposed_as.values().all(|text| text == "80-81/tcp"), "shown as they were written");
         assert_eq!((spec.entrypoint.unwrap(), spec.command.unwrap()), (vec!["e".to_owned()], vec!["x".to_owned()]));
         assert_eq!(spec.healthcheck.unwrap().interval_ns, 2_000_000);
-        assert_eq!(spec.port_bindings.values().next().unwrap()[0].host_port, "8080");
+        assert_eq!(spec.port_bindings.iter().next().unwrap().1.as_ref().unwrap().host_port.to_string(), "8080");
         assert_eq!((spec.binds.len(), spec.mounts.len(), spec.volumes_from.len(), spec.tmpfs.len()), (1, 1, 1, 1));
         assert_eq!((spec.masked_paths, spec.readonly_paths), (Some(vec![]), Some(vec!["/p".to_owned()])));
         assert_eq!((&*spec.device_requests[0].driver, &*spec.device_requests[0].capabilities[0][0]), ("nvidia", "gpu"));

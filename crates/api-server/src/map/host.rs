@@ -1,15 +1,13 @@
 //! `Config` and `HostConfig` as inspect shows them.
 
-use std::collections::BTreeMap;
-
 use docker_api::container::{
     Config, DeviceRequest, HealthConfig, HostConfig, LogConfig, PortBinding as WireBinding, PortMap, RestartPolicy,
     Words,
 };
 use docker_api::{Empty, Set};
 use engine::model::{
-    Bind, Capability, ContainerSpec, ContainerView, Healthcheck, Port, PortBinding, SecurityOption, TerminalSize,
-    VolumesFrom,
+    Bind, Capability, ContainerSpec, ContainerView, Healthcheck, Port, PortBinding, PortBindings, SecurityOption,
+    TerminalSize, VolumesFrom,
 };
 
 use super::{mount, null_if_empty, resources};
@@ -151,12 +149,12 @@ fn device_requests(requests: &[engine::model::DeviceRequest]) -> Option<Vec<Devi
 }
 
 /// Bindings by port.
-pub(crate) fn port_map(bindings: &BTreeMap<Port, Vec<PortBinding>>) -> PortMap {
+pub(crate) fn port_map(bindings: &PortBindings) -> PortMap {
     let show = |binding: &PortBinding| WireBinding {
         host_ip: binding.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-        host_port: binding.host_port.clone(),
+        host_port: binding.host_port.to_string(),
     };
-    bindings.iter().map(|(port, list)| (port.to_string(), Some(list.iter().map(show).collect()))).collect()
+    bindings.by_port().map(|(port, list)| (port.to_string(), Some(list.flatten().map(show).collect()))).collect()
 }
 
 #[cfg(test)]

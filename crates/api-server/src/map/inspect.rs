@@ -147,10 +147,10 @@ fn ports(view: &ContainerView) -> PortMap {
         return PortMap::new();
     }
     let mut all: PortMap = view.spec.exposed_ports.iter().map(|port| (port.to_string(), None)).collect();
-    for (port, places) in &view.networks.ports {
+    for (port, places) in view.networks.ports.by_port() {
         let binding =
             |place: &HostPort| PortBinding { host_ip: place.address.to_string(), host_port: place.number.to_string() };
-        all.insert(port.to_string(), Some(places.iter().map(binding).collect()));
+        all.insert(port.to_string(), Some(places.map(binding).collect()));
     }
     all
 }

@@ -44,19 +44,17 @@ fn ports(view: &ContainerView) -> Vec<WirePort> {
     if !view.state.is_running() || !has_own_ports {
         return Vec::new();
     }
-    let show = |port: &Port| WirePort {
+    let show = |port: Port| WirePort {
         private_port: port.number,
         r#type: port.protocol.as_str().to_owned(),
         ..WirePort::default()
     };
     let published = &view.networks.ports;
-    let exposed = view.spec.exposed_ports.iter().filter(|port| !published.contains_key(port)).map(show);
-    let published = published.iter().flat_map(|(port, places)| {
-        places.iter().map(move |place| WirePort {
-            ip: place.address.to_string(),
-            public_port: place.number,
-            ..show(port)
-        })
+    let exposed = view.spec.exposed_ports.iter().copied().filter(|port| published.of(*port).next().is_none()).map(show);
+    let published = published.iter().map(|(port, place)| WirePort {
+        ip: place.address.to_string(),
+        public_port: place.number,
+        ..show(port)
     });
     exposed.chain(published).collect()
 }

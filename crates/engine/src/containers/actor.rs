@@ -30,8 +30,6 @@ use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
 use crate::volumes::HeldVolumes;
 
-/// A container with more published ports than this is worth tidying up after.
-const MANY_PORTS: usize = 1000;
 /// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
 /// How long freezing, thawing and changing limits may take.
@@ -205,8 +203,10 @@ impl Actor {
     /// Takes up a container that runs.
     pub(super) async fn recover(&mut self, recovered: Recovered) {
         self.announce();
-        if let Some(pid) = self.life.pid() {
+        self.names = self.engine.inner.names.take_reopened(&self.record.id);
+        if let (None, Some(pid)) = (&self.names, self.life.pid()) {
             self.serve_names(pid).await;
+            self.persist();
         }
         if let Some(pid) = self.life.pid() {
             self.handle.publish_live(Some(Live { connection: recovered.connection.clone(), pid }));
@@ -463,10 +463,6 @@ impl Actor {
         let (connection, incoming, answer) = Connection::adopt(started.launched)
             .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
         self.incoming = Some(incoming);
-        if self.place.ports.len() > MANY_PORTS {
-            // What it took to publish them is several times what is kept of them.
-            linux::allocator::give_back();
-        }
         // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
         let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
         // By now the container has mounts of its own.
@@ -675,7 +671,10 @@ impl Actor {
             Ok(serving)
         });
         match served.await {
-            Ok(serving) => self.names = serving,
+            Ok(serving) => {
+                self.place.resolver = serving.as_ref().map(Serving::port);
+                self.names = serving;
+            }
             Err(error) => tracing::warn!("container {}: {error}", self.handle.id),
         }
     }
@@ -857,11 +856,15 @@ impl Actor {
 
     /// Gives the ports on the host back, before anybody hears that it has ended: the next container may want the same.
     fn free_ports(&mut self) {
-        self.engine.inner.networks.unpublish(&std::mem::take(&mut self.place.ports));
+        let ports = std::mem::take(&mut self.place.ports);
+        self.engine.inner.networks.unpublish(&ports);
+        self.engine.tidy_after_ports(ports.len());
     }
 
     /// Publishes the view that belongs to this state.
     pub(super) fn publish(&self) {
+        // What it takes to publish them is several times what is kept of them.
+        self.engine.tidy_after_ports(self.place.ports.len());
         self.handle.publish_view(view::of(
             &self.engine.inner,
             &self.record,

@@ -77,7 +77,9 @@ fn matches(filters: &ContainerFilters, view: &ContainerView) -> bool {
         && any(&filters.exited, |code| ran && view.state.status == Status::Exited && *code == view.state.exit_code)
         && any(&filters.health, |health| *health == view.state.health.as_ref().map(|health| health.status))
         && any(&filters.network, |network| on_network(view, network))
-        && any(&filters.expose, |port| view.spec.exposed_ports.contains(port) || view.networks.ports.contains_key(port))
+        && any(&filters.expose, |port| {
+            view.spec.exposed_ports.contains(port) || view.networks.ports.of(*port).next().is_some()
+        })
         && any(&filters.publish, |port| is_published(view, *port))
         && any(&filters.volume, |volume| uses_volume(view, volume))
         && filters.is_task != Some(true)
@@ -87,8 +89,8 @@ fn matches(filters: &ContainerFilters, view: &ContainerView) -> bool {
 
 /// Whether the host's port of this number leads to the container.
 fn is_published(view: &ContainerView, port: crate::model::Port) -> bool {
-    let mut published = view.networks.ports.iter().filter(|(inside, _)| inside.protocol == port.protocol);
-    published.any(|(_, places)| places.iter().any(|place| place.number == port.number))
+    let mut published = view.networks.ports.iter();
+    published.any(|(inside, place)| inside.protocol == port.protocol && place.number == port.number)
 }
 
 fn on_network(view: &ContainerView, network: &str) -> bool {

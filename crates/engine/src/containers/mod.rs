@@ -66,7 +66,7 @@ pub(crate) use files::{Pieces, changed_files};
 pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
 pub(crate) use record::ContainerRecord;
-pub(crate) use recover::find_exec_exit;
+pub(crate) use recover::{Recorded, find_exec_exit};
 pub(crate) use resolver::Names;
 use start::HeldAttach;
 pub(crate) use start::log_path;

@@ -16,7 +16,8 @@ use super::actor::{Actor, Command, Recovered, Remains};
 use super::handle::{Handle, Progress};
 use super::life::{Happening, Life, Phase};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
-use super::{Containers, view};
+use super::resolver::Survivor;
+use super::{Containers, Index, view};
 use crate::engine::{Engine, blocking};
 use crate::model::{EndCause, EndMemory, EngineError};
 use crate::monitors::Connection;
@@ -30,32 +31,50 @@ const SEARCHES: usize = 64;
 /// A monitor, and what it says of its container.
 type Found = Option<(Recovered, Box<Hello>)>;
 
+/// What the database keeps of one container.
+pub(crate) type Recorded = (ContainerRecord, LifeRecord);
+
 impl Containers {
     /// What containers had of the networks that ran when the database was last written.
     pub(crate) fn recorded_places(contents: &Contents) -> Vec<network::Place> {
         let lives = contents.containers.iter().filter_map(|(_, _, life)| serde_json::from_str::<LifeRecord>(life).ok());
         lives.map(|record| record.place).collect()
     }
-}
 
-impl Engine {
-    /// Makes every container of the database known, connects to the monitors that live, and heals what was missed.
-    pub(crate) async fn restore(&self, contents: Contents) -> Result<(), EngineError> {
+    /// The containers of the database, with their names reserved: what a container tells the name server may be about a later one.
+    pub(crate) fn recorded(contents: &Contents, index: &Index) -> Result<Vec<Recorded>, EngineError> {
         let mut records = Vec::new();
-        let mut known = HashSet::new();
         for (id, spec, life) in &contents.containers {
-            known.insert(id.clone());
             match parse(id, spec, life) {
                 Ok(record) => records.push(record),
                 // Reported and left alone with its files: a newer program may read it, and the others must not suffer.
                 Err(error) => tracing::error!("{error}"),
             }
         }
-        self.restore_execs(&contents.execs);
-        // All names first: what a container tells the name server may be about a later one.
         for (record, _) in &records {
-            self.inner.index.reserve_name(&record.name, &record.id)?;
+            index.reserve_name(&record.name, &record.id)?;
         }
+        Ok(records)
+    }
+
+    /// Those of them whose first process is there, as their monitors left it written.
+    pub(crate) fn survivors<'a>(records: &'a [Recorded], folder: &Path) -> Vec<Survivor<'a>> {
+        let alive = |(record, life): &'a Recorded| {
+            life.life.pid().filter(|_| !life.place.endpoints.is_empty())?;
+            let monitor: MonitorRecord = read(&folder.join(record.id.as_str()).join(MONITOR_FILE))?;
+            let is_there = start_ticks(monitor.pid) == Some(monitor.pid_start_ticks);
+            is_there.then_some(Survivor { record, life, pid: monitor.pid })
+        };
+        records.iter().filter_map(alive).collect()
+    }
+}
+
+impl Engine {
+    /// Makes every container of the database known, connects to the monitors that live, and heals what was missed.
+    pub(crate) async fn restore(&self, contents: Contents, records: Vec<Recorded>) -> Result<(), EngineError> {
+        let known: HashSet<String> = contents.containers.iter().map(|(id, ..)| id.clone()).collect();
+        self.restore_execs(&contents.execs);
+        drop(contents);
         let mut searches = self.find_monitors(&records).into_iter();
         let (mut restarts, mut ready) = (Vec::new(), Vec::new());
         for (record, life) in records {
@@ -72,6 +91,7 @@ impl Engine {
         for (actor, queue) in ready {
             tokio::spawn(actor.run(queue));
         }
+        self.inner.names.drop_reopened();
         self.end_strangers(&known).await;
         let inner = Arc::clone(&self.inner);
         blocking(move || {

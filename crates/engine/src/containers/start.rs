@@ -69,9 +69,10 @@ pub(crate) fn launch(
     let mounts =
         record.mounts.iter().map(|mount| user_mount(inner, mount, &mut staged)).collect::<Result<Vec<_>, _>>()?;
     let network = take_network(inner, record, joined)?;
-    let mut place = Place { endpoints: network.endpoints.clone(), ports: Vec::new() };
+    let mut place = Place { endpoints: network.endpoints.clone(), ..Place::default() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);
     let serving = namespace.and_then(|namespace| resolver::serve(inner, record, &place, namespace));
+    place.resolver = serving.as_ref().map(Serving::port);
     let reach = reach(&record.spec.network, serving.is_some(), &place);
     resolver::announce(inner, record, &place);
     let launched = attachments::publish(inner, record, &mut place)

@@ -12,7 +12,7 @@ use super::start::log_path;
 use crate::engine::Inner;
 use crate::model::{
     ContainerFiles, ContainerNetworks, ContainerSpec, ContainerState, ContainerView, EndpointSpec, EndpointView,
-    GraphPaths, Health, HostPort, LogDriver, Port, Protocol,
+    GraphPaths, Health, HostPort, LogDriver, Port, PortTable, Protocol,
 };
 
 /// A container's view.
@@ -138,16 +138,15 @@ pub(super) fn dns_names(record: &ContainerRecord, endpoint: &EndpointSpec) -> Ve
 }
 
 /// Where each published port of a container is found on the host.
-fn ports(published: &[Published]) -> BTreeMap<Port, Vec<HostPort>> {
-    let mut ports: BTreeMap<Port, Vec<HostPort>> = BTreeMap::new();
-    for one in published {
+fn ports(published: &[Published]) -> PortTable<HostPort> {
+    let place = |one: &Published| {
         let protocol = match one.transport {
             Transport::Tcp => Protocol::Tcp,
             Transport::Udp => Protocol::Udp,
             Transport::Sctp => Protocol::Sctp,
         };
         let port = Port { number: one.container_port, protocol };
-        ports.entry(port).or_default().push(HostPort { address: one.address, number: one.port });
-    }
-    ports
+        (port, HostPort { address: one.address, number: one.port })
+    };
+    published.iter().map(place).collect()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bind, Capability, CgroupnsMode, ContainerName, IpcMode, LogConfig, MountSpec, NetworkMode, PidMode, Port,
-    PortBinding, Resources, RestartPolicy, SecurityOption, Signal, UsernsMode, UtsMode, VolumesFrom,
+    PortBindings, Resources, RestartPolicy, SecurityOption, Signal, UsernsMode, UtsMode, VolumesFrom,
 };
 
 /// A request to create a container.
@@ -102,7 +102,8 @@ pub struct ContainerSpec {
     /// `HostConfig.NetworkMode`
     pub network: NetworkMode,
     /// `HostConfig.PortBindings`
-    pub port_bindings: BTreeMap<Port, Vec<PortBinding>>,
+    #[serde(with = "super::bindings_by_port")]
+    pub port_bindings: PortBindings,
     /// `HostConfig.PublishAllPorts`
     pub publish_all_ports: bool,
     /// `HostConfig.RestartPolicy`

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use oci::{ContainerId, Digest};
 
-use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, Port, Propagation, RunEnd};
+use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, PortTable, Propagation, RunEnd};
 
 /// Everything about one container at one moment.
 #[derive(Debug, Clone)]
@@ -232,7 +232,7 @@ pub struct ContainerNetworks {
     /// By network name (`bridge`, `none`, `host`).
     pub endpoints: BTreeMap<String, EndpointView>,
     /// Published ports, while it runs.
-    pub ports: BTreeMap<Port, Vec<HostPort>>,
+    pub ports: PortTable<HostPort>,
 }
 
 /// A port of the host.

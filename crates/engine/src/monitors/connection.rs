@@ -304,7 +304,9 @@ mod tests {
     #[test]
     fn a_monitor_is_found_at_a_path_that_is_longer_than_an_address() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a".repeat(120));
+        let long = folder.path().join("run".repeat(30));
+        std::fs::create_dir(&long).unwrap();
+        let path = long.join(format!("{}.sock", "a".repeat(64)));
         let listener = std::os::unix::net::UnixListener::from(socket::listen(&path).unwrap());
         listener.set_nonblocking(false).unwrap();
         let greeting = std::thread::spawn(move || greet(&path).map(drop));

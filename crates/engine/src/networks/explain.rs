@@ -32,8 +32,7 @@ impl Engine {
                     .networks
                     .ports
                     .iter()
-                    .flat_map(|(port, places)| places.iter().map(|place| (*port, *place)))
-                    .map(|(port, place)| published(&inner.networks, &view, port, place))
+                    .map(|(port, place)| published(&inner.networks, &view, port, *place))
                     .collect();
                 let explained = inner.networks.explain(&ports);
                 let explained =

@@ -86,7 +86,7 @@ fn a_container_outlives_its_engine() {
     let endpoint = kept.endpoint.clone().unwrap();
     drop(networks);
     assert_eq!(ports(&host).len(), 2);
-    let running = [Place { endpoints: vec![endpoint.clone()], ports: Vec::new() }];
+    let running = [Place { endpoints: vec![endpoint.clone()], ..Place::default() }];
     let networks = host.machine.run(|| Networks::open(&host.options(), &[], &running).unwrap());
     // Of the two one is known to run; the other is nobody's, and its end in the namespace goes with the host's.
     assert!(ports(&host).contains(&endpoint.host_interface));
@@ -104,7 +104,7 @@ fn a_container_outlives_its_engine() {
 fn what_ended_with_the_machine_binds_nobody() {
     let host = Host::new();
     let networks = host.open();
-    let before = [Place { endpoints: vec![take(&networks).endpoint.unwrap()], ports: Vec::new() }];
+    let before = [Place { endpoints: vec![take(&networks).endpoint.unwrap()], ..Place::default() }];
     host.machine.run(|| networks.close(Remaining::Nothing)).unwrap();
     let neighbour = Machine::new();
     host.machine.connect("lan0", [172, 17, 4, 1], &neighbour, "eth0", [172, 17, 4, 2]);

@@ -152,7 +152,7 @@ fn ports_outlive_the_engine_and_a_flush() {
     let (host, outside) = Host::with_outside();
     let networks = host.open();
     let (server, ports) = published(&host, &networks, [0, 0, 0, 0], 8080);
-    let place = Place { endpoints: vec![server.endpoint.clone().unwrap()], ports };
+    let place = Place { endpoints: vec![server.endpoint.clone().unwrap()], ports, ..Place::default() };
     drop(networks);
     let target = SocketAddr::from((HOST, 8080));
     assert!(seen(&server, &outside, target).is_some(), "while no engine runs");
