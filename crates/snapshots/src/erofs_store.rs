@@ -59,7 +59,9 @@ impl ErofsStore {
         let dir = layers.join("sha256");
         let made = durable::create_dir(&dir, DIR_MODE).and_then(|()| durable::sweep_temporaries(&dir)).map(drop);
         made.and_then(|()| crate::upper::make_empty(&mounts.join("empty")))?;
-        let files = Arc::new(Files { dir, corrupt: Corrupt::default() });
+        let files = Files { dir, corrupt: Corrupt::default() };
+        files.remove_lone_indexes()?;
+        let files = Arc::new(files);
         Ok(ErofsStore {
             files,
             mounts: mounts.to_owned(),
@@ -126,6 +128,20 @@ impl Files {
 
     fn index(&self, layer: &DiffId) -> PathBuf {
         self.dir.join(format!("{}.erofs", layer.hex()))
+    }
+
+    /// Removes indexes without their tars: a crash came between the two.
+    fn remove_lone_indexes(&self) -> Result<(), PathError> {
+        let list = |error| PathError::new(durable::Operation::List, &self.dir, error);
+        for entry in fs::read_dir(&self.dir).map_err(list)? {
+            let name = entry.map_err(list)?.file_name();
+            let layer = name.to_str().and_then(|name| parse_hex(name.strip_suffix(".erofs")?));
+            if layer.is_some_and(|layer| !self.tar(&layer).exists()) {
+                let path = self.dir.join(&name);
+                fs::remove_file(&path).map_err(PathError::with(durable::Operation::Remove, &path))?;
+            }
+        }
+        Ok(())
     }
 
     fn open_tar(&self, layer: &DiffId) -> Result<File, Error> {

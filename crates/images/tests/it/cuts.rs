@@ -368,14 +368,27 @@ impl Bench {
         let found = names(&store);
         assert!(allowed.contains(&found), "{what}: found {found:?}, allowed are {allowed:?}");
         verify_all(&store, snapshotter.as_ref(), what);
+        self.find_strays(snapshotter.as_ref(), what);
         load(&store, Picture::new_archive(&pictures(), Compression::None))
             .unwrap_or_else(|error| panic!("{what}: {error}"));
         verify_all(&store, snapshotter.as_ref(), what);
+        self.find_strays(snapshotter.as_ref(), what);
         assert!(names(&store).contains_key("app:1") && names(&store).contains_key("other:1"), "{what}");
+    }
+
+    /// No file is left over: each is a layer's.
+    fn find_strays(&self, snapshotter: &dyn Snapshotter, what: &str) {
+        let layers: Vec<String> = snapshotter.list().unwrap().iter().map(|layer| layer.diff_id.hex()).collect();
+        for folder in ["sha256", "unpacked"] {
+            let entries = fs::read_dir(self.path("disk/root/layers").join(folder)).into_iter().flatten().flatten();
+            let mut names = entries.map(|entry| entry.file_name().into_string().unwrap());
+            let stray = names.find(|name| !layers.iter().any(|layer| name.starts_with(layer)));
+            assert_eq!(stray, None, "{what}: what is in {folder} and no layer's");
+        }
     }
 }
 
-/// Every layer is an image's, and hashes to its name; no file is left over.
+/// Every layer is an image's, and hashes to its name.
 fn verify_all(store: &ImageStore, snapshotter: &dyn Snapshotter, what: &str) {
     let catalogue = store.catalogue();
     let layers = snapshotter.list().unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -217,6 +217,9 @@ fn leftovers_of_a_crash_are_swept() {
         if backend == Backend::Directories {
             fs::create_dir_all(layers.join("unpacked/.work-x/root/dir")).unwrap();
             fs::write(layers.join("unpacked/.work-x/root/dir/file"), b"x").unwrap();
+        } else {
+            // An index is named before its tar, and goes after it.
+            fs::write(layers.join(sub).join(format!("{}.erofs", id(b"").hex())), b"an index").unwrap();
         }
         let snapshotter = open(dir.path(), backend);
         assert_eq!(files_below(&layers), before, "{backend}");
