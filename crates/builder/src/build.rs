@@ -1,6 +1,7 @@
 //! A build from its Dockerfile to its image: which stages are needed, and a thread for each of them. A stage waits for another one
 //! only where it begins with it or takes files from it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use dockerfile::expand::Expander;
 use dockerfile::ignore::Ignore;
 use dockerfile::mount::Mount;
 use dockerfile::{Dockerfile, Environment, Instruction, Stage, suggest};
-use images::{Image, ImageStore, NewImage};
+use images::Image;
+use oci::Digest;
 use oci::image::{ImageConfig, Platform};
 use snapshots::Snapshotter;
 
@@ -46,6 +48,7 @@ pub(crate) struct Build<'a> {
     finished: Finished,
     images: Single<(String, Option<String>), Arc<Image>>,
     pub(crate) borrowed: Borrowed,
+    materials: Mutex<BTreeSet<Material>>,
     contexts: Single<String, Arc<Context>>,
     next_step: AtomicU32,
     pub(crate) events: Sink<'a>,
@@ -76,6 +79,36 @@ pub struct Built {
     pub bytes: Vec<u8>,
     /// Every step that the build took, made or found, in the Dockerfile's order.
     pub steps: Vec<BuiltStep>,
+    /// What it was made of.
+    pub materials: Vec<Material>,
+    /// The Dockerfile.
+    pub dockerfile: String,
+}
+
+/// Something that a build took from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Material {
+    /// An image.
+    Image {
+        /// Its name.
+        name: String,
+        /// What it is for.
+        platform: Platform,
+        /// What a registry calls it, or its id where none does.
+        digest: Digest,
+    },
+    /// A file from the web.
+    File {
+        /// Its address.
+        url: String,
+        /// The SHA-256 of its bytes.
+        digest: Digest,
+    },
+    /// A repository.
+    Repository {
+        /// Its address.
+        url: String,
+    },
 }
 
 /// What the Dockerfile is for readers that want no image.
@@ -108,6 +141,7 @@ pub fn build(
     events: Sink<'_>,
 ) -> Result<Built, BuildError> {
     let read = tell_reading(host, request, events)?;
+    let dockerfile = read.text.clone();
     let host_platform = Platform::host();
     let platform = request.platform.clone().unwrap_or_else(|| host_platform.clone());
     let given: Given = request.arguments.clone();
@@ -131,8 +165,9 @@ pub fn build(
         finished: Finished::default(),
         images: Single::default(),
         borrowed: Borrowed::default(),
+        materials: Mutex::default(),
         contexts: Single::default(),
-        next_step: AtomicU32::new(FIRST_STEP),
+        next_step: AtomicU32::new(request.first_step.0 + 1),
         events,
     };
     let target = build.target()?;
@@ -144,27 +179,20 @@ pub fn build(
     build.keep_borrowed()?;
     state.add_labels(&request.labels);
     crate::finish::fill_times(&mut state, clock);
+    let materials = build.materials.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
     let steps = build.borrowed.into_steps();
     if request.inline_cache {
         state.image.build_cache = Some(inline_cache(&steps, &state.image.rootfs.diff_ids));
     }
-    Ok(Built { bytes: state.bytes(), config: state.image, steps })
+    Ok(Built { bytes: state.bytes(), config: state.image, steps, materials, dockerfile })
 }
-
-/// Makes an image of what was built, and gives it its names.
-pub fn store(built: &Built, store: &ImageStore, request: &Request) -> Result<Arc<Image>, BuildError> {
-    Ok(store.create(NewImage { config: built.bytes.clone(), references: request.tags.clone(), parent: None })?)
-}
-
-/// The step that reads the Dockerfile.
-const READING: StepId = StepId(0);
-const FIRST_STEP: u32 = 1;
 
 fn tell_reading(host: &dyn Host, request: &Request, events: Sink<'_>) -> Result<Read, BuildError> {
     let title = format!("[internal] load build definition from {}", request.dockerfile);
-    events(Event::Begin(READING, internal(title)));
+    let step = request.first_step;
+    events(Event::Begin(step, internal(title)));
     let read = read(host, request);
-    events(Event::End(READING, read.as_ref().err().map(ToString::to_string)));
+    events(Event::End(step, read.as_ref().err().map(ToString::to_string)));
     read
 }
 
@@ -333,7 +361,15 @@ impl Build<'_> {
         step: StepId,
     ) -> Result<Arc<Image>, BuildError> {
         let key = (name.to_owned(), platform.map(arguments::platform_name));
-        Ok(self.images.get(key, || self.host.image(name, platform, step, self.events))?)
+        let image = self.images.get(key, || self.host.image(name, platform, step, self.events))?;
+        let name = name.to_owned();
+        let digest = image.digests.iter().find_map(|reference| reference.digest()).unwrap_or(image.id.digest());
+        self.note_material(Material::Image { name, platform: image.config.platform(), digest: *digest });
+        Ok(image)
+    }
+
+    pub(crate) fn note_material(&self, material: Material) {
+        self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(material);
     }
 
     /// The build's own context, or one that was named; read once a build, filtered as its ignore file says.
@@ -389,7 +425,7 @@ impl Build<'_> {
 
     /// Whether a base image is known to trigger nothing.
     fn may_trigger(&self, base: &str) -> bool {
-        let image = self.image(base, self.request.platform.as_ref(), READING);
+        let image = self.image(base, self.request.platform.as_ref(), self.request.first_step);
         image.map_or(true, |image| image.config.config.on_build.as_ref().is_some_and(|list| !list.is_empty()))
     }
 
@@ -451,7 +487,7 @@ impl Build<'_> {
             if !is_needed || name == "scratch" || self.named_context(name).is_some() {
                 return None;
             }
-            self.image(name, self.request.platform.as_ref(), READING).ok()
+            self.image(name, self.request.platform.as_ref(), self.request.first_step).ok()
         })?;
         let names: std::collections::BTreeSet<&str> = found.warnings.iter().map(|w| w.rule.as_str()).collect();
         let refused = found.is_error && !names.is_empty();

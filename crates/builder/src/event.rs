@@ -3,7 +3,7 @@
 use oci::Digest;
 
 /// Which step of a build: stages, copies, commands and what the builder does by itself are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId(pub u32);
 
 /// A step as a reader wants to know it.

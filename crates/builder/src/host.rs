@@ -18,6 +18,8 @@ pub use dockerfile::mount::Sharing;
 pub struct Job {
     /// The root's layers, lowest first.
     pub layers: Vec<DiffId>,
+    /// What the programs are for.
+    pub platform: Platform,
     /// Program and arguments.
     pub arguments: Vec<String>,
     /// `NAME=VALUE`.

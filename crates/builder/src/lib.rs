@@ -41,7 +41,7 @@ mod step;
 mod synced;
 mod time;
 
-pub use build::{Built, Read, build, read, store};
+pub use build::{Built, Material, Read, build, read};
 pub use cache::{Cache, CacheEntry, CacheKind};
 pub use context::{Context, ContextError};
 pub use error::BuildError;

@@ -7,6 +7,8 @@ use images::Image;
 use oci::Reference;
 use oci::image::Platform;
 
+use crate::event::StepId;
+
 /// What to build.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -28,6 +30,10 @@ pub struct Request {
     pub contexts: BTreeMap<String, NamedContext>,
     /// What `RUN` may ask for beyond what every build may.
     pub allowed: Allowed,
+    /// What stands before the titles of its steps: the platform, where it is one of several builds.
+    pub prefix: String,
+    /// Where its steps begin to be counted.
+    pub first_step: StepId,
     /// Caches from elsewhere, by what reading them is called.
     pub caches: Vec<String>,
     /// Images that are all that earlier builds may be taken from, as Docker's classic builder has it; a step is taken from one of them

@@ -91,6 +91,7 @@ impl Build<'_> {
         environment.extend(proxies.map(|(name, value)| format!("{name}={value}")));
         Job {
             layers: state.layers().to_vec(),
+            platform: state.image.platform(),
             arguments: command.arguments.clone(),
             environment,
             user: state.image.config.user.clone(),

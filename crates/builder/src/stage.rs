@@ -17,6 +17,8 @@ pub(crate) struct Place {
     pub(crate) index: usize,
     /// Its name, or `stage-N`; empty where it is the only one.
     pub(crate) name: String,
+    /// What stands before the name where an image is built for several platforms.
+    prefix: String,
     /// The step before.
     pub(crate) last: Option<StepId>,
     /// How many of its steps make files, and which of them is next.
@@ -50,6 +52,7 @@ impl Build<'_> {
         let mut place = Place {
             index,
             name,
+            prefix: self.request.prefix.clone(),
             last: None,
             titles: (1, beginnings + makers),
             numbers: self.numbers(index),
@@ -147,7 +150,8 @@ impl Place {
         let title = match shown {
             Shown::Unlisted => shown_text.to_owned(),
             Shown::Listed => {
-                let stage = if self.name.is_empty() { String::new() } else { format!("{} ", self.name) };
+                let words = [&self.prefix, &self.name].into_iter().filter(|word| !word.is_empty());
+                let stage: String = words.map(|word| format!("{word} ")).collect();
                 let width = all.to_string().len();
                 format!("[{stage}{next:>width$}/{all}] {shown_text}")
             }

@@ -9,7 +9,7 @@ use dockerfile::ignore::Ignore;
 use dockerfile::{Add, Copy, Instruction, Seen, Sources, clean_path, parse_ports};
 use oci::{DiffId, Digest};
 
-use crate::build::{Build, is_remote};
+use crate::build::{Build, Material, is_remote};
 use crate::cache::{CacheEntry, CacheKind, Inputs};
 use crate::config::State;
 use crate::context::Context;
@@ -349,9 +349,11 @@ impl Build<'_> {
                 return Err(BuildError::Unsupported("ADD --checksum of a repository".to_owned()));
             }
             found.add_whole(self.host.clone_repository(url, options.keep_git_dir)?);
+            self.note_material(Material::Repository { url: url.to_owned() });
             return Ok(());
         }
         let download = self.host.download(url, step, self.events)?;
+        self.note_material(Material::File { url: url.to_owned(), digest: download.digest });
         if let Some(expected) = options.checksum {
             let wanted = Digest::parse(expected).map_err(|_| BuildError::ChecksumForm(expected.clone()))?;
             if wanted != download.digest {

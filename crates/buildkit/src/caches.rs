@@ -87,13 +87,13 @@ pub(crate) fn export(
     engine: &Engine,
     job: &Job,
     (cache, session): (Option<&CacheOptions>, Option<&Arc<Session>>),
-    result: &BuildResult,
+    results: &[Arc<BuildResult>],
     told: &mut HashMap<String, String>,
 ) -> Result<(), Status> {
     let open = |path: &str| folder(session, path);
     for target in targets(cache)? {
         let step = job.story.step(target.title());
-        match engine.export_build_cache(result, &target, &open, &|part| step.part(part)) {
+        match engine.export_build_cache(results, &target, &open, &|part| step.part(part)) {
             Ok(manifest) => {
                 step.end(None);
                 if let Some(text) = manifest.and_then(|manifest| serde_json::to_string(&manifest).ok()) {

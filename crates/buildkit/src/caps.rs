@@ -68,6 +68,7 @@ const OPERATIONS: &[&str] = &[
     "mergeop",
     "diffop",
     "exporter.multiple",
+    "exporter.image.attestations",
     // Clients leave out by themselves what is not named here; what they ask for is refused by name.
     "cache.gha",
     "cache.s3",

@@ -72,15 +72,15 @@ pub(crate) fn export(
     engine: &Engine,
     job: &Job,
     (exporters, session): (&[Exporter], Option<Arc<Session>>),
-    result: &BuildResult,
+    results: &[Arc<BuildResult>],
 ) -> Result<HashMap<String, String>, Status> {
     let mut told = HashMap::new();
     for (index, exporter) in exporters.iter().enumerate() {
         let session = session.as_deref();
         match exporter.kind.as_str() {
-            "moby" | "image" => image(engine, job, exporter, result, &mut told)?,
+            "moby" | "image" => image(engine, job, exporter, results, &mut told)?,
             "cacheonly" => {}
-            _ => files(engine, job, (index, exporter), session, result)?,
+            _ => files(engine, job, (index, exporter), session, results)?,
         }
     }
     Ok(told)
@@ -90,13 +90,13 @@ fn image(
     engine: &Engine,
     job: &Job,
     exporter: &Exporter,
-    result: &BuildResult,
+    results: &[Arc<BuildResult>],
     told: &mut HashMap<String, String>,
 ) -> Result<(), Status> {
     let step = job.story.step("exporting to image");
     step.part("exporting layers");
     let names = names(&exporter.attrs);
-    let stored = engine.store_build(result, &names).map_err(refused);
+    let stored = engine.store_build(results, &names).map_err(refused);
     match &stored {
         Ok(id) => {
             step.part(&format!("writing image {id}"));
@@ -122,7 +122,7 @@ fn files(
     job: &Job,
     (index, exporter): (usize, &Exporter),
     session: Option<&Session>,
-    result: &BuildResult,
+    results: &[Arc<BuildResult>],
 ) -> Result<(), Status> {
     let title = match exporter.kind.as_str() {
         "local" => "exporting to client directory",
@@ -131,7 +131,7 @@ fn files(
         _ => "exporting to docker image format",
     };
     let step = job.story.step(title);
-    let sent = send(engine, (index, exporter), session, result);
+    let sent = send(engine, (index, exporter), session, results);
     step.end(sent.as_ref().err().map(|status| status.message.as_str()));
     sent
 }
@@ -140,23 +140,40 @@ fn send(
     engine: &Engine,
     (index, exporter): (usize, &Exporter),
     session: Option<&Session>,
-    result: &BuildResult,
+    results: &[Arc<BuildResult>],
 ) -> Result<(), Status> {
     let session = session.ok_or_else(|| Status::unknown("nobody is there to take the build's files"))?;
     let failed = |error: engine::model::build::HostError| Status::unknown(error.0);
-    match exporter.kind.as_str() {
-        "local" => {
-            let files = engine.built_files(result).map_err(refused)?;
-            filesync::send_folder(session, index, files.root()).map_err(failed)
+    let is_attested = results.iter().any(|result| result.is_attested());
+    match (exporter.kind.as_str(), results) {
+        (kind @ ("local" | "tar"), _) if is_attested => Err(Status::new(
+            Code::Unimplemented,
+            format!("attestations of exporter {kind:?} are not supported by this engine"),
+        )),
+        ("local", results) => {
+            let files = results.iter().map(|result| engine.built_files(result)).collect::<Result<Vec<_>, _>>();
+            let files = files.map_err(refused)?;
+            let roots = results.iter().zip(&files).map(|(result, files)| {
+                let folder = if results.len() > 1 { result.platform().replace('/', "_") } else { String::new() };
+                (folder, files.root())
+            });
+            filesync::send_folders(session, index, &roots.collect::<Vec<_>>()).map_err(failed)
         }
-        "tar" => {
-            let files = engine.built_files(result).map_err(refused)?;
+        ("tar", [only]) => {
+            let files = engine.built_files(only).map_err(refused)?;
             filesync::send_bytes(session, index, |output| files.write_tar(output)).map_err(failed)
+        }
+        ("tar", _) => Err(Status::new(
+            Code::Unimplemented,
+            "exporter \"tar\" of several platforms is not supported by this engine: use local or oci",
+        )),
+        ("docker", several) if several.len() > 1 || is_attested => {
+            Err(Status::unknown("docker exporter does not currently support exporting manifest lists"))
         }
         _ => {
             let names = frontend::names(&exporter.attrs);
             let write = |output: &mut dyn std::io::Write| {
-                engine.save_build(result, &names, output).map_err(|error| std::io::Error::other(error.to_string()))
+                engine.save_build(results, &names, output).map_err(|error| std::io::Error::other(error.to_string()))
             };
             filesync::send_bytes(session, index, write).map_err(failed)
         }

@@ -398,15 +398,20 @@ impl io::Write for Chunks {
     }
 }
 
-/// Sends a tree of files into a folder of the client.
-pub(crate) fn send_folder(session: &Session, exporter: usize, root: BorrowedFd<'_>) -> Result<(), HostError> {
+/// Sends trees of files into a folder of the client, each into a folder of this name there; one without a name is the folder.
+pub(crate) fn send_folders(
+    session: &Session,
+    exporter: usize,
+    roots: &[(String, BorrowedFd<'_>)],
+) -> Result<(), HostError> {
     let headers = [(EXPORTER_ID, exporter.to_string())];
     let (sender, mut reader) = session.channel().stream(SEND, &headers).map_err(told)?;
-    let mut describer = Describer { sender: sender.clone(), files: Vec::new(), linked: HashMap::new(), next: 0 };
-    // A root that only names its directory cannot be listed.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let listed = rustix::fs::openat(root, ".", flags, Mode::empty()).map_err(failed)?;
-    describer.directory(listed.as_fd(), "").map_err(failed)?;
+    let mut describer =
+        Describer { sender: sender.clone(), files: Vec::new(), linked: HashMap::new(), next: 0, root: 0 };
+    for (number, (folder, root)) in roots.iter().enumerate() {
+        describer.root = number;
+        describer.tree(folder, *root).map_err(failed)?;
+    }
     sender.send_blocking(&Packet { kind: PacketKind::Stat as i32, ..Packet::default() });
     loop {
         let packets = session.runtime.block_on(reader.some::<Packet>()).map_err(told)?;
@@ -415,7 +420,7 @@ pub(crate) fn send_folder(session: &Session, exporter: usize, root: BorrowedFd<'
         }
         for packet in packets {
             match PacketKind::try_from(packet.kind) {
-                Ok(PacketKind::Request) => describer.send(root, packet.id).map_err(failed)?,
+                Ok(PacketKind::Request) => describer.send(roots, packet.id).map_err(failed)?,
                 Ok(PacketKind::Error) => return Err(HostError(String::from_utf8_lossy(&packet.data).into_owned())),
                 Ok(PacketKind::Fin) => {
                     sender.send_blocking(&Packet { kind: PacketKind::Fin as i32, ..Packet::default() });
@@ -436,13 +441,31 @@ pub(crate) fn send_folder(session: &Session, exporter: usize, root: BorrowedFd<'
 /// Describes files to a client, and sends those that it wants.
 struct Describer {
     sender: Sender,
-    /// Paths of regular files by their number.
-    files: Vec<(u32, String)>,
+    /// Regular files by their number: the tree, and the path with the tree's folder.
+    files: Vec<(u32, usize, String)>,
     linked: HashMap<(u64, u64), String>,
     next: u32,
+    /// The tree that is described.
+    root: usize,
 }
 
 impl Describer {
+    fn tree(&mut self, folder: &str, root: BorrowedFd<'_>) -> io::Result<()> {
+        // A root that only names its directory cannot be listed.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listed = rustix::fs::openat(root, ".", flags, Mode::empty())?;
+        self.linked.clear();
+        if !folder.is_empty() {
+            let stat = rustix::fs::fstat(&listed)?;
+            let described = Stat { size: 0, ..stat_of(folder, &stat) };
+            self.next += 1;
+            if !self.sender.send_blocking(&Packet { stat: Some(described), ..Packet::default() }) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        self.directory(listed.as_fd(), folder)
+    }
+
     fn directory(&mut self, directory: BorrowedFd<'_>, above: &str) -> io::Result<()> {
         let mut names = Vec::new();
         for entry in Dir::read_from(directory)? {
@@ -481,7 +504,7 @@ impl Describer {
                     None => drop(self.linked.insert((stat.st_dev, stat.st_ino), path.to_owned())),
                 }
                 described.size = stat.st_size;
-                self.files.push((id, path.to_owned()));
+                self.files.push((id, self.root, path.to_owned()));
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
@@ -496,11 +519,14 @@ impl Describer {
         Ok(described)
     }
 
-    fn send(&self, root: BorrowedFd<'_>, id: u32) -> io::Result<()> {
-        let at = self.files.binary_search_by_key(&id, |(id, _)| *id).map_err(|_| io::ErrorKind::NotFound)?;
+    fn send(&self, roots: &[(String, BorrowedFd<'_>)], id: u32) -> io::Result<()> {
+        let at = self.files.binary_search_by_key(&id, |(id, ..)| *id).map_err(|_| io::ErrorKind::NotFound)?;
+        let (_, number, path) = &self.files[at];
+        let (folder, root) = &roots[*number];
+        let path = path.strip_prefix(folder.as_str()).unwrap_or(path).trim_start_matches('/');
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let file = rustix::fs::openat2(root, self.files[at].1.as_str(), flags, Mode::empty(), resolve)?;
+        let file = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?;
         let file = std::fs::File::from(file);
         let (mut buffer, mut offset) = (vec![0; PIECE], 0);
         loop {

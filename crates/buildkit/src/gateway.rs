@@ -12,7 +12,7 @@ use crate::grpc::{Call, Code, Reply, Status};
 use crate::jobs::Job;
 use crate::messages::Empty;
 use crate::messages::gateway::{
-    FileRequest, GatewayResult, ImageMeta, PongResponse, ReadFileRequest, ReadFileResponse, Ref,
+    FileRequest, GatewayResult, ImageMeta, PongResponse, ReadFileRequest, ReadFileResponse, Ref, Refs,
     ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
     ResultRef, ReturnRequest, SolveRequest, SolveResponse, StatFileResponse, WarnRequest,
 };
@@ -65,8 +65,14 @@ async fn solve_frontend(control: &Control, job: &Arc<Job>, call: &mut Call) -> R
     }
     let options = (&request.frontend, &request.frontend_opt, &request.frontend_inputs);
     let solved = solve::run(control, job, options, &request.cache_imports).await?;
-    let reference = |name: String| ResultRef::Ref(Ref { def: Some(solve::definition_of(&name)), id: name });
-    let result = GatewayResult { result: solved.reference.map(reference), metadata: solved.metadata };
+    let reference = |name: String| Ref { def: Some(solve::definition_of(&name)), id: name };
+    let mut references = solved.references.into_iter().map(|(platform, name)| (platform, reference(name)));
+    let result = match (references.len(), references.next()) {
+        (0, _) | (_, None) => None,
+        (1, Some((_, only))) => Some(ResultRef::Ref(only)),
+        (_, first) => Some(ResultRef::Refs(Refs { refs: first.into_iter().chain(references).collect() })),
+    };
+    let result = GatewayResult { result, metadata: solved.metadata };
     Ok(SolveResponse { result: Some(result), ..SolveResponse::default() })
 }
 
@@ -75,11 +81,11 @@ async fn give_back(job: &Job, call: &mut Call) -> Result<Empty, Status> {
     let outcome = match (request.error, request.result.and_then(|result| result.result)) {
         (Some(error), _) => Err(error.message),
         (None, Some(ResultRef::Ref(Ref { id, .. }) | ResultRef::OldRef(id))) => {
-            Ok(Some(id).filter(|id| !id.is_empty()))
+            Ok(Some(id).filter(|id| !id.is_empty()).into_iter().collect())
         }
-        (None, Some(ResultRef::Refs(refs))) => Ok(refs.refs.into_values().next().map(|one| one.id)),
-        (None, Some(ResultRef::OldRefs(refs))) => Ok(refs.refs.into_values().next()),
-        (None, None) => Ok(None),
+        (None, Some(ResultRef::Refs(refs))) => Ok(refs.refs.into_values().map(|one| one.id).collect()),
+        (None, Some(ResultRef::OldRefs(refs))) => Ok(refs.refs.into_values().collect()),
+        (None, None) => Ok(Vec::new()),
     };
     job.give_back(outcome);
     Ok(Empty {})

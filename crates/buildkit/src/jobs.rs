@@ -38,8 +38,8 @@ pub(crate) struct Job {
     pub(crate) story: Story,
     pub(crate) control: BuildControl,
     results: Mutex<HashMap<String, Arc<BuildResult>>>,
-    /// What the client's frontend gave back: nothing yet, or the result's name, or why there is none.
-    returned: watch::Sender<Option<Result<Option<String>, String>>>,
+    /// What the client's frontend gave back: nothing yet, or the results' names, or why there are none.
+    returned: watch::Sender<Option<Result<Vec<String>, String>>>,
     record: Mutex<BuildHistoryRecord>,
 }
 
@@ -166,24 +166,24 @@ impl Job {
     }
 
     /// Keeps a result; gives the name by which the client asks for it.
-    pub(crate) fn keep(&self, result: BuildResult) -> String {
+    pub(crate) fn keep(&self, result: Arc<BuildResult>) -> String {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{}-{}", self.reference, results.len());
-        results.insert(name.clone(), Arc::new(result));
+        results.insert(name.clone(), result);
         name
     }
 
-    /// The client's frontend is done.
-    pub(crate) fn give_back(&self, outcome: Result<Option<String>, String>) {
+    /// The client's frontend is done, with these results.
+    pub(crate) fn give_back(&self, outcome: Result<Vec<String>, String>) {
         self.returned.send_replace(Some(outcome));
     }
 
     /// Waits until the client's frontend is done.
-    pub(crate) async fn given_back(&self) -> Result<Option<String>, Status> {
+    pub(crate) async fn given_back(&self) -> Result<Vec<String>, Status> {
         let mut returned = self.returned.subscribe();
         let outcome = returned.wait_for(Option::is_some).await;
         let outcome = outcome.map_err(|_| Status::new(Code::Cancelled, "the build ended"))?.clone();
-        outcome.unwrap_or(Ok(None)).map_err(Status::unknown)
+        outcome.unwrap_or(Ok(Vec::new())).map_err(Status::unknown)
     }
 
     pub(crate) fn note(&self, change: impl FnOnce(&mut BuildHistoryRecord)) {

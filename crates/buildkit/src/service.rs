@@ -100,14 +100,20 @@ impl Control {
     }
 
     async fn solve_job(&self, job: &Arc<Job>, request: &SolveRequest) -> Result<SolveResponse, Status> {
-        let result = if request.frontend.is_empty() {
+        let names = if request.frontend.is_empty() {
             job.given_back().await?
         } else {
             let caches = request.cache.as_ref().map(|cache| cache.imports.as_slice()).unwrap_or_default();
             let options = (&request.frontend, &request.frontend_attrs, &request.frontend_inputs);
-            solve::run(self, job, options, caches).await?.reference
+            solve::run(self, job, options, caches).await?.references.into_iter().map(|(_, name)| name).collect()
         };
-        let Some(result) = result.and_then(|name| job.result(&name)) else { return Ok(SolveResponse::default()) };
+        let mut names: Vec<String> = names;
+        // Names end with the number of their platform, in the order in which they were asked for.
+        names.sort_by_key(|name| name.rsplit('-').next().and_then(|number| number.parse::<u32>().ok()));
+        let results: Vec<_> = names.iter().filter_map(|name| job.result(name)).collect();
+        if results.is_empty() {
+            return Ok(SolveResponse::default());
+        }
         let session = match request.session.as_str() {
             "" => None,
             id => Some(self.sessions.find(id).await?),
@@ -115,8 +121,8 @@ impl Control {
         let (engine, job, exporters) = (self.engine.clone(), Arc::clone(job), request.exporters.clone());
         let cache = request.cache.clone();
         let exported = tokio::task::spawn_blocking(move || {
-            let mut told = export::export(&engine, &job, (&exporters, session.clone()), &result)?;
-            crate::caches::export(&engine, &job, (cache.as_ref(), session.as_ref()), &result, &mut told)?;
+            let mut told = export::export(&engine, &job, (&exporters, session.clone()), &results)?;
+            crate::caches::export(&engine, &job, (cache.as_ref(), session.as_ref()), &results, &mut told)?;
             Ok::<_, Status>(told)
         });
         let exporter_response = exported.await.map_err(|error| Status::new(Code::Internal, error.to_string()))??;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use engine::BuildResult;
 use engine::model::BuildSource;
 use engine::model::build::{Event, NamedContext};
 use prost::Message;
@@ -20,8 +21,8 @@ const RESULT: &str = "conex-result://";
 /// What a frontend gives.
 #[derive(Debug, Default)]
 pub(crate) struct Solved {
-    /// The result, by its name in the job.
-    pub(crate) reference: Option<String>,
+    /// The results, by their names in the job, each with what it is for.
+    pub(crate) references: Vec<(String, String)>,
     /// What is said about it.
     pub(crate) metadata: HashMap<String, Vec<u8>>,
 }
@@ -42,6 +43,7 @@ pub(crate) async fn run(
     };
     request.cache_from = caches::sources(caches::imports(options)?, caches, session.as_ref())?;
     request.inline_cache = job.inline_cache;
+    request.id = Some(job.reference.clone());
     let source = match (remote, session) {
         (Some(url), None) => BuildSource::Remote(url),
         (remote, Some(session)) => frontend::source(remote, session),
@@ -52,15 +54,27 @@ pub(crate) async fn run(
         let tell = |event: Event| job.story.tell(event);
         if let Some(question) = subrequest {
             let metadata = crate::subrequest::answer(&engine, source, request, &question, &runtime)?;
-            return Ok(Solved { reference: None, metadata });
+            return Ok(Solved { references: Vec::new(), metadata });
         }
         let built = engine.build_here(source, request, &runtime, &job.control, &tell);
-        let result = built.map_err(|error| Status::unknown(error.message()))?;
-        let config = serde_json::to_vec(&result.config).unwrap_or_default();
-        let metadata = HashMap::from([("containerimage.config".to_owned(), config)]);
-        Ok(Solved { reference: Some(job.keep(result)), metadata })
+        let results = built.map_err(|error| Status::unknown(error.message()))?;
+        let metadata = metadata_of(&results);
+        let references = results.into_iter().map(|result| (result.platform(), job.keep(result))).collect();
+        Ok(Solved { references, metadata })
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::new(Code::Internal, error.to_string()))?
+}
+
+/// What is said about results: their configurations, and which is for what.
+fn metadata_of(results: &[Arc<BuildResult>]) -> HashMap<String, Vec<u8>> {
+    let config = |result: &BuildResult| serde_json::to_vec(&result.config).unwrap_or_default();
+    if let [only] = results {
+        return HashMap::from([("containerimage.config".to_owned(), config(only))]);
+    }
+    let platform = |result: &Arc<BuildResult>| serde_json::json!({ "ID": result.platform(), "Platform": result.config.platform() });
+    let platforms = serde_json::json!({ "Platforms": results.iter().map(platform).collect::<Vec<_>>() });
+    let configs = results.iter().map(|result| (format!("containerimage.config/{}", result.platform()), config(result)));
+    configs.chain([("refs.platforms".to_owned(), platforms.to_string().into_bytes())]).collect()
 }
 
 /// Contexts that are results of other builds become images without a name.
@@ -76,7 +90,7 @@ async fn take_inputs(
         let result = inputs.get(input).and_then(result_of).ok_or_else(unknown)?;
         let result = control.jobs.result(&result).ok_or_else(unknown)?;
         let engine = control.engine.clone();
-        let stored = tokio::task::spawn_blocking(move || engine.store_build(&result, &[])).await;
+        let stored = tokio::task::spawn_blocking(move || engine.store_build(&[result], &[])).await;
         let stored = stored.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
         *image = stored.map_err(|error| Status::unknown(error.message()))?.to_string();
     }

@@ -24,6 +24,8 @@ pub enum Route {
     Build,
     BuildPrune,
     BuildCancel,
+    /// Of Conex alone: `GET /build/result`, a part of what a build has made.
+    BuildResult,
     Commit,
     ContainerList,
     ContainerCreate,
@@ -167,6 +169,7 @@ fn find(method: &str, path: &str) -> Option<Route> {
         "build" => match (method, rest) {
             ("POST", "prune") => Some(Route::BuildPrune),
             ("POST", "cancel") => Some(Route::BuildCancel),
+            ("GET", "result") => Some(Route::BuildResult),
             _ => None,
         },
         "system" => (method == "GET" && rest == "df").then_some(Route::DiskUsage),

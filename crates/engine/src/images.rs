@@ -32,7 +32,7 @@ pub type InputStream = mpsc::Receiver<io::Result<Bytes>>;
 /// Messages that may wait for the client.
 pub(crate) const PROGRESS_QUEUE: usize = 64;
 /// Pieces of a tar that may wait for the client.
-const PIECE_QUEUE: usize = 8;
+pub(crate) const PIECE_QUEUE: usize = 8;
 
 impl Engine {
     /// Images, newest first.

@@ -46,7 +46,7 @@ mod verification;
 mod volumes;
 
 pub use ::images::{AbsentLayers, ManifestKind, Origin, Pinning, Source};
-pub use builds::{BuildControl, BuildOutline, BuildResult, BuildStream, BuiltFiles, shared_folder};
+pub use builds::{BuildControl, BuildOutline, BuildOutput, BuildResult, BuildStream, BuiltFiles, shared_folder};
 pub use caller::{Caller, as_caller};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};

@@ -71,7 +71,7 @@ impl Catalogue {
     ) -> Catalogue {
         let images: BTreeMap<ImageId, Arc<Image>> = images.map(|image| (image.id, image)).collect();
         let mut children = HashMap::new();
-        for parent in images.values().filter_map(|image| image.parent) {
+        for parent in images.values().flat_map(|image| image.needs()) {
             *children.entry(parent).or_default() += 1;
         }
         Catalogue { images, references, children, damaged }

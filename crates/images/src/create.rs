@@ -9,7 +9,7 @@ use oci::{DiffId, Reference};
 use crate::disk::{ImageRecord, StoredImage};
 use crate::origin::{Origin, Pulled, PulledIndex, Source};
 use crate::store::{NewNames, StoreError};
-use crate::{ErrorKind, Image, ImageId, ImageStore, PulledManifest};
+use crate::{Bundle, ErrorKind, Image, ImageId, ImageStore, PulledManifest};
 
 /// An image to be made. Hold a [`Lease`](crate::Lease) from before its layers come until it is made.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,21 @@ impl ImageStore {
             blobs: pulled.blobs,
             origin: pulled.origin,
         };
+        self.create_tagged(new, arrival, Some(Timestamp::now()))
+    }
+
+    /// Makes an image that was built here as one of an index. The caller has made the others.
+    pub fn create_bundled(
+        &self,
+        new: NewImage,
+        manifest: PulledManifest,
+        bundle: Bundle,
+        others: Vec<ImageId>,
+    ) -> Result<Arc<Image>, CreateError> {
+        let Bundle { index, attestations, blobs } = bundle;
+        let index =
+            PulledIndex { media_type: index.media_type, document: index.document, attestations, images: others };
+        let arrival = Arrival { manifest: Some(manifest), index: Some(index), blobs, ..Arrival::of(Source::Build) };
         self.create_tagged(new, arrival, Some(Timestamp::now()))
     }
 

@@ -95,6 +95,12 @@ impl Image {
         self.origins.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The images that stay as long as this one does: the one that it was built upon, and those beside it in an index that was made here.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = ImageId> {
+        let beside = self.index.iter().flat_map(|index| index.images.iter().copied());
+        self.parent.into_iter().chain(beside)
+    }
+
     /// All its names.
     pub(crate) fn references(&self) -> impl Iterator<Item = &Reference> {
         self.tags.iter().chain(&self.digests)

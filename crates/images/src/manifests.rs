@@ -6,8 +6,8 @@ use oci::image::{Descriptor, Index, Platform, media_type};
 use crate::{Image, PulledManifest};
 
 /// Marks the manifest of an attestation in an index, and says which manifest it is about.
-const ATTESTATION: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
-const ATTESTATION_ABOUT: &str = "vnd.docker.reference.digest";
+pub(crate) const ATTESTATION: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
+pub(crate) const ATTESTATION_ABOUT: &str = "vnd.docker.reference.digest";
 
 /// One manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,7 @@ mod tests {
             entry(said, &format!(r#","annotations":{marks},"platform":{{"os":"unknown","architecture":"unknown"}}"#)),
             entry(Digest::of(b"lost"), &format!(r#","annotations":{marks}"#)),
         );
-        let index = PulledIndex { media_type: "i".to_owned(), document, attestations: vec![statement.clone()] };
+        let index = PulledIndex { attestations: vec![statement.clone()], ..PulledIndex::new("i".to_owned(), document) };
         let image =
             Image { manifest: Some(Arc::new(own.clone())), index: Some(Arc::new(index)), ..image("a", None, "x", 0) };
         let entries = image.manifests();

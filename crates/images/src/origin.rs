@@ -65,9 +65,17 @@ pub struct PulledIndex {
     /// Manifests of attestations about the image. The blobs that they name are kept by the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<crate::PulledManifest>,
+    /// Further images that it names and that are here: they stay as long as this one does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<crate::ImageId>,
 }
 
 impl PulledIndex {
+    /// An index of which nothing else is here.
+    pub fn new(media_type: String, document: String) -> PulledIndex {
+        PulledIndex { media_type, document, attestations: Vec::new(), images: Vec::new() }
+    }
+
     /// Its digest.
     pub fn digest(&self) -> Digest {
         Digest::of(self.document.as_bytes())
@@ -157,7 +165,7 @@ mod tests {
         );
         let manifest = |document: &str| crate::PulledManifest { media_type: "m".into(), document: document.into() };
         let attestations = vec![manifest(&document), manifest("[]")];
-        let index = PulledIndex { media_type: "i".into(), document: "{}".into(), attestations };
+        let index = PulledIndex { attestations, ..PulledIndex::new("i".into(), "{}".into()) };
         assert_eq!(index.blobs(), [digest("c"), digest("l")]);
     }
 }

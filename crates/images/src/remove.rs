@@ -218,7 +218,7 @@ impl<'a> Removing<'a> {
             references.entry(*image).or_default().insert(reference.clone());
         }
         let mut children = HashMap::new();
-        for parent in catalogue.images().filter_map(|image| image.parent) {
+        for parent in catalogue.images().flat_map(|image| image.needs()) {
             *children.entry(parent).or_default() += 1;
         }
         let stacks = catalogue.images().map(|image| &image.layers).chain(containers.iter().map(|user| &user.layers));
@@ -335,14 +335,16 @@ impl<'a> Removing<'a> {
         self.removals.push(Removal::Deleted { image: image.id });
         self.release_layers(image);
         self.deleted.push(image.clone());
-        let Some(parent) = image.parent else { return Ok(()) };
-        self.children.entry(parent).and_modify(|count| *count -= 1);
-        match self.catalogue.get(&parent) {
-            Some(parent) if parents == ParentImages::Remove && !self.kept.contains(&parent.id) => {
-                self.delete(&parent.clone(), Force::No, ParentImages::Remove, Quiet::Yes)
+        for parent in image.needs() {
+            self.children.entry(parent).and_modify(|count| *count -= 1);
+            if let Some(parent) = self.catalogue.get(&parent).cloned()
+                && parents == ParentImages::Remove
+                && !self.kept.contains(&parent.id)
+            {
+                self.delete(&parent, Force::No, ParentImages::Remove, Quiet::Yes)?;
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Reports the layers that nothing needs any more, topmost first.

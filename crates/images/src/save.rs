@@ -14,7 +14,7 @@ use oci::{DiffId, Digest, Reference};
 use serde::Serialize;
 
 use crate::catalogue::{Catalogue, ResolveError};
-use crate::{ErrorKind, Image, ImageId, ImageStore};
+use crate::{Bundle, ErrorKind, Image, ImageId, ImageStore, PulledManifest};
 
 const COPY_BYTES: usize = 1 << 20;
 const BLOBS: &str = "blobs/sha256";
@@ -104,6 +104,35 @@ impl ImageStore {
         output: &mut dyn Write,
     ) -> Result<(), SaveError> {
         self.write_archive(&[Saved { image, tags }], &HashSet::new(), output)
+    }
+
+    /// Writes images that are not in the store as one index, in OCI's layout; the caller holds a lease.
+    pub fn save_bundle(
+        &self,
+        images: &[Arc<Image>],
+        bundle: &Bundle,
+        tags: &[Reference],
+        output: &mut dyn Write,
+    ) -> Result<(), SaveError> {
+        let mut archive = ArchiveWriter { tar: Writer::new(output), written: HashSet::new() };
+        archive.file("oci-layout", &json(&ImageLayout { image_layout_version: "1.0.0".to_owned() })?)?;
+        archive.file("index.json", &json(&index_of_tags(&bundle.index, tags))?)?;
+        archive.directory("blobs")?;
+        archive.directory(BLOBS)?;
+        archive.blob(bundle.index.document.as_bytes())?;
+        for image in images {
+            archive.blob(image.own_manifest().document.as_bytes())?;
+            archive.blob(&image.config_bytes)?;
+        }
+        bundle.attestations.iter().try_for_each(|manifest| archive.blob(manifest.document.as_bytes()))?;
+        bundle.blobs.iter().try_for_each(|blob| archive.blob(blob))?;
+        for image in images {
+            for (layer, size_bytes) in image.layers.iter().zip(&image.layer_sizes) {
+                archive.layer(self, layer, *size_bytes)?;
+            }
+        }
+        archive.tar.finish().map_err(SaveError::Write)?;
+        Ok(())
     }
 
     fn write_archive(
@@ -292,6 +321,25 @@ pub(crate) fn manifest_of(image: &Image) -> Manifest {
     }
 }
 
+/// One entry for each tag of an index, and one for an index without.
+fn index_of_tags(index: &PulledManifest, tags: &[Reference]) -> Index {
+    let entry = Descriptor::new(&index.media_type, index.digest(), index.document.len() as u64);
+    let named = tags.iter().map(|tag| Descriptor { annotations: annotations_of(tag), ..entry.clone() });
+    let manifests = if tags.is_empty() { vec![entry.clone()] } else { named.collect() };
+    whole_index(manifests)
+}
+
+fn whole_index(manifests: Vec<Descriptor>) -> Index {
+    Index {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX.to_owned(),
+        artifact_type: None,
+        manifests,
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
 /// One entry for each tag, and one for an image without.
 fn index_of(images: &[Saved], manifests: &[Vec<u8>]) -> Index {
     let mut entries = Vec::new();
@@ -302,14 +350,7 @@ fn index_of(images: &[Saved], manifests: &[Vec<u8>]) -> Index {
         }
         entries.extend(saved.tags.iter().map(|tag| Descriptor { annotations: annotations_of(tag), ..entry.clone() }));
     }
-    Index {
-        schema_version: 2,
-        media_type: media_type::OCI_INDEX.to_owned(),
-        artifact_type: None,
-        manifests: entries,
-        subject: None,
-        annotations: BTreeMap::new(),
-    }
+    whole_index(entries)
 }
 
 fn annotations_of(tag: &Reference) -> BTreeMap<String, String> {

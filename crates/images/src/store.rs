@@ -19,7 +19,7 @@ use crate::catalogue::{Damage, ResolveError, looked_up};
 use crate::disk::{Disk, ImageRecord, NamedImage, StoredImage};
 use crate::filter::{ListError, ListFilters};
 use crate::history::{HistoryEntry, HistoryError};
-use crate::origin::{Origin, PulledIndex, with_origin};
+use crate::origin::{Origin, PulledIndex, Source, with_origin};
 use crate::prune::{PruneFilters, Pruned};
 use crate::remove::{ContainerUse, ImageUsers, Removal, RemoveError, RemoveRequest, Removing};
 use crate::usage::Usage;
@@ -548,8 +548,12 @@ pub(crate) struct NewNames<'a> {
 /// The record that is here with what it did not have yet; nothing where there is no news.
 fn merged(known: &ImageRecord, new: ImageRecord) -> Option<ImageRecord> {
     let mut next = known.clone();
-    // Manifest and index belong together.
-    if next.manifest.is_none() || next.index.is_none() && next.manifest == new.manifest {
+    let is_pulled =
+        known.origins.iter().flat_map(|all| all.iter()).any(|origin| matches!(origin.source, Source::Registry { .. }));
+    // Manifest and index belong together. What a registry said counts more than what is said here, and of that the newest.
+    if !is_pulled && new.index.is_some() {
+        (next.manifest, next.index) = (new.manifest, new.index);
+    } else if next.manifest.is_none() || next.index.is_none() && next.manifest == new.manifest {
         (next.manifest, next.index) = (new.manifest.or(next.manifest), new.index.or(next.index));
     }
     let origins = known.origins.as_deref().cloned().unwrap_or_default();

@@ -103,7 +103,7 @@ impl Descriptor {
 }
 
 /// An operating system and a processor.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// The processor, by Go's name (`amd64`).
     #[serde(default)]

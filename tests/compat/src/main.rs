@@ -13,6 +13,7 @@ mod build_attacks;
 mod build_sources;
 mod buildx;
 mod buildx_caches;
+mod buildx_indexes;
 mod cli;
 mod compose;
 mod configuration;

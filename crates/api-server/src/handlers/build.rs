@@ -11,13 +11,14 @@ use docker_api::AuthConfig;
 use docker_api::Query;
 use docker_api::container::HostConfig;
 use docker_api::progress::Message;
-use engine::model::build::{DockerfileText, Event, NamedContext, Reuse};
+use engine::model::attest::Attests;
+use engine::model::build::{DockerfileText, Event, NamedContext, Reuse, Wanted};
 use engine::model::build_cache::{CacheOption, CachePlace, CacheSource, CacheTarget, OpenFolder};
 use engine::model::{
     BuildEvent, BuildFolder, BuildPruneRequest, BuildRequest, BuildSource, ContainerSpec, EngineError, NetworkMode,
     Secrets,
 };
-use engine::{Credentials, Engine};
+use engine::{BuildOutput, Credentials, Engine};
 use http::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,7 @@ use serde_json::json;
 
 use self::printer::{Printer, Verbosity};
 use self::steps::Steps;
+use super::streams::tar_body;
 use crate::body::{ReplyBody, Writer};
 use crate::error::{ApiError, ApiResult};
 use crate::map::resources;
@@ -200,6 +202,14 @@ fn parse(query: &Query) -> ApiResult<BuildRequest> {
             .collect(),
         platform: text("platform"),
         id: text("buildid"),
+        wanted: match query.get("result") {
+            "" => Wanted::Image,
+            "kept" => Wanted::Kept,
+            "both" => Wanted::Both,
+            other => return Err(ApiError::bad_request(format!("invalid result {other:?}: kept or both"))),
+        },
+        attests: attests(query)?,
+        options: options(query),
         cache_from: caches.from,
         cache_to: caches.to,
         like: caches.like,
@@ -207,6 +217,33 @@ fn parse(query: &Query) -> ApiResult<BuildRequest> {
         template: template(query)?,
         ..BuildRequest::default()
     })
+}
+
+/// What is attested: `TYPE=OPTIONS`.
+fn attests(query: &Query) -> ApiResult<Attests> {
+    let mut attests = Attests::default();
+    for text in query.all("attest").filter(|text| !text.is_empty()) {
+        let (kind, options) = text.split_once('=').unwrap_or((text, ""));
+        attests.add(kind, options)?;
+    }
+    Ok(attests)
+}
+
+/// The request as BuildKit's frontend would have been asked, for those who read how the image was made.
+fn options(query: &Query) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    let map = |key: &str| json_of::<BTreeMap<String, Option<String>>>(query, key).ok().flatten().unwrap_or_default();
+    for (key, prefix) in [("buildargs", "build-arg:"), ("labels", "label:")] {
+        for (name, value) in map(key) {
+            options.insert(format!("{prefix}{name}"), value.unwrap_or_default());
+        }
+    }
+    for (key, name) in [("target", "target"), ("dockerfile", "filename")] {
+        if !query.get(key).is_empty() {
+            options.insert(name.to_owned(), query.get(key).to_owned());
+        }
+    }
+    options
 }
 
 /// `--build-context`: `NAME=docker-image://…`, an address, or a folder of this machine.
@@ -332,6 +369,21 @@ async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, te
         }
     }
     ends
+}
+
+/// A part of what a build has made, as a tar.
+pub(crate) fn result(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+    let query = &request.query;
+    let output = match query.get("type") {
+        "files" => BuildOutput::Files,
+        "oci" => BuildOutput::Oci,
+        "docker" => BuildOutput::Docker,
+        "cache" => BuildOutput::Cache(CacheOption::parse(query.get("cache"))?.target()?),
+        other => return Err(ApiError::bad_request(format!("invalid type {other:?}: files, oci, docker or cache"))),
+    };
+    let names = query.all("t").map(str::to_owned).collect();
+    let tar = engine.build_output(query.get("id"), output, names)?;
+    Ok(reply::stream("application/x-tar", tar_body(tar)))
 }
 
 pub(crate) fn cancel(engine: &Engine, request: &Request) -> ApiResult<Reply> {

@@ -149,6 +149,7 @@ pub(super) fn need(route: &Route) -> Need {
         | Route::Build
         | Route::BuildPrune
         | Route::BuildCancel
+        | Route::BuildResult
         | Route::Auth => Need::Rights(&[IMAGES_CHANGE]),
         Route::NetworkList | Route::NetworkInspect(_) => Need::Rights(&[NETWORKS_LOOK]),
         Route::NetworkCreate | Route::NetworkPrune | Route::NetworkRemove(_) => Need::Rights(&[NETWORKS_CHANGE]),

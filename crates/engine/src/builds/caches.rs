@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::compression::{Compression, Compressor};
-use builder::{Blob, CACHE_CONFIG, Description, Event, HostError, Imported, KnownSteps, StepId};
+use builder::{Blob, BuiltStep, CACHE_CONFIG, Description, Event, HostError, Imported, KnownSteps, StepId};
 use images::{Image, ImageId, LayerBlob};
 use oci::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use oci::{DiffId, Digest, Digester, Reference};
@@ -253,7 +253,7 @@ impl Engine {
     /// Writes all caches that a request names into registries, telling of it as of steps.
     pub(super) fn export_caches(
         &self,
-        result: &BuildResult,
+        results: &[Arc<BuildResult>],
         targets: &[CacheTarget],
         tell: builder::Sink<'_>,
     ) -> Result<(), HostError> {
@@ -270,7 +270,7 @@ impl Engine {
             tell(Event::Begin(step, what));
             let no_folder =
                 |name: &str| Err(EngineError::invalid(format!("folder {name} is not served by the client")));
-            let exported = self.export_build_cache(result, target, &no_folder, &|_| {});
+            let exported = self.export_build_cache(results, target, &no_folder, &|_| {});
             tell(Event::End(step, exported.as_ref().err().map(|error| error.message().to_owned())));
             match exported {
                 Err(error) if !target.may_fail => return Err(told(error)),
@@ -283,7 +283,7 @@ impl Engine {
     /// Writes what a build left as a cache; gives the descriptor of its manifest. What is done is told. Blocks.
     pub fn export_build_cache(
         &self,
-        result: &BuildResult,
+        results: &[Arc<BuildResult>],
         target: &CacheTarget,
         open: OpenFolder<'_>,
         tell: &dyn Fn(&str),
@@ -292,24 +292,24 @@ impl Engine {
         match &target.place {
             CachePlace::Inline => Ok(None),
             CachePlace::Registry(reference) => {
-                let repository = result.caches.open(reference)?;
-                self.export_to(result, target, &Place::Registry(repository), tell).map(Some)
+                let repository = results[0].caches.open(reference)?;
+                self.export_to(results, target, &Place::Registry(repository), tell).map(Some)
             }
-            CachePlace::Folder(name) => self.export_to(result, target, &Place::Folder(open(name)?), tell).map(Some),
+            CachePlace::Folder(name) => self.export_to(results, target, &Place::Folder(open(name)?), tell).map(Some),
         }
     }
 
     fn export_to(
         &self,
-        result: &BuildResult,
+        results: &[Arc<BuildResult>],
         target: &CacheTarget,
         to: &Place,
         tell: &dyn Fn(&str),
     ) -> Result<Descriptor, EngineError> {
         let mut layers: Vec<Descriptor> = Vec::new();
         let mut blobs = BTreeMap::new();
-        for layer in wanted_layers(result, target.mode) {
-            let Some(blob) = self.offer_layer(result, &layer, to)? else { continue };
+        for layer in wanted_layers(results, target.mode) {
+            let Some(blob) = self.offer_layer(results, &layer, to)? else { continue };
             tell(&format!("writing layer {}", blob.digest));
             blobs.insert(
                 layer,
@@ -319,25 +319,32 @@ impl Engine {
                 layers.push(blob);
             }
         }
-        let config = builder::cache_config(&result.built.steps, &blobs);
+        let config = builder::cache_config(&steps_of(results), &blobs);
         let named = Descriptor::new(CACHE_CONFIG, Digest::of(&config), config.len() as u64);
         tell(&format!("writing config {}", named.digest));
-        put(result, to, config)?;
+        put(results, to, config)?;
         let (kind, document) = manifest_of(target.form, layers, named);
         let digest = Digest::of(&document);
         let words = if target.form == CacheForm::ImageManifest { "cache image manifest" } else { "cache manifest" };
         tell(&format!("writing {words} {digest}"));
         let descriptor = Descriptor::new(kind, digest, document.len() as u64);
         match to {
-            Place::Registry(repository) => result.caches.runtime.block_on(repository.put_manifest(kind, &document))?,
-            Place::Folder(_) => put(result, to, document)?,
+            Place::Registry(repository) => {
+                results[0].caches.runtime.block_on(repository.put_manifest(kind, &document))?
+            }
+            Place::Folder(_) => put(results, to, document)?,
         }
         Ok(descriptor)
     }
 
     /// Sees to it that a cache has a layer; nothing where it cannot be had any more.
-    fn offer_layer(&self, result: &BuildResult, layer: &DiffId, to: &Place) -> Result<Option<Descriptor>, EngineError> {
-        let caches = &result.caches;
+    fn offer_layer(
+        &self,
+        results: &[Arc<BuildResult>],
+        layer: &DiffId,
+        to: &Place,
+    ) -> Result<Option<Descriptor>, EngineError> {
+        let caches = &results[0].caches;
         if !self.inner.images.has_layer(layer) {
             if let (Place::Registry(to), Some((Place::Registry(from), blob))) = (to, caches.place_of(layer))
                 && to.is_same(&from)
@@ -387,21 +394,38 @@ impl Engine {
     }
 }
 
+/// The steps of all platforms, each with stages of its own.
+fn steps_of(results: &[Arc<BuildResult>]) -> Vec<BuiltStep> {
+    let mut steps: Vec<BuiltStep> = Vec::new();
+    for result in results {
+        let next = steps.last().map_or(0, |last| last.place.0 + 1);
+        steps.extend(
+            result
+                .built
+                .steps
+                .iter()
+                .map(|step| BuiltStep { place: (next + step.place.0, step.place.1), ..step.clone() }),
+        );
+    }
+    steps
+}
+
 /// The layers that steps made: those of the image, or all. Those of base images are not among them: whoever builds has the base image.
-fn wanted_layers(result: &BuildResult, mode: CacheMode) -> Vec<DiffId> {
-    let of_image: BTreeSet<DiffId> = result.config.rootfs.diff_ids.iter().copied().collect();
+fn wanted_layers(results: &[Arc<BuildResult>], mode: CacheMode) -> Vec<DiffId> {
+    let of_images = results.iter().flat_map(|result| result.config.rootfs.diff_ids.iter().copied());
+    let of_images: BTreeSet<DiffId> = of_images.collect();
     let mut layers: Vec<DiffId> = Vec::new();
-    for layer in result.built.steps.iter().filter_map(|step| step.entry.layer) {
-        if !layers.contains(&layer) && (mode == CacheMode::Max || of_image.contains(&layer)) {
+    for layer in results.iter().flat_map(|result| &result.built.steps).filter_map(|step| step.entry.layer) {
+        if !layers.contains(&layer) && (mode == CacheMode::Max || of_images.contains(&layer)) {
             layers.push(layer);
         }
     }
     layers
 }
 
-fn put(result: &BuildResult, to: &Place, bytes: Vec<u8>) -> Result<(), EngineError> {
+fn put(results: &[Arc<BuildResult>], to: &Place, bytes: Vec<u8>) -> Result<(), EngineError> {
     match to {
-        Place::Registry(repository) => result.caches.runtime.block_on(repository.put_blob(bytes)),
+        Place::Registry(repository) => results[0].caches.runtime.block_on(repository.put_blob(bytes)),
         Place::Folder(store) => {
             let mut contents = |output: &mut dyn Write| {
                 output.write_all(&bytes)?;

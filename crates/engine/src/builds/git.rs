@@ -82,6 +82,22 @@ fn open(at: impl std::os::fd::AsFd, path: &Path) -> rustix::io::Result<OwnedFd> 
     rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)
 }
 
+/// What the names of an engine's folders begin with: several engines share the machine's folder.
+fn prefix(contexts: &Path) -> String {
+    let own = oci::Digest::of(contexts.as_os_str().as_encoded_bytes()).hex();
+    format!("conex-git-{}-", &own[..12])
+}
+
+/// Removes what an engine with these contexts left when it died.
+pub(super) fn sweep(contexts: &Path) {
+    let prefix = prefix(contexts);
+    for file in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_dir_all(file.path());
+        }
+    }
+}
+
 /// A folder for one repository, gone with it.
 struct Folder(std::path::PathBuf);
 
@@ -90,8 +106,7 @@ impl Folder {
         let random: [u8; 8] = crate::random_bytes();
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         // In the machine's own folder for such things: nobody may not enter the engine's.
-        let _ = contexts;
-        let path = std::env::temp_dir().join(format!("conex-git-{name}"));
+        let path = std::env::temp_dir().join(format!("{}{name}", prefix(contexts)));
         durable::create_dir(&path, 0o700).map_err(failed)?;
         let folder = Folder(path);
         std::os::unix::fs::chown(&folder.0, Some(NOBODY), Some(NOBODY)).map_err(failed)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use builder::{
@@ -42,6 +42,9 @@ pub(super) struct BuildHost {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) template: ContainerSpec,
     pub(super) sources: Sources,
+    /// What was read already.
+    pub(super) dockerfiles: Mutex<BTreeMap<String, DockerfileText>>,
+    pub(super) contexts: Mutex<BTreeMap<String, Arc<Context>>>,
     pub(super) answers: Answers,
     pub(super) caches: Arc<Caches>,
     pub(super) pull: bool,
@@ -58,11 +61,25 @@ impl std::fmt::Debug for BuildHost {
 
 impl Host for BuildHost {
     fn dockerfile(&self, path: &str) -> Result<Option<DockerfileText>, HostError> {
-        self.sources.dockerfile(path)
+        let mut dockerfiles = self.dockerfiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = dockerfiles.get(path) {
+            return Ok(Some(text.clone()));
+        }
+        let text = self.sources.dockerfile(path)?;
+        dockerfiles.extend(text.clone().map(|text| (path.to_owned(), text)));
+        Ok(text)
     }
 
     fn context(&self, wanted: &Wanted<'_>, step: StepId, events: Sink<'_>) -> Result<Arc<Context>, HostError> {
-        self.sources.context(wanted, &self.engine.inner.builds, &self.web(), (step, events))
+        // Builds for several platforms read the same files.
+        let key = format!("{wanted:?}");
+        let known = || self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = known().get(&key) {
+            return Ok(Arc::clone(context));
+        }
+        let context = self.sources.context(wanted, &self.engine.inner.builds, &self.web(), (step, events))?;
+        known().insert(key, Arc::clone(&context));
+        Ok(context)
     }
 
     fn image(
@@ -84,9 +101,16 @@ impl Host for BuildHost {
     }
 
     fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
+        super::foreign::check(&job.platform)?;
         let builds = &self.engine.inner.builds;
         let (caches, scratch) = (builds.dir.join("mounts"), builds.dir.join("contexts"));
-        let places = Places { caches: &caches, held: &builds.held, run: &builds.run, scratch: &scratch };
+        let places = Places {
+            caches: &caches,
+            held: &builds.held,
+            run: &builds.run,
+            scratch: &scratch,
+            cancelled: &self.cancelled,
+        };
         let snapshotter = self.engine.inner.snapshotter.as_ref();
         let mounts = Mounts::prepare(places, snapshotter, &self.answers, (&job.mounts, &job.secrets))?;
         let spec = self.spec(job, &mounts)?;
@@ -155,6 +179,7 @@ impl BuildHost {
         events: Sink<'_>,
     ) -> Result<Arc<Image>, HostError> {
         let here = self.runtime.block_on(self.engine.image_for_create(name));
+        let here = here.map(|image| platform.and_then(|wanted| self.beside(&image, wanted)).unwrap_or(image));
         match here {
             Ok(image) if !self.pull && platform.is_none_or(|wanted| is_for(&image, wanted)) => Ok(image),
             // What has no name in a registry cannot be fetched anew.
@@ -169,6 +194,13 @@ impl BuildHost {
                 },
             },
         }
+    }
+
+    /// The image for a platform that was built together with one for another.
+    fn beside(&self, image: &Arc<Image>, wanted: &Platform) -> Option<Arc<Image>> {
+        let catalogue = self.engine.inner.images.catalogue();
+        let mut others = image.index.iter().flat_map(|index| &index.images).filter_map(|id| catalogue.get(id));
+        if is_for(image, wanted) { None } else { others.find(|other| is_for(other, wanted)).cloned() }
     }
 
     /// Fetches a base image.

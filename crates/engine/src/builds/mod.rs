@@ -14,9 +14,13 @@
 mod cache;
 mod caches;
 mod export;
+mod foreign;
 mod git;
 mod host;
+mod kept;
 mod mounts;
+mod provenance;
+mod sbom;
 mod sources;
 mod web;
 
@@ -25,10 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use builder::{BuildError, Cache, Event, KnownFiles, SyncedFolders};
+use builder::{BuildError, Cache, Event, KnownFiles, StepId, SyncedFolders};
 use images::Lease;
 use oci::image::ImageConfig;
-use oci::{ContainerId, Digest, Reference};
+use oci::{ContainerId, Reference};
 use tokio::sync::mpsc;
 
 use self::caches::{Caches, Keys};
@@ -36,11 +40,13 @@ use self::host::BuildHost;
 use self::sources::{Answers, Sources};
 use self::web::Web;
 use crate::engine::Engine;
+use crate::model::build::Wanted;
 use crate::model::build_cache::CacheSource;
 use crate::model::{BuildEvent, BuildRequest, BuildSource, EngineError, ErrorKind, RemoveOptions};
 
 pub use self::caches::shared_folder;
 pub use self::export::BuiltFiles;
+pub use self::kept::BuildOutput;
 
 /// What a build tells; ends with the build. An error ends it.
 pub type BuildStream = mpsc::Receiver<Result<BuildEvent, EngineError>>;
@@ -60,17 +66,19 @@ pub(crate) struct Builds {
     synced: SyncedFolders,
     known: KnownFiles,
     held: Arc<mounts::HeldCaches>,
+    kept: Arc<Mutex<kept::Kept>>,
     /// Builds that can be cancelled, by the names that their clients gave them.
     running: Mutex<BTreeMap<String, Arc<AtomicBool>>>,
     /// Variables that a container's first process gets and that are written nowhere.
     whispered: Mutex<HashMap<ContainerId, Vec<String>>>,
 }
 
-/// A build that is done but not exported. Its layers stay as long as it lives.
+/// An image that was built, for one platform, and is not exported. Its layers stay as long as it lives.
 #[derive(Debug)]
 pub struct BuildResult {
     /// The configuration of its image.
     pub config: ImageConfig,
+    predicates: Vec<images::Predicate>,
     pub(crate) built: builder::Built,
     caches: Arc<caches::Caches>,
     _lease: Lease,
@@ -114,6 +122,16 @@ impl Drop for Whisper<'_> {
     }
 }
 
+/// What a client wants to have said about its image, and how it asked.
+struct Asked {
+    attests: crate::model::attest::Attests,
+    options: BTreeMap<String, String>,
+    id: String,
+}
+
+/// So many steps of one platform are counted before those of the next.
+const STEPS_OF_PLATFORM: u32 = 1 << 20;
+
 impl Builds {
     /// Opens what is in `<root>/build`.
     pub(crate) fn open(
@@ -132,6 +150,7 @@ impl Builds {
         }
         mounts::sweep(&run);
         sweep_contexts(&dir.join("contexts"));
+        git::sweep(&dir.join("contexts"));
         durable::sweep_temporaries(&dir.join("web")).map_err(wrong)?;
         cache::sweep_mounts(&dir.join("mounts"));
         let cache = Cache::open(&dir.join("cache"), &dir.join("steps"), snapshotter).map_err(wrong)?;
@@ -140,6 +159,7 @@ impl Builds {
             synced: SyncedFolders::open(&dir.join("synced")).map_err(wrong)?,
             known: KnownFiles::default(),
             held: Arc::default(),
+            kept: Arc::default(),
             run,
             cache: Arc::new(cache),
             running: Mutex::default(),
@@ -195,7 +215,7 @@ impl Engine {
             self.inner.builds.running().insert(id.clone(), Arc::clone(&control.cancelled));
         }
         let (engine, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        let cache_to = request.cache_to.clone();
+        let (cache_to, wanted) = (request.cache_to.clone(), request.wanted);
         tokio::task::spawn_blocking(move || {
             let tell = |event: Event| {
                 if sink.blocking_send(Ok(BuildEvent::Happens(event))).is_err() {
@@ -203,10 +223,14 @@ impl Engine {
                 }
             };
             let result = engine.build_blocking(source, request, &runtime, &control, &tell);
-            let result = result.and_then(|result| {
-                let image = engine.name_build(&result, &tags)?;
-                engine.export_caches(&result, &cache_to, &tell)?;
-                Ok(BuildEvent::Built { image, tags: tags.iter().map(Reference::familiar).collect() })
+            let result = result.and_then(|results| {
+                let (image, tags) = match wanted {
+                    Wanted::Kept => (results[0].image(), Vec::new()),
+                    Wanted::Image | Wanted::Both => (engine.name_build(&results, &tags)?, tags),
+                };
+                engine.export_caches(&results, &cache_to, &tell)?;
+                let kept = (wanted != Wanted::Image).then(|| engine.keep_build(results, &runtime));
+                Ok(BuildEvent::Built { image, tags: tags.iter().map(Reference::familiar).collect(), kept })
             });
             if let Some(id) = &id {
                 engine.inner.builds.running().remove(id);
@@ -224,7 +248,7 @@ impl Engine {
         runtime: &tokio::runtime::Handle,
         control: &BuildControl,
         tell: builder::Sink<'_>,
-    ) -> Result<BuildResult, EngineError> {
+    ) -> Result<Vec<Arc<BuildResult>>, EngineError> {
         self.build_blocking(source, request, runtime, control, tell).map_err(|error| match error {
             // In BuildKit's words.
             BuildError::Command { command, code } => EngineError::new(
@@ -245,17 +269,75 @@ impl Engine {
         runtime: &tokio::runtime::Handle,
         control: &BuildControl,
         tell: builder::Sink<'_>,
-    ) -> Result<BuildResult, BuildError> {
+    ) -> Result<Vec<Arc<BuildResult>>, BuildError> {
+        let platforms = platforms(request.platform.as_deref())?;
+        let asked = Asked {
+            attests: request.attests.clone(),
+            options: request.options.clone(),
+            id: request.id.clone().unwrap_or_default(),
+        };
         let (host, wanted) = self.host(source, request, runtime, control)?;
+        let several = platforms.len() > 1;
+        let mut results = Vec::new();
+        for (number, platform) in platforms.into_iter().enumerate() {
+            let prefix = platform.as_ref().filter(|_| several).map(images::platform_name).unwrap_or_default();
+            let first_step = StepId(number as u32 * STEPS_OF_PLATFORM);
+            let wanted = builder::Request { platform, prefix, first_step, ..wanted.clone() };
+            results.push(Arc::new(self.build_one(&host, &wanted, &asked, tell)?));
+        }
+        Ok(results)
+    }
+
+    fn build_one(
+        &self,
+        host: &BuildHost,
+        wanted: &builder::Request,
+        asked: &Asked,
+        tell: builder::Sink<'_>,
+    ) -> Result<BuildResult, BuildError> {
         let builds = &self.inner.builds;
         // While this lives, no layer that was found or made goes away.
         let lease = self.inner.images.lease();
+        let begun = jiff::Timestamp::now();
         let parts = (self.inner.snapshotter.as_ref(), builds.cache.as_ref());
-        let built = builder::build(&host, parts, &builds.dir.join("contexts"), &wanted, tell);
+        let built = builder::build(host, parts, &builds.dir.join("contexts"), wanted, tell);
         // The cache of a build that failed has grown as well.
         self.grown();
         let built = built.inspect_err(|_| host.caches.doubt())?;
-        Ok(BuildResult { config: built.config.clone(), built, caches: host.caches, _lease: lease })
+        let (config, caches) = (built.config.clone(), Arc::clone(&host.caches));
+        let mut result = BuildResult { config, predicates: Vec::new(), built, caches, _lease: lease };
+        result.predicates = self.attest(&result, wanted, asked, begun)?;
+        Ok(result)
+    }
+
+    /// What is said about an image that was built.
+    fn attest(
+        &self,
+        result: &BuildResult,
+        wanted: &builder::Request,
+        asked: &Asked,
+        begun: jiff::Timestamp,
+    ) -> Result<Vec<images::Predicate>, builder::HostError> {
+        let mut predicates = Vec::new();
+        let ended = jiff::Timestamp::now();
+        if asked.attests.sbom {
+            let files = self.built_files(result).map_err(|error| builder::HostError(error.message().to_owned()))?;
+            let value = sbom::predicate(files.root(), &wanted.dockerfile, ended);
+            predicates.push(images::Predicate { kind: sbom::SPDX.to_owned(), value });
+        }
+        if let Some(request) = &asked.attests.provenance {
+            let story = provenance::Story {
+                id: &asked.id,
+                dockerfile: &wanted.dockerfile,
+                options: &asked.options,
+                begun,
+                ended,
+                built: &result.built,
+            };
+            let value = provenance::predicate(&story, request);
+            predicates.push(images::Predicate { kind: provenance::PROVENANCE.to_owned(), value });
+        }
+        Ok(predicates)
     }
 
     /// The engine as this build sees it, and what is to be built.
@@ -292,6 +374,8 @@ impl Engine {
             runtime: runtime.clone(),
             template: request.template,
             sources,
+            dockerfiles: Mutex::default(),
+            contexts: Mutex::default(),
             answers: Answers { secrets: request.secrets, agents: request.agents, client },
             caches: Arc::new(Caches::new(self, runtime, cache_from, keys)),
             pull: request.pull,
@@ -356,16 +440,6 @@ impl Engine {
         })
     }
 
-    /// Makes an image of what was built, with these names; blocks.
-    pub(crate) fn name_build(&self, result: &BuildResult, tags: &[Reference]) -> Result<Digest, BuildError> {
-        let request = builder::Request { tags: tags.to_vec(), ..builder::Request::default() };
-        let image = builder::store(&result.built, &self.inner.images, &request)?;
-        for tag in tags {
-            self.tell_image("tag", &image.id.to_string(), &tag.familiar());
-        }
-        Ok(*image.id.digest())
-    }
-
     /// Ends a build at its next chance.
     pub fn cancel_build(&self, id: &str) -> Result<(), EngineError> {
         match self.inner.builds.running().get(id) {
@@ -410,10 +484,22 @@ fn parse_tags(names: &[String]) -> Result<Vec<Reference>, EngineError> {
     Ok(tags)
 }
 
+/// What is built for; nothing in the place of a platform means this machine's.
+fn platforms(text: Option<&str>) -> Result<Vec<Option<oci::image::Platform>>, builder::HostError> {
+    let words = text.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
+    let parsed = words.map(|word| images::parse_platform(word).map_err(|error| builder::HostError(error.to_string())));
+    let mut platforms: Vec<Option<oci::image::Platform>> = Vec::new();
+    for platform in parsed {
+        let platform = Some(platform?);
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(if platforms.is_empty() { vec![None] } else { platforms })
+}
+
 fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
     let tags = parse_tags(&request.tags)?;
-    let platform = request.platform.as_deref().filter(|text| !text.is_empty());
-    let platform = platform.map(images::parse_platform).transpose();
     Ok(builder::Request {
         dockerfile: if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile.clone() },
         tags,
@@ -421,7 +507,9 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
         arguments: request.arguments.clone(),
         labels: request.labels.clone(),
         reuse: request.reuse.clone(),
-        platform: platform.map_err(|error| EngineError::invalid(error.to_string()))?,
+        platform: None,
+        prefix: String::new(),
+        first_step: StepId::default(),
         contexts: request.contexts.clone(),
         allowed: builder::Allowed { host_network: request.host_network },
         caches: Vec::new(),

@@ -16,6 +16,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use archive::extract::{Options, Overwrite, Owner, extract};
 use archive::ids::Ids;
@@ -33,6 +34,8 @@ use crate::model::{Access, Bind, BindSource, CopyUp};
 
 /// So many builds may each have a private copy of one cache.
 const PRIVATE_COPIES: usize = 64;
+/// How often a locked cache is looked at.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// What a symbolic link may name at most.
 const LINK_BYTES_MAX: usize = 4096;
 
@@ -90,6 +93,8 @@ pub(super) struct Places<'a> {
     pub(super) run: &'a Path,
     /// What is written and lost.
     pub(super) scratch: &'a Path,
+    /// True once nobody wants the command any more.
+    pub(super) cancelled: &'a AtomicBool,
 }
 
 impl Mounts {
@@ -305,7 +310,8 @@ impl Work<'_> {
         let name = match sharing {
             Sharing::Shared => id.to_owned(),
             Sharing::Locked => {
-                self.mounts._locks.push(durable::Lock::acquire(&dir.join(format!("{id}.lock"))).map_err(failed)?);
+                let lock = wait_for(&dir.join(format!("{id}.lock")), self.places.cancelled)?;
+                self.mounts._locks.push(lock);
                 id.to_owned()
             }
             Sharing::Private => {
@@ -344,6 +350,19 @@ impl Work<'_> {
             Err(_) if path.exists() => fs::remove_dir_all(&temporary).map_err(failed),
             renamed => renamed.map_err(failed),
         }
+    }
+}
+
+/// Takes a cache that others have locked once they are done with it, unless nobody wants it any more.
+fn wait_for(path: &Path, cancelled: &AtomicBool) -> Result<durable::Lock, HostError> {
+    loop {
+        if let Some(lock) = durable::Lock::try_acquire(path).map_err(failed)? {
+            return Ok(lock);
+        }
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(HostError("build cancelled".to_owned()));
+        }
+        std::thread::sleep(LOCK_LOOK);
     }
 }
 

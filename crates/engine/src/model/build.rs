@@ -33,7 +33,7 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Whether containers of commands stay, as Docker's classic builder leaves them with `rm=0`.
     pub keep_containers: bool,
-    /// `--platform`
+    /// `--platform`: one, or several with commas between them.
     pub platform: Option<String>,
     /// Named contexts.
     pub contexts: BTreeMap<String, NamedContext>,
@@ -47,6 +47,12 @@ pub struct BuildRequest {
     pub agents: BTreeMap<String, PathBuf>,
     /// A name by which the build can be cancelled.
     pub id: Option<String>,
+    /// What becomes of the result.
+    pub wanted: Wanted,
+    /// What is attested about the image.
+    pub attests: super::attest::Attests,
+    /// The options as the client has them, for those who read how the image was made.
+    pub options: BTreeMap<String, String>,
     /// Caches elsewhere that are read.
     pub cache_from: Vec<super::build_cache::CacheSource>,
     /// Caches elsewhere that are written after the build.
@@ -57,6 +63,18 @@ pub struct BuildRequest {
     pub inline_cache: bool,
     /// How commands run: network, extra hosts, limits, size of `/dev/shm`. Everything else in it is the build's own.
     pub template: ContainerSpec,
+}
+
+/// What becomes of a result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// An image of the engine.
+    #[default]
+    Image,
+    /// It waits for its client, who asks for parts of it.
+    Kept,
+    /// Both.
+    Both,
 }
 
 /// Secrets by name; they are never shown.
@@ -153,6 +171,8 @@ pub enum BuildEvent {
         image: oci::Digest,
         /// Its names in short.
         tags: Vec<String>,
+        /// By which name its parts can be asked for.
+        kept: Option<String>,
     },
 }
 

@@ -3,6 +3,7 @@
 //! Text from outside becomes one of these by a `parse` function, with Docker's messages, and nothing behind it checks again.
 
 mod attach;
+pub mod attest;
 pub mod build;
 pub mod build_cache;
 mod container;

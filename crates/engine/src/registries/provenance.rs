@@ -26,7 +26,7 @@ pub(super) async fn attested_by(repository: &Repository, index: Option<&Fetched>
     let Some(fetched) = index else { return Attested::default() };
     let Ok(Document::Index(parsed)) = fetched.document() else { return Attested::default() };
     let Ok(document) = String::from_utf8(fetched.bytes.clone()) else { return Attested::default() };
-    let mut index = PulledIndex { media_type: media_type(fetched, &parsed), document, attestations: Vec::new() };
+    let mut index = PulledIndex::new(media_type(fetched, &parsed), document);
     let mut blobs = Vec::new();
     let mut left_bytes = STATEMENTS_BYTES_MAX;
     let about = parsed.manifests.iter().filter(|entry| attested(entry) == Some(*manifest)).take(ATTESTATIONS_MAX);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use images::{Image, PulledIndex, PulledManifest};
+use images::{Bundle, Image, Member, PulledIndex, PulledManifest, Source};
 use oci::image::{Descriptor, Index, Manifest, media_type};
 use oci::{Digest, Reference};
 use registry::{Credentials, Document, Fetched, Name};
@@ -105,18 +105,18 @@ impl Push {
     async fn one(&self, target: &Target, name: &Reference, image: &Arc<Image>) -> Result<(), EngineError> {
         // Nothing of it may be deleted meanwhile.
         let _lease = self.engine.inner.images.lease();
-        let original = image.manifest.as_deref().and_then(parse);
-        let layers = self.layers(target, image, original.as_ref()).await?;
         let failed = |error: registry::Error| failure::of_push(&error);
-        let config = Digest::of(&image.config_bytes);
-        if !target.repository.has_blob(&config).await.map_err(failed)? {
-            target.repository.put_blob(Bytes::copy_from_slice(&image.config_bytes)).await.map_err(failed)?;
-        }
-        let manifest = manifest_of(image, original, layers)?;
         let tag = name.tag().unwrap_or_default();
-        let top = match self.attestations(image, &manifest).await {
-            Some(attested) => attested.push(target, &manifest).await.map_err(failed)?,
-            None => manifest,
+        let top = match image.index.as_deref().filter(|_| is_made_here(image)) {
+            Some(index) => self.bundle(target, name, image, index).await?,
+            None => {
+                let original = image.manifest.as_deref().and_then(parse);
+                let manifest = self.parts(target, image, original, Words::TheirOwn).await?;
+                match self.attestations(image, &manifest).await {
+                    Some(attested) => attested.push(target, &manifest).await.map_err(failed)?,
+                    None => manifest,
+                }
+            }
         };
         let document = top.document.as_bytes();
         let put = target.repository.put_manifest(Name::Tag(tag), &top.media_type, document);
@@ -126,6 +126,64 @@ impl Push {
         self.told.line(ImageProgress::Pushed { tag: tag.to_owned(), digest, size_bytes }).await;
         self.engine.tell_image("push", &name.familiar(), &name.familiar_name());
         Ok(())
+    }
+
+    /// Sends everything that a manifest of an image names; gives the manifest.
+    async fn parts(
+        &self,
+        target: &Target,
+        image: &Arc<Image>,
+        original: Option<Manifest>,
+        words: Words,
+    ) -> Result<PulledManifest, EngineError> {
+        let failed = |error: registry::Error| failure::of_push(&error);
+        let layers = self.layers(target, image, original.as_ref()).await?;
+        let config = Digest::of(&image.config_bytes);
+        if !target.repository.has_blob(&config).await.map_err(failed)? {
+            target.repository.put_blob(Bytes::copy_from_slice(&image.config_bytes)).await.map_err(failed)?;
+        }
+        manifest_of(image, original, layers, words)
+    }
+
+    /// Sends an index that was made here with all its images. Its layers are compressed on their way, so the manifests are others
+    /// than those that it names, and what is said about them is said anew.
+    async fn bundle(
+        &self,
+        target: &Target,
+        name: &Reference,
+        image: &Arc<Image>,
+        index: &PulledIndex,
+    ) -> Result<PulledManifest, EngineError> {
+        let failed = |error: registry::Error| failure::of_push(&error);
+        let catalogue = self.engine.inner.images.catalogue();
+        let mut own: Vec<Arc<Image>> = vec![Arc::clone(image)];
+        own.extend(index.images.iter().filter_map(|id| catalogue.get(id).cloned()));
+        let places: Vec<Digest> = serde_json::from_str::<Index>(&index.document)
+            .map(|index| index.manifests.iter().map(|entry| entry.digest).collect())
+            .unwrap_or_default();
+        own.sort_by_key(|image| places.iter().position(|digest| *digest == image.own_manifest().digest()));
+        let mut members = Vec::new();
+        for image in own {
+            let manifest = self.parts(target, &image, None, Words::Oci).await?;
+            let digest = manifest.digest();
+            let document = manifest.document.as_bytes();
+            let put = target.repository.put_manifest(Name::Digest(&digest), &manifest.media_type, document);
+            put.await.map_err(failed)?;
+            let (images, index, about) =
+                (Arc::clone(&self.engine.inner.images), index.clone(), image.own_manifest().digest());
+            let said = blocking(move || Ok(images::predicates(&index, &about, &|digest| images.blob(digest).ok())));
+            members.push(Member { manifest, platform: image.config.platform(), predicates: said.await? });
+        }
+        let Bundle { index, attestations, blobs } = images::bundle(&members, std::slice::from_ref(name));
+        for bytes in blobs {
+            target.repository.put_blob(Bytes::from(bytes)).await.map_err(failed)?;
+        }
+        for manifest in &attestations {
+            let (digest, document) = (manifest.digest(), manifest.document.as_bytes());
+            let put = target.repository.put_manifest(Name::Digest(&digest), &manifest.media_type, document);
+            put.await.map_err(failed)?;
+        }
+        Ok(index)
     }
 
     /// What is attested about the manifest, where it is the one that the image came with: about another nothing is said.
@@ -188,6 +246,20 @@ impl Push {
     }
 }
 
+/// In whose words a manifest is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// As its layers have it.
+    TheirOwn,
+    /// OCI's, which an index of OCI's names.
+    Oci,
+}
+
+/// Whether an index of an image was made here: no registry has said anything about it.
+fn is_made_here(image: &Image) -> bool {
+    !image.origins().is_empty() && image.origins().iter().all(|origin| origin.source == Source::Build)
+}
+
 /// What goes to a registry beside an image.
 struct Attestations {
     index: Arc<PulledIndex>,
@@ -238,6 +310,7 @@ fn manifest_of(
     image: &Image,
     original: Option<Manifest>,
     layers: Vec<Descriptor>,
+    words: Words,
 ) -> Result<PulledManifest, EngineError> {
     if let (Some(original), Some(known)) = (&original, &image.manifest)
         && original.config.digest == Digest::of(&image.config_bytes)
@@ -245,7 +318,8 @@ fn manifest_of(
     {
         return Ok(PulledManifest::clone(known));
     }
-    let is_oci = layers.iter().any(|layer| layer.media_type.starts_with("application/vnd.oci."))
+    let is_oci = words == Words::Oci
+        || layers.iter().any(|layer| layer.media_type.starts_with("application/vnd.oci."))
         || original.as_ref().is_some_and(|original| original.media_type == media_type::OCI_MANIFEST);
     let (media_type, config_type) = match is_oci {
         true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
@@ -295,7 +369,7 @@ mod tests {
         let index = |digests: &[Digest]| {
             let entries: Vec<String> = digests.iter().copied().map(entry).collect();
             let document = format!(r#"{{"schemaVersion":2,"extra":1,"manifests":[{}]}}"#, entries.join(","));
-            PulledIndex { media_type: "i".to_owned(), document, attestations: vec![said.clone()] }
+            PulledIndex { attestations: vec![said.clone()], ..PulledIndex::new("i".to_owned(), document) }
         };
         let whole = index(&[image.digest(), said.digest()]);
         assert_eq!(index_of(&whole, &image).document, whole.document);

@@ -280,6 +280,7 @@ fn what_a_registry_says_about_an_image_is_kept_with_it() {
             media_type: "i".to_owned(),
             document: "{}".to_owned(),
             attestations: vec![manifest(&statement)],
+            images: Vec::new(),
         }),
         blobs: vec![statement.clone()],
         origin: Origin { source: source.clone(), time: jiff::Timestamp::UNIX_EPOCH, signatures },

@@ -57,9 +57,9 @@ impl Printer {
     pub(super) fn lines(&mut self, event: BuildEvent) -> (Vec<Message>, ControlFlow<()>) {
         match event {
             BuildEvent::Happens(event) => (self.happens(event), ControlFlow::Continue(())),
-            BuildEvent::Built { image, tags } => {
+            BuildEvent::Built { image, tags, kept } => {
                 let mut lines = self.rest();
-                lines.extend(self.built(image, &tags));
+                lines.extend(self.built(image, &tags, kept.as_deref()));
                 (lines, ControlFlow::Break(()))
             }
             BuildEvent::Failed { code, message } => {
@@ -157,11 +157,15 @@ impl Printer {
         }
     }
 
-    fn built(&self, image: oci::Digest, tags: &[String]) -> Vec<Message> {
-        if self.verbosity == Verbosity::Quiet {
+    fn built(&self, image: oci::Digest, tags: &[String], kept: Option<&str>) -> Vec<Message> {
+        if self.verbosity == Verbosity::Quiet && kept.is_none() {
             return vec![Message::stream(format!("{image}\n"))];
         }
-        let aux = Message { aux: Some(json!({ "ID": image.to_string() })), ..Message::default() };
+        let told = match kept {
+            None => json!({ "ID": image.to_string() }),
+            Some(kept) => json!({ "ID": image.to_string(), "Result": kept }),
+        };
+        let aux = Message { aux: Some(told), ..Message::default() };
         let success = Message::stream(format!("Successfully built {}\n", &image.hex()[..SHORT_ID]));
         let tagged = tags.iter().map(|tag| Message::stream(format!("Successfully tagged {tag}\n")));
         [aux, success].into_iter().chain(tagged).collect()
@@ -200,7 +204,7 @@ mod tests {
         );
         assert_eq!(text(&mut Printer::new(Verbosity::Quiet), begin(1, 0, 1, "FROM x")), "");
         let image = oci::Digest::of(b"");
-        let built = BuildEvent::Built { image, tags: vec!["a:1".into()] };
+        let built = BuildEvent::Built { image, tags: vec!["a:1".into()], kept: None };
         let expected = "{\"aux\":{\"ID\":\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}}\r\n\
                         {\"stream\":\"Successfully built e3b0c44298fc\\n\"}\r\n{\"stream\":\"Successfully tagged a:1\\n\"}\r\n";
         assert_eq!(text(&mut printer, built), expected);
