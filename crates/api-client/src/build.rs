@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use docker_api::QueryBuilder;
 use docker_api::container::Ulimit;
 use docker_api::progress::Message;
+use docker_api::{AuthConfig, QueryBuilder};
 
+use crate::body::Body;
 use crate::client::{Client, Request, Upload};
 use crate::error::Result;
 use crate::lines::Lines;
@@ -36,6 +37,12 @@ pub struct BuildOptions {
     pub cache_from: Vec<String>,
     /// Not Docker's: caches that are written.
     pub cache_to: Vec<String>,
+    /// Not Docker's: what is attested, each as `TYPE=OPTIONS`.
+    pub attests: Vec<String>,
+    /// Not Docker's: `kept` for a result that is asked for in parts instead of an image, `both` for one beside it.
+    pub result: String,
+    /// Who asks at which registry.
+    pub registries: BTreeMap<String, AuthConfig>,
     /// Not Docker's: named contexts.
     pub contexts: BTreeMap<String, String>,
     /// Not Docker's: sockets of SSH agents on the engine's machine, by id.
@@ -57,6 +64,7 @@ pub struct SharedFolder {
     pub dockerfile: Option<(String, String)>,
 }
 
+const REGISTRY_CONFIG_HEADER: &str = "X-Registry-Config";
 /// Secrets travel in a header: addresses are logged.
 const SECRETS_HEADER: &str = "X-Conex-Build-Secrets";
 
@@ -85,6 +93,13 @@ impl Client {
         self.build_elsewhere(query(options).with("remote", url), options)
     }
 
+    /// A part of a result that the engine has kept: `files`, `oci`, `docker`, or `cache` in the user's own words; always a tar.
+    pub fn build_result(&self, result: &str, kind: &str, names: &[String], cache: &str) -> Result<Body> {
+        let query = QueryBuilder::new().with("id", result).with("type", kind).with_some("cache", cache);
+        let query = names.iter().fold(query, |query, name| query.with("t", name));
+        self.send(Request::get(format!("/build/result{}", query.build()))).map(|answer| answer.body)
+    }
+
     fn build_elsewhere(&self, query: QueryBuilder, options: &BuildOptions) -> Result<Lines<Message>> {
         let request = with_secrets(Request::post(format!("/build{}", query.build())), options);
         self.send(request).map(|answer| Lines::new(answer.body))
@@ -92,6 +107,10 @@ impl Client {
 }
 
 fn with_secrets<'a>(request: Request<'a>, options: &BuildOptions) -> Request<'a> {
+    let request = match options.registries.is_empty() {
+        true => request,
+        false => request.header(REGISTRY_CONFIG_HEADER, AuthConfig::all_to_header(&options.registries)),
+    };
     if options.secrets.is_empty() {
         return request;
     }
@@ -125,6 +144,7 @@ fn query(options: &BuildOptions) -> QueryBuilder {
         .with_some("ulimits", &ulimits)
         .with_some("contexts", &json(&options.contexts))
         .with_some("ssh", &json(&options.agents))
+        .with_some("result", &options.result)
         .with_some("cacheimports", &list(&options.cache_from))
         .with_some("cacheexports", &list(&options.cache_to))
         .with_flag("steps", options.steps)
@@ -133,5 +153,6 @@ fn query(options: &BuildOptions) -> QueryBuilder {
         .with_flag("q", options.quiet)
         .with("rm", "1");
     let query = options.tags.iter().fold(query, |query, tag| query.with("t", tag));
+    let query = options.attests.iter().fold(query, |query, attest| query.with("attest", attest));
     options.extra_hosts.iter().fold(query, |query, host| query.with("extrahosts", host))
 }

@@ -230,3 +230,78 @@ fn an_ordinary_image_is_a_cache_where_its_history_says_the_same() {
     drop(registry);
     engine.finish();
 }
+
+#[test]
+fn conex_build_takes_and_gives_caches() {
+    let (engine, registry) = engine_and_registry();
+    let first = context(&engine, "own");
+    let cache = engine.host().files().join("own-cache").display().to_string();
+    let there = registry.name("own:cache");
+    let conex = |address: &str, arguments: &[&str], folder: &Path| {
+        let all = [&["-H", address, "build", "--progress=plain"], arguments, &[folder.to_str().unwrap()]].concat();
+        let output = engine.host().conex().args(all).run().expect_code(0);
+        output.error_text() + &output.text()
+    };
+    let to = [format!("type=local,dest={cache},mode=max"), format!("type=registry,ref={there},mode=max")];
+    conex(&engine.address(), &["-t", "made", "--cache-to", &to[0], "--cache-to", &to[1]], &first);
+    let made = run(&engine, &["made"]);
+    let other = Other::with_busybox(&engine);
+    let second = context(&engine, "own-again");
+    for from in [format!("type=local,src={cache}"), there] {
+        conex(&other.address(), &["-t", "made", "--cache-from", &from], &second);
+        assert_eq!(other.docker(&engine, &["run", "--rm", "made"]).ok(), made, "{from}");
+        other.docker(&engine, &["rmi", "-f", "made"]).ok();
+        other.docker(&engine, &["builder", "prune", "-af"]).ok();
+    }
+    let text = conex(&other.address(), &["-t", "made", "--cache-from", "type=local,src=/does/not/exist"], &second);
+    assert!(text.contains("not found"), "{text}");
+    let refused = engine.conex(["build", "--cache-to", "type=gha", second.to_str().unwrap()]).run();
+    assert!(refused.error_text().contains("gha"), "{refused:?}");
+    other.finish(&engine);
+    drop(registry);
+    engine.finish();
+}
+
+#[test]
+fn conex_build_sends_results_where_they_are_wanted() {
+    let (engine, registry) = engine_and_registry();
+    let lines = "FROM busybox AS made\nRUN mkdir /out && echo 1 > /out/a && ln -s a /out/link\nFROM scratch\nCOPY --from=made /out /\n";
+    let context = folder(&engine, "sent", &[("Dockerfile", lines)]);
+    let files = engine.host().files();
+    let path = |name: &str| files.join(name).display().to_string();
+    let conex = |arguments: &[&str]| {
+        let all = [&["build", "--progress=plain"], arguments, &[context.to_str().unwrap()]].concat();
+        engine.conex(all).run()
+    };
+    let outputs =
+        [path("folder"), format!("type=tar,dest={}", path("a.tar")), format!("type=oci,dest={}", path("oci.tar"))];
+    conex(&["-t", "sent:1", "-o", &outputs[0], "-o", &outputs[1], "-o", &outputs[2]]).expect_code(0);
+    assert_eq!(std::fs::read_to_string(files.join("folder/a")).unwrap(), "1\n");
+    assert_eq!(std::fs::read_link(files.join("folder/link")).unwrap(), Path::new("a"));
+    let listed = engine.host().program("tar").args(["-tf", &path("a.tar")]).ok();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["a", "link"]);
+    // Nothing was stored for what went elsewhere.
+    assert!(!engine.docker(["images", "--format", "{{.Repository}}"]).ok().contains("sent"));
+    engine.docker(["load", "-q", "-i", &path("oci.tar")]).ok();
+    let loaded = engine.docker(["image", "inspect", "-f", "{{.Id}}", "sent:1"]).ok();
+    engine.docker(["rmi", "sent:1"]).ok();
+    let docker = format!("type=docker,dest={}", path("docker.tar"));
+    let ids = [path("id"), path("metadata.json")];
+    conex(&["-t", "sent:2", "-o", &docker, "--load", "--iidfile", &ids[0], "--metadata-file", &ids[1]]).expect_code(0);
+    assert_eq!(engine.docker(["image", "inspect", "-f", "{{.Id}}", "sent:2"]).ok(), loaded);
+    assert_eq!(std::fs::read_to_string(&ids[0]).unwrap(), loaded);
+    let metadata: Value = serde_json::from_slice(&std::fs::read(&ids[1]).unwrap()).unwrap();
+    assert_eq!(
+        (&metadata["containerimage.config.digest"], &metadata["image.name"]),
+        (&loaded.into(), &"sent:2".into())
+    );
+    let name = registry.name("sent:3");
+    conex(&["-t", &name, "--push", "--provenance=mode=max"]).expect_code(0);
+    let url = format!("http://{}/v2/sent/manifests/3", registry.address);
+    let index = document(engine.host(), &url, "application/vnd.oci.image.index.v1+json");
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
+    let refused = conex(&["-o", "type=odd"]);
+    assert!(refused.error_text().contains("odd"), "{refused:?}");
+    drop(registry);
+    engine.finish();
+}

@@ -1,6 +1,8 @@
 //! Building an image. An engine on this machine reads the folder by itself; for another one it is read here, filtered by its
 //! `.dockerignore`, and streamed.
 
+mod output;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -15,8 +17,10 @@ use docker_api::progress::{BuildStep, Message};
 use dockerfile::ignore::Ignore;
 use serde::Deserialize as _;
 
+use self::output::Destination;
 use super::{After, Entry, exactly};
 use crate::context::Context;
+use crate::credentials::ConfigFile;
 use crate::error::{Failure, Outcome};
 use crate::flags::Takes::{Many, One, Switch, SwitchOn};
 use crate::flags::{Flag, flag, many, on, one, short};
@@ -40,12 +44,26 @@ const FLAGS: &[Flag] = &[
     flag("build-context", Many, "A named context: NAME=FOLDER, NAME=URL or NAME=docker-image://IMAGE"),
     flag("secret", Many, "A secret for RUN: id=NAME[,src=FILE|env=VARIABLE]"),
     flag("ssh", Many, "An SSH agent for RUN: default, or ID=SOCKET"),
-    flag("platform", One, "What the image is for"),
+    flag("platform", One, "What the image is for: OS/ARCH, several with commas between them"),
     flag("network", One, "The network of RUN: default, none, host"),
     flag("add-host", Many, "A further name for RUN: NAME:ADDRESS"),
     flag("shm-size", One, "Size of /dev/shm for RUN"),
     short('m', "memory", One, "Memory limit for RUN"),
     flag("iidfile", One, "Write the image's ID to this file"),
+    flag("metadata-file", One, "Write what was built to this file, as JSON"),
+    short(
+        'o',
+        "output",
+        Many,
+        "Where the result goes: FOLDER, -, or type=local|tar|oci|docker|image[,dest=PLACE][,push=true]",
+    ),
+    flag("push", Switch, "Push the image as well"),
+    flag("load", Switch, "Make an image of the engine, beside other outputs"),
+    flag("cache-from", Many, "A cache to read: an image, or type=registry|local[,...]"),
+    flag("cache-to", Many, "A cache to write: type=registry|local|inline[,mode=max][,...]"),
+    flag("attest", Many, "Attest something: type=provenance|sbom[,...]"),
+    flag("provenance", One, "Attest how the image is made: true, mode=min, mode=max"),
+    flag("sbom", One, "Attest which packages are in the image: true"),
     flag("rm", SwitchOn, "Containers of RUN never stay; taken for Docker's sake"),
 ];
 
@@ -69,12 +87,60 @@ fn build(context: &Context, matches: &ArgMatches) -> Outcome {
     };
     let reasons = if on(matches, "why") { Reasons::Told } else { Reasons::Untold };
     let mut options = options(matches)?;
+    let destinations = destinations(matches, &mut options)?;
     let messages = begin(context.client()?, &path, one(matches, "file"), &mut options)?;
-    let id = show(messages, View::new(form, reasons), &options, form)?;
-    if let (Some(file), Some(id)) = (one(matches, "iidfile"), id) {
-        std::fs::write(file, id).map_err(|error| Failure::usage(format!("cannot write {file}: {error}")))?;
+    let built = show(messages, View::new(form, reasons), &options, form)?;
+    if let Some(result) = &built.result {
+        let sent = destinations.iter().filter(|destination| destination.is_fetched());
+        sent.into_iter().try_for_each(|destination| destination.send(context.client()?, result, &options.tags))?;
+    }
+    let pushed = destinations.iter().filter(|destination| destination.is_image());
+    pushed.into_iter().try_for_each(|destination| destination.send(context.client()?, "", &options.tags))?;
+    let write = |file: &str, text: String| {
+        std::fs::write(file, text).map_err(|error| Failure::usage(format!("cannot write {file}: {error}")))
+    };
+    if let (Some(file), Some(id)) = (one(matches, "iidfile"), &built.id) {
+        write(file, id.clone())?;
+    }
+    if let (Some(file), Some(id)) = (one(matches, "metadata-file"), &built.id) {
+        let told = serde_json::json!({
+            "containerimage.digest": id, "containerimage.config.digest": id, "image.name": options.tags.join(","),
+        });
+        write(file, format!("{told:#}\n"))?;
     }
     Ok(0)
+}
+
+/// Where the result goes, and what the engine must do for that.
+fn destinations(matches: &ArgMatches, options: &mut BuildOptions) -> Result<Vec<Destination>, Failure> {
+    let mut all: Vec<Destination> =
+        many(matches, "output").iter().map(|text| output::destination(text)).collect::<Result<_, _>>()?;
+    if on(matches, "push") || on(matches, "load") {
+        all.push(Destination::Image { names: Vec::new(), push: on(matches, "push") });
+    }
+    let is_image = all.is_empty() || all.iter().any(Destination::is_image);
+    for destination in &all {
+        if let Destination::Image { names, .. } = destination {
+            options.tags.extend(names.iter().cloned());
+        }
+    }
+    for text in many(matches, "cache-to") {
+        match output::cache_folder(&text)? {
+            Some(folder) => all.push(folder),
+            None => options.cache_to.push(text),
+        }
+    }
+    if on(matches, "push") && options.tags.is_empty() {
+        return Err(Failure::usage("tag is needed when pushing to registry"));
+    }
+    let is_fetched = all.iter().any(Destination::is_fetched);
+    options.result = match (is_fetched, is_image) {
+        (false, _) => "",
+        (true, false) => "kept",
+        (true, true) => "both",
+    }
+    .to_owned();
+    Ok(all)
 }
 
 fn options(matches: &ArgMatches) -> Result<BuildOptions, Failure> {
@@ -98,11 +164,32 @@ fn options(matches: &ArgMatches) -> Result<BuildOptions, Failure> {
         shm_size: size("shm-size")?,
         memory: size("memory")?,
         steps: !on(matches, "quiet"),
+        cache_from: sources(&many(matches, "cache-from"))?,
+        attests: attests(matches),
+        registries: ConfigFile::load()?.everybody()?,
         contexts: named_contexts(&many(matches, "build-context"))?,
         secrets: secrets(&many(matches, "secret"))?,
         agents: agents(&many(matches, "ssh"), from_environment("SSH_AUTH_SOCK"))?,
         ..BuildOptions::default()
     })
+}
+
+fn sources(words: &[String]) -> Result<Vec<String>, Failure> {
+    let found = words.iter().map(|word| output::cache_source(word)).collect::<Result<Vec<_>, _>>()?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// What is attested, each as `TYPE=OPTIONS`.
+fn attests(matches: &ArgMatches) -> Vec<String> {
+    let mut all = Vec::new();
+    for word in many(matches, "attest") {
+        let kind = word.split(',').find_map(|part| part.strip_prefix("type=")).unwrap_or_default();
+        all.push(format!("{kind}={word}"));
+    }
+    for name in ["provenance", "sbom"] {
+        all.extend(one(matches, name).map(|options| format!("{name}={options}")));
+    }
+    all
 }
 
 /// `NAME=VALUE`, or a name whose value somebody else knows.
@@ -373,14 +460,23 @@ impl Sender<'_> {
     }
 }
 
-/// Shows the build to its end; gives the image's ID.
+/// What was built.
+#[derive(Debug, Default)]
+struct Built {
+    /// The image's ID.
+    id: Option<String>,
+    /// What the engine calls a result that it keeps.
+    result: Option<String>,
+}
+
+/// Shows the build to its end.
 fn show(
     messages: api_client::Lines<Message>,
     mut view: View,
     options: &BuildOptions,
     form: Form,
-) -> Result<Option<String>, Failure> {
-    let mut id = None;
+) -> Result<Built, Failure> {
+    let (mut id, mut result) = (None, None);
     for message in messages {
         let message = message?;
         if let Some(error) = message.error_detail.as_ref().filter(|error| !error.message.is_empty()) {
@@ -392,6 +488,7 @@ fn show(
                 view.show(step)?;
             }
             id = aux["ID"].as_str().map(str::to_owned).or(id);
+            result = aux["Result"].as_str().map(str::to_owned).or(result);
         }
         let text = message.stream.trim_end();
         if options.quiet && text.starts_with("sha256:") {
@@ -409,7 +506,7 @@ fn show(
         (Some(_), _) if !options.quiet => view.line(&view.summary())?,
         _ => {}
     }
-    Ok(id)
+    Ok(Built { id, result })
 }
 
 #[cfg(test)]

@@ -200,3 +200,21 @@ fn drain(stream: Option<impl std::io::Read + Send + 'static>) -> std::thread::Jo
 fn failed(error: impl std::error::Error + 'static) -> HostError {
     HostError(crate::model::chain(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_engine_left_goes_and_what_others_have_stays() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let left = |contexts: &Path| std::env::temp_dir().join(format!("{}left", prefix(contexts)));
+        for contexts in [own.path(), other.path()] {
+            std::fs::create_dir_all(left(contexts).join(".git")).unwrap();
+        }
+        sweep(own.path());
+        let is_there = [own.path(), other.path()].map(|contexts| left(contexts).exists());
+        sweep(other.path());
+        assert_eq!(is_there, [false, true]);
+    }
+}

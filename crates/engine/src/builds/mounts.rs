@@ -485,3 +485,23 @@ impl Drop for Agent {
 fn failed(error: impl std::error::Error + 'static) -> HostError {
     HostError(crate::model::chain(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_locked_cache_can_give_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("id.lock");
+        let (wanted, given_up) = (AtomicBool::new(false), AtomicBool::new(true));
+        let held = wait_for(&path, &wanted).unwrap();
+        assert_eq!(wait_for(&path, &given_up).unwrap_err().0, "build cancelled");
+        let next = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| wait_for(&path, &wanted));
+            drop(held);
+            waiter.join().unwrap()
+        });
+        assert!(next.is_ok());
+    }
+}
