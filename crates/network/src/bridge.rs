@@ -19,6 +19,8 @@ use crate::settings;
 
 /// What a packet's size is on plain Ethernet.
 const ETHERNET_MTU: u32 = 1500;
+/// The index that the first device of every namespace has.
+const LOOPBACK: u32 = 1;
 /// Another engine may take the same pool at the same moment; one of the two then looks again, this often.
 const CHOICES: usize = 20;
 
@@ -103,8 +105,10 @@ pub(crate) fn ensure_parent(
     definition: &Definition,
 ) -> Result<u32, OpenError> {
     let interface = definition.interface.as_str();
-    if let Some(link) = socket.link_by_name(interface)? {
-        return Ok(link.index);
+    match socket.link_by_name(interface)? {
+        Some(link) if link.index == LOOPBACK => return Err(OpenError::LoopbackParent(definition.driver.as_str())),
+        Some(link) => return Ok(link.index),
+        None => {}
     }
     if interface == Names::dummy(&definition.id) {
         return match make(socket, names, interface, link::create_dummy(interface)) {

@@ -220,6 +220,9 @@ pub enum OpenError {
         /// Its name.
         interface: String,
     },
+    /// Nobody else is on the loopback's cable.
+    #[error("loopback interface is not a valid {0} parent link")]
+    LoopbackParent(&'static str),
     /// The kernel lacks what the interface would be.
     #[error("this host's kernel cannot make the interface {0}: it has no virtual LANs (CONFIG_VLAN_8021Q)")]
     NoKind(String),

@@ -60,6 +60,7 @@ fn macvlan_without_a_cable_and_what_is_refused() {
     assert!(!engine.host().program("ip").args(["link"]).ok().contains("dm-"));
     for (arguments, expected) in [
         (["-d", "macvlan", "-o", "parent=nosuch0"], "the parent interface nosuch0 was not found on this host"),
+        (["-d", "macvlan", "-o", "parent=lo"], "loopback interface is not a valid macvlan parent link"),
         (["-d", "macvlan", "-o", "macvlan_mode=magic"], "requested macvlan mode 'magic' is not valid"),
         (["-d", "ipvlan", "-o", "ipvlan_mode=l4"], "requested ipvlan mode 'l4' is not valid"),
         (
@@ -87,6 +88,59 @@ fn ipvlan_works_or_says_why_not() {
         assert!(error.contains("this host's kernel has no ipvlan (CONFIG_IPVLAN)"), "{error}");
     }
     drop(neighbour);
+    engine.finish();
+}
+
+/// A virtual LAN of the parent is made where there is none of that name, and goes with the network.
+#[test]
+fn a_parent_may_be_a_virtual_lan_or_it_is_said_why_not() {
+    let engine = Engine::with_busybox();
+    let neighbour = Neighbour::on_cable(&engine, NEIGHBOUR);
+    let create = ["network", "create", "-d", "macvlan", "-o", "parent=lan0.10", "--subnet", "192.0.10.0/24"];
+    let created = engine.docker(create).args(["tagged"]).run();
+    let link = || engine.host().program("ip").args(["-d", "link"]).ok();
+    if created.code == 0 {
+        neighbour.ip("link add link eth0 name eth0.10 type vlan id 10");
+        neighbour.ip("address add 192.0.10.2/24 dev eth0.10");
+        neighbour.ip("link set eth0.10 up");
+        assert!(link().contains("vlan protocol 802.1Q id 10"), "{}", link());
+        serve(&engine, "one", &["--network", "tagged"]);
+        assert!(reaches(&engine, "one", "192.0.10.2"));
+        engine.docker(["rm", "-f", "one"]).ok();
+        engine.docker(["network", "rm", "tagged"]).ok();
+    } else {
+        let error = created.error_text();
+        assert!(error.contains("it has no virtual LANs (CONFIG_VLAN_8021Q)"), "{error}");
+        assert!(engine.docker(["network", "inspect", "tagged"]).fails(1).contains("not found"), "nothing is left");
+    }
+    assert!(!link().contains("lan0.10"));
+    for wrong in ["lan0.0", "lan0.4095", "lan0.x", "nosuch0.10"] {
+        let create = ["network", "create", "-d", "macvlan", "-o", &format!("parent={wrong}"), "x"];
+        let error = engine.docker(create).fails(1);
+        assert!(error.contains(&format!("the parent interface {wrong} was not found")), "{error}");
+    }
+    drop(neighbour);
+    engine.finish();
+}
+
+/// The kernel's limit of a bridge, reached by pairs of interfaces with both ends in it.
+#[test]
+fn a_bridge_that_is_full_says_what_has_no_such_limit() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "-o", "com.docker.network.bridge.name=full0", "full"]).ok();
+    let pairs = |text: fn(usize) -> String| {
+        let lines: Vec<String> = (0..511).map(text).collect();
+        let file = engine.root_folder().join("pairs");
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        engine.host().program("ip").args(["-batch", &file.display().to_string()]).ok();
+    };
+    pairs(|n| format!("link add a{n} master full0 type veth peer name b{n}\nlink set b{n} master full0"));
+    engine.docker(["run", "-d", "--name", "last", "--network", "full", "busybox", "sleep", "1000"]).ok();
+    let error = engine.docker(["run", "--network", "full", "busybox", "true"]).fails(125);
+    assert!(error.contains("the kernel connects no more than 1,023 interfaces to a bridge"), "{error}");
+    assert!(error.contains("driver \"routed\" has no such limit"), "{error}");
+    pairs(|n| format!("link delete a{n}"));
+    engine.docker(["run", "--rm", "--network", "full", "busybox", "true"]).ok();
     engine.finish();
 }
 

@@ -116,8 +116,8 @@ fn configurations_are_networks_to_be_made() {
     assert_eq!(exec(&engine, "one", &["cat", "/sys/class/net/eth0/mtu"]), "1400");
     for (arguments, expected) in [
         (vec!["run", "--network", "plan", "busybox", "true"], "plan is a configuration network"),
-        (vec!["network", "create", "--config-from", "nosuch", "x"], "network nosuch not found"),
-        (vec!["network", "create", "--config-from", "made", "x"], "made is not a configuration network"),
+        (vec!["network", "create", "--config-from", "nosuch", "x"], "configuration network \"nosuch\" does not exist"),
+        (vec!["network", "create", "--config-from", "made", "x"], "configuration network \"made\" does not exist"),
         (
             vec!["network", "create", "--config-from", "plan", "--subnet", "10.78.0.0/24", "x"],
             "user specified configurations",

@@ -268,6 +268,31 @@ fn published_ports_obey_the_hosts_own_rules_where_they_are_to() {
     engine.finish();
 }
 
+/// What comes back through the gate still comes from who called.
+#[test]
+fn the_clients_address_is_kept_under_the_hosts_own_rules() {
+    let arguments = ["--publish-policy", "host"].map(str::to_owned).to_vec();
+    let engine = Engine::start_with(EngineOptions { arguments });
+    engine.import_busybox();
+    let lan = neighbour(&engine);
+    engine.docker(["network", "create", "--ipv6", "--subnet", "10.77.1.0/24", "--subnet", "fd77:1::/64", "front"]).ok();
+    let tell = "mkdir -p /www/cgi-bin && cd /www/cgi-bin && \
+        printf '#!/bin/sh\nprintf \"\\r\\n$REMOTE_ADDR\"\n' > who && chmod +x who && httpd -f -p 80 -h /www";
+    let run = ["run", "-d", "--name", "web", "--network", "front", "-p", "8080:80", "busybox", "sh", "-c", tell];
+    engine.docker(run).ok();
+    let ask = |address: &str| {
+        let url = format!("http://{address}:8080/cgi-bin/who");
+        let words = ["-s", "-g", "-m", "2", "--retry", "20", "--retry-all-errors", "--retry-delay", "1", &url];
+        let output = inside(lan.pid(), "curl", &words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (four, six) = (ask("198.51.100.1"), ask("[2001:db8::1]"));
+    assert!(four.contains("198.51.100.2"), "{four}");
+    assert!(six.contains("2001:db8::2") || six.contains("2001:db8:0:0:0:0:0:2"), "{six}");
+    drop(lan);
+    engine.finish();
+}
+
 #[test]
 fn each_port_is_explained_by_the_rules_that_are_there() {
     let engine = Engine::with_busybox();

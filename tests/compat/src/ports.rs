@@ -222,6 +222,18 @@ fn a_client_by_udp_is_led_to_the_new_container_at_once() {
     engine.finish();
 }
 
+/// What is neither translated nor passed on is refused, and nothing of the container's other ports is left.
+#[test]
+fn datagrams_at_the_loopback_of_ipv6_are_refused_in_words() {
+    let engine = Engine::with_busybox();
+    let publish = ["-p", "8053:53/udp", "-p", "[::1]:8054:53/udp"];
+    let error = engine.docker(["run", "--name", "dns"]).args(publish).args(["busybox", "true"]).fails(125);
+    assert!(error.contains("udp at ::1 cannot be passed on"), "{error}");
+    engine.docker(["rm", "dns"]).ok();
+    engine.docker(["run", "--rm", "-p", "8053:53/udp", "busybox", "true"]).ok();
+    engine.finish();
+}
+
 #[test]
 fn host_and_none_networks_have_no_ports_of_their_own() {
     let engine = Engine::with_busybox();

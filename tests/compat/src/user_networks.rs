@@ -50,6 +50,24 @@ fn a_network_is_made_shown_used_and_removed() {
 }
 
 #[test]
+fn what_docker_lets_one_do_with_addresses_and_the_hosts_network() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "back"]).ok();
+    run(&engine, "one", &[]);
+    let wrong = engine.docker(["network", "connect", "--link-local-ip", "1.2.3.4", "back", "one"]).fails(1);
+    assert!(wrong.contains("invalid link local IP address: 1.2.3.4"), "{wrong}");
+    engine.docker(["network", "connect", "--link-local-ip", "169.254.7.7", "back", "one"]).ok();
+    assert!(engine.docker(["exec", "one", "ip", "address"]).ok().contains("169.254.7.7"));
+    // A container that does not run leaves the host's network; one that runs cannot.
+    engine.docker(["create", "--name", "still", "--network", "host", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["network", "disconnect", "host", "still"]).ok();
+    run(&engine, "moving", &["--network", "host"]);
+    let refused = engine.docker(["network", "disconnect", "host", "moving"]).fails(1);
+    assert!(refused.contains("cannot be disconnected from host network"), "{refused}");
+    engine.finish();
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_in_dockers_words() {
     let engine = Engine::start();
     engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "back"]).ok();

@@ -603,7 +603,7 @@ impl Actor {
     }
 
     async fn disconnect(&mut self, network: String) -> Result<(), EngineError> {
-        if network == "host" {
+        if network == "host" && self.life.pid().is_some() {
             return Err(EngineError::invalid(
                 "container cannot be disconnected from host network or connected to host network",
             ));

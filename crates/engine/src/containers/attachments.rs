@@ -142,7 +142,11 @@ pub(super) fn check(found: Option<&Found>, name: &str, endpoint: &EndpointSpec) 
 /// Addresses that mean something on the interface's cable alone.
 fn link_local(endpoint: &EndpointSpec) -> Result<Vec<IpAddr>, EngineError> {
     let parse = |text: &String| {
-        text.parse().map_err(|_| EngineError::invalid(format!("invalid link-local IP address: {text}")))
+        let address = text.parse().ok().filter(|address| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        });
+        address.ok_or_else(|| EngineError::invalid(format!("invalid link local IP address: {text}")))
     };
     endpoint.link_local.iter().map(parse).collect()
 }

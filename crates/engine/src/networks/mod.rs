@@ -61,6 +61,8 @@ impl Found {
     pub(crate) fn driver(&self) -> &str {
         match self {
             Self::Predefined(_, driver) => driver,
+            // As with Docker: what only says how others are to be is of no driver.
+            Self::User(record) if record.template.is_some() => "null",
             Self::User(record) => record.definition.driver.as_str(),
         }
     }
@@ -138,11 +140,13 @@ impl Engine {
         if request.config_from.is_empty() {
             return Ok(request);
         }
-        let Found::User(record) = self.find_network(&request.config_from)? else {
-            return Err(EngineError::forbidden(format!("{} is not a configuration network", request.config_from)));
-        };
-        let Some(template) = &record.template else {
-            return Err(EngineError::forbidden(format!("{} is not a configuration network", record.name)));
+        let found = self.inner.registry.find(&request.config_from)?;
+        let Some((record, template)) = found.as_ref().and_then(|record| Some((record, record.template.as_ref()?)))
+        else {
+            return Err(EngineError::not_found(format!(
+                "configuration network \"{}\" does not exist",
+                request.config_from
+            )));
         };
         let says_more = !request.pools.iter().all(|pool| pool.subnet.is_empty())
             || !request.options.is_empty()
@@ -262,7 +266,10 @@ impl Engine {
     async fn remove_user_network(&self, record: &Arc<NetworkRecord>) -> Result<(), EngineError> {
         let _one_at_a_time = self.inner.registry.changing.lock().await;
         if self.inner.registry.all().iter().any(|other| record.template.is_some() && other.config_from == record.name) {
-            return Err(EngineError::forbidden(format!("configuration network \"{}\" is in use", record.name)));
+            return Err(EngineError::forbidden(format!(
+                "error while removing network: configuration network \"{}\" is in use",
+                record.name
+            )));
         }
         let (inner, id) = (Arc::clone(&self.inner), record.id.clone());
         if !blocking(move || Ok(inner.networks.remove(&id))).await? {
@@ -500,9 +507,11 @@ fn cannot_make(error: CreateError) -> EngineError {
         CreateError::Bridge(network::OpenError::ForeignInterface { interface }) => EngineError::forbidden(format!(
             "cannot create network: the interface {interface} exists and was not made by this engine"
         )),
-        CreateError::Bridge(error @ (network::OpenError::NoParent { .. } | network::OpenError::NoKind(_))) => {
-            EngineError::invalid(error.to_string())
-        }
+        CreateError::Bridge(
+            error @ (network::OpenError::NoParent { .. }
+            | network::OpenError::LoopbackParent(_)
+            | network::OpenError::NoKind(_)),
+        ) => EngineError::invalid(error.to_string()),
         error => EngineError::system("cannot create network", error),
     }
 }
