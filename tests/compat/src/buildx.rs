@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Engine, Host, Program, unpacked};
+use harness::{Engine, EngineOptions, Host, Program, unpacked};
 
 use crate::build::{folder, run};
+use crate::registry_server::{RegistryServer, Settings};
 
 /// `docker` with the plugin buildx on this engine.
 pub(crate) fn docker<'a>(engine: &Engine, arguments: impl IntoIterator<Item = &'a str>) -> Program {
@@ -318,4 +319,67 @@ fn an_agent_is_lent_for_one_command() {
     assert_eq!(run(&engine, &["lent", "cat", "/mode"]), "600");
     assert_eq!(run(&engine, &["lent", "sh", "-c", "ls -d /run/buildkit 2>/dev/null | wc -l"]), "0");
     engine.finish();
+}
+
+#[test]
+fn a_private_base_is_fetched_with_the_clients_password() {
+    let host = Host::new();
+    let registry = RegistryServer::start(&host, Settings::with_password(&host));
+    let engine = Engine::start_in(host, EngineOptions::default());
+    engine.import_busybox();
+    let name = registry.name("private/base:1");
+    let login = ["login", "-u", "user", "--password-stdin", &registry.address];
+    engine.docker(login).input("secret").ok();
+    engine.docker(["tag", "busybox", &name]).ok();
+    engine.docker(["push", "-q", &name]).ok();
+    engine.docker(["rmi", &name]).ok();
+    let context = folder(&engine, "private", &[("Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /x\n"))]);
+    // Another user's client, which knows no password; then it does, and is asked for it.
+    let refused = build(&engine, &context, &["-t", "private"]).expect_code(1);
+    assert!(refused.error_text().contains("no basic auth credentials"), "{refused:?}");
+    docker(&engine, login).input("secret").ok();
+    built(&engine, &context, &["-t", "private"]);
+    assert_eq!(run(&engine, &["private", "head", "-c", "4", "/x"]), "FROM");
+    assert_eq!(finds(&engine.root_folder(), "dXNlcjpzZWNyZXQ", &[]), Vec::<PathBuf>::new(), "a password is kept nowhere");
+    drop(registry);
+    engine.finish();
+}
+
+#[test]
+fn an_agent_signs_for_a_command() {
+    let engine = Engine::with_busybox();
+    let dockerfile = "FROM busybox\nCOPY tools /\nCOPY key.pub /\n\
+                      RUN --mount=type=ssh ssh-add -l > /keys && ssh-add -T /key.pub && echo signed > /signed\n";
+    let context = folder(&engine, "signing", &[("Dockerfile", dockerfile)]);
+    copy_with_libraries(&engine, "/usr/bin/ssh-add", &context.join("tools"));
+    let files = engine.host().files();
+    let (key, socket) = (files.join("key").display().to_string(), files.join("signer").display().to_string());
+    engine.host().program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).ok();
+    std::fs::copy(format!("{key}.pub"), context.join("key.pub")).unwrap();
+    let mut agent = engine.host().program("ssh-agent").args(["-D", "-a", &socket]).into_command();
+    let mut agent = agent.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let add = || engine.host().program("ssh-add").args(["-q", &key]).env("SSH_AUTH_SOCK", &socket).run().code == 0;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !add() && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let output = build(&engine, &context, &["-t", "signed", "--ssh", &format!("default={socket}")]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    output.expect_code(0);
+    let found = run(&engine, &["signed", "cat", "/keys", "/signed"]);
+    assert!(found.contains("ED25519") && found.ends_with("signed"), "{found}");
+    engine.finish();
+}
+
+/// Copies a program of this machine below a folder, as `/bin/NAME`, and its libraries to where it looks for them.
+fn copy_with_libraries(engine: &Engine, program: &str, folder: &Path) {
+    let name = program.rsplit('/').next().unwrap();
+    let listed = engine.host().program("ldd").arg(program).ok();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(|path| (path, path.to_owned()));
+    for (from, to) in libraries.chain([(program, format!("/bin/{name}"))]) {
+        let to = folder.join(to.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    }
 }
