@@ -340,7 +340,11 @@ fn a_private_base_is_fetched_with_the_clients_password() {
     docker(&engine, login).input("secret").ok();
     built(&engine, &context, &["-t", "private"]);
     assert_eq!(run(&engine, &["private", "head", "-c", "4", "/x"]), "FROM");
-    assert_eq!(finds(&engine.root_folder(), "dXNlcjpzZWNyZXQ", &[]), Vec::<PathBuf>::new(), "a password is kept nowhere");
+    assert_eq!(
+        finds(&engine.root_folder(), "dXNlcjpzZWNyZXQ", &[]),
+        Vec::<PathBuf>::new(),
+        "a password is kept nowhere"
+    );
     drop(registry);
     engine.finish();
 }
