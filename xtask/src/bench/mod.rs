@@ -29,6 +29,7 @@ mod report;
 mod runtime;
 mod scale;
 mod start;
+mod watch;
 pub(crate) mod world;
 
 use std::path::PathBuf;
@@ -104,7 +105,7 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// Runs one bench.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [kind, rest @ ..] = arguments else {
-        bail!("bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost")
+        bail!("bench takes start, exec, memory, load, images, pull, build, network, scale, watch, runtime or cost")
     };
     let options = Options::parse(rest)?;
     let bench: fn(&mut world::World, &Options) -> Result<report::Report> = match kind.as_str() {
@@ -117,11 +118,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "network" => network::run,
         "pull" => pull::run,
         "scale" => scale::run,
+        "watch" => watch::run,
         "runtime" => runtime::run,
         "cost" => cost::run,
         other => {
             bail!(
-                "bench takes start, exec, memory, load, images, pull, build, network, scale, runtime or cost, not {other:?}"
+                "bench takes start, exec, memory, load, images, pull, build, network, scale, watch, runtime or cost, not {other:?}"
             )
         }
     };

@@ -129,11 +129,22 @@ pub(super) fn pid(world: &World) -> Result<u32> {
 }
 
 /// User and system time of a process.
-fn processor_seconds(pid: u32) -> Result<f64> {
+pub(super) fn processor_seconds(pid: u32) -> Result<f64> {
+    let [user, system, ..] = times(pid)?;
+    Ok(user + system)
+}
+
+/// The same with that of its children that have ended.
+pub(super) fn with_children_seconds(pid: u32) -> Result<f64> {
+    Ok(times(pid)?.iter().sum())
+}
+
+/// User and system time of a process and of its ended children.
+fn times(pid: u32) -> Result<[f64; 4]> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>()).unwrap_or_default();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-    Ok((ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64)
+    Ok([11, 12, 13, 14].map(|index| ticks(index) / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// What an engine has, counted.

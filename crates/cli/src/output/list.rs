@@ -17,12 +17,12 @@ pub(crate) struct Listing {
 
 /// One object: its fields by name.
 #[derive(Debug, Default)]
-pub(crate) struct Row(Vec<(String, Json)>);
+pub(crate) struct Row(Vec<(&'static str, Json)>);
 
 impl Row {
     /// Adds a text field.
-    pub(crate) fn with(mut self, name: &str, text: impl Into<String>) -> Self {
-        self.0.push((name.to_owned(), Json::String(text.into())));
+    pub(crate) fn with(mut self, name: &'static str, text: impl Into<String>) -> Self {
+        self.0.push((name, Json::String(text.into())));
         self
     }
 
@@ -31,20 +31,25 @@ impl Row {
         let labels: Vec<(String, Json)> =
             labels.into_iter().map(|(key, value)| (key.clone(), Json::String(value.clone()))).collect();
         let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
-        self.0.push(("Labels".to_owned(), Json::String(text.join(","))));
-        self.0.push((LABELS.to_owned(), Json::Object(labels)));
+        self.0.push(("Labels", Json::String(text.join(","))));
+        self.0.push((LABELS, Json::Object(labels)));
         self
     }
 
     fn field(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| plain(value))
+        self.0.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| plain(value))
     }
 
     /// All fields in the order of their names, as Docker writes a row as JSON.
     fn json(&self) -> Json {
-        let mut fields: Vec<_> = self.0.iter().filter(|(key, _)| key != LABELS).cloned().collect();
-        fields.sort_by(|a, b| a.0.cmp(&b.0));
-        Json::Object(fields)
+        let mut fields: Vec<_> = self.0.iter().filter(|(key, _)| *key != LABELS).cloned().collect();
+        fields.sort_by(|a, b| a.0.cmp(b.0));
+        Json::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// All fields, for a template.
+    fn fields(&self) -> Json {
+        Json::Object(self.0.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
     }
 }
 
@@ -71,13 +76,29 @@ impl Listing {
     pub(crate) fn render(&self, style: Style<'_>, rows: &[Row]) -> Result<String, FormatError> {
         match style {
             Style::Quiet => Ok(rows.iter().map(|row| format!("{}\n", row.field(self.quiet))).collect()),
-            Style::Table | Style::Format("table" | "") => self.table(&format_of(self.table), rows),
+            Style::Table | Style::Format("table" | "") => Ok(self.usual_table(rows)),
             Style::Format("json") => Ok(rows.iter().map(|row| format!("{}\n", row.json().compact())).collect()),
             Style::Format(format) => match format.strip_prefix("table") {
                 Some(fields) if fields.starts_with([' ', '\t', '{']) => self.table(fields.trim_start(), rows),
                 _ => lines(&Formatter::parse(&unescape(format))?, rows),
             },
         }
+    }
+
+    /// The table that nobody described, without a template: it is what a list of a thousand would mostly wait for.
+    fn usual_table(&self, rows: &[Row]) -> String {
+        let columns: Vec<&str> = self.table.split(' ').collect();
+        let heading =
+            |column: &&str| self.headings.iter().find(|(name, _)| name == column).map_or("", |(_, text)| *text);
+        let mut text = columns.iter().map(heading).collect::<Vec<_>>().join("\t");
+        for row in rows {
+            for (index, column) in columns.iter().enumerate() {
+                text.push(if index == 0 { '\n' } else { '\t' });
+                text.push_str(row.field(column));
+            }
+        }
+        text.push('\n');
+        table::align(&text)
     }
 
     fn table(&self, format: &str, rows: &[Row]) -> Result<String, FormatError> {
@@ -89,13 +110,8 @@ impl Listing {
     }
 }
 
-/// `ID Image` as `{{.ID}}\t{{.Image}}`.
-fn format_of(fields: &str) -> String {
-    fields.split(' ').map(|field| format!("{{{{.{field}}}}}")).collect::<Vec<_>>().join("\t")
-}
-
 fn lines(formatter: &Formatter, rows: &[Row]) -> Result<String, FormatError> {
-    rows.iter().map(|row| Ok(formatter.render(&Json::Object(row.0.clone()))? + "\n")).collect()
+    rows.iter().map(|row| Ok(formatter.render(&row.fields())? + "\n")).collect()
 }
 
 /// `\t` and `\n` as they are written on a command line.

@@ -285,6 +285,7 @@ fn check_gelf_transport(options: &Options, is_udp: bool) -> Result<(), EngineErr
             "gelf-tcp-max-reconnect" | "gelf-tcp-reconnect-delay" => {
                 let text = &options[key];
                 text.parse::<u32>().map_err(|_| invalid(format!("{key:?} must be a positive integer")))?;
+                refuse_unheeded(std::iter::once(key.as_str()))?;
             }
             _ => {}
         }
@@ -302,9 +303,13 @@ fn fluentd(options: &Options) -> Result<FluentdSink, EngineError> {
         Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
         Some(text) => Err(invalid(format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))),
     };
-    // Lines wait in the local log, which has limits of its own; these are checked as Docker checks them.
+    // A value that Docker refuses is refused in its words; then what would be without effect.
+    let mut unheeded = None;
     for key in ["fluentd-async", "fluentd-async-connect"] {
-        flag(key)?;
+        // Always so: no container waits for a server.
+        if options.contains_key(key) && !flag(key)? {
+            unheeded = Some(key);
+        }
     }
     if let Some(text) = options.get("fluentd-buffer-limit") {
         parse_size(text)?;
@@ -318,6 +323,9 @@ fn fluentd(options: &Options) -> Result<FluentdSink, EngineError> {
             check_duration(text)?;
         }
     }
+    let waits = ["fluentd-buffer-limit", "fluentd-max-retries", "fluentd-retry-wait", "fluentd-write-timeout"];
+    let waits = waits.into_iter().chain(["fluentd-async-reconnect-interval"]);
+    refuse_unheeded(unheeded.into_iter().chain(waits.filter(|key| options.contains_key(*key))))?;
     let address = options.get("fluentd-address").map_or("", String::as_str);
     Ok(FluentdSink {
         endpoint: fluentd_endpoint(address)?,
@@ -334,6 +342,17 @@ fn fluentd_endpoint(text: &str) -> Result<Endpoint, EngineError> {
         "tcp" => Ok(Endpoint::Tcp(with_port(if rest.is_empty() { "127.0.0.1" } else { rest }, FLUENTD_PORT)?)),
         "tls" => Ok(Endpoint::Tls(with_port(rest, FLUENTD_PORT)?, TlsFiles::default())),
         _ => Err(invalid(format!("unsupported scheme: '{scheme}'"))),
+    }
+}
+
+/// Refuses what says how long or how much is kept for a server that is away: lines wait in the local log, for as long as it keeps them.
+fn refuse_unheeded<'a>(mut keys: impl Iterator<Item = &'a str>) -> Result<(), EngineError> {
+    match keys.next() {
+        Some(key) => Err(EngineError::not_implemented(format!(
+            "log opt '{key}' is not built: lines wait in the local log, which cache-max-size and cache-max-file limit, and are sent once the \
+             server takes them"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -404,10 +423,26 @@ mod tests {
             ),
             (Fluentd, &[("fluentd-address", "ftp://x")], "unsupported scheme: 'ftp'"),
             (Fluentd, &[("fluentd-retry-wait", "soon")], "time: invalid duration \"soon\""),
+            (Fluentd, &[("fluentd-async", "perhaps")], "strconv.ParseBool: parsing \"perhaps\": invalid syntax"),
             (Fluentd, &[("fluentd-request-ack", "maybe")], "strconv.ParseBool: parsing \"maybe\": invalid syntax"),
         ];
         for (driver, options, message) in table {
             assert_eq!(sink(*driver, options).unwrap_err(), *message);
         }
+        let tcp = ("gelf-address", "tcp://x");
+        for (driver, options) in [
+            (Fluentd, &[("fluentd-max-retries", "3")][..]),
+            (Fluentd, &[("fluentd-buffer-limit", "1m")]),
+            (Fluentd, &[("fluentd-retry-wait", "1s")]),
+            (Fluentd, &[("fluentd-write-timeout", "1s")]),
+            (Fluentd, &[("fluentd-async", "false")]),
+            (Gelf, &[tcp, ("gelf-tcp-max-reconnect", "3")]),
+            (Gelf, &[tcp, ("gelf-tcp-reconnect-delay", "3")]),
+        ] {
+            let refused = sink(driver, options).unwrap_err();
+            let key = options.last().unwrap().0;
+            assert!(refused.starts_with(&format!("log opt '{key}' is not built")), "{refused}");
+        }
+        assert!(sink(Fluentd, &[("fluentd-async", "true")]).is_ok(), "it is always so");
     }
 }

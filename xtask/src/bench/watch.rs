@@ -1,0 +1,127 @@
+//! What watching containers costs: health checks that are processes, beside Docker's, and statistics that somebody looks at.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Options;
+use super::image::SMALL;
+use super::measure::run_one;
+use super::memory::helpers;
+use super::report::{Bound, Report};
+use super::scale::{in_parallel, pid, processor_seconds};
+use super::world::World;
+
+/// How many are checked once a second.
+const CHECKED: usize = 50;
+/// How many of which statistics are looked at.
+const COUNTED: usize = 100;
+/// For how long either is watched.
+const WATCHED: Duration = Duration::from_secs(10);
+/// Time for what happens behind answers, and for the first checks.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Runs the bench.
+pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
+    let mut report = Report::new();
+    ensure!(world.has_conex(), "watch is of Conex, beside Docker where it is there");
+    let ours = checks(world, Engine::Conex)?;
+    report.figure(format!("{CHECKED} health checks a second by processes, Conex, of a processor"), ours, "%");
+    if world.has_docker() {
+        let theirs = checks(world, Engine::Docker)?;
+        report.figure(format!("{CHECKED} health checks a second by processes, Docker, of a processor"), theirs, "%");
+        report.promise("health checks: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
+    }
+    let share = statistics(world)?;
+    report.promise(format!("stats of {COUNTED} containers, % of a processor"), Bound::AtMost, 1.0, Some(share));
+    Ok(report)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Engine {
+    Conex,
+    Docker,
+}
+
+impl Engine {
+    fn line(self, world: &World, words: &[&str]) -> Vec<String> {
+        match self {
+            Self::Conex => world.conex_line(words.iter().copied()),
+            Self::Docker => world.docker_on_docker(words.iter().copied()),
+        }
+    }
+
+    /// The daemons, and what runs beside each container.
+    fn processes(self, world: &World) -> Result<Vec<u32>> {
+        let (conex, dockerd, _) = world.pids();
+        let (daemon, programs): (_, &[&str]) = match self {
+            Self::Conex => (conex, &["conex-runtime"]),
+            Self::Docker => (dockerd, &["containerd", "containerd-shim"]),
+        };
+        let daemon = daemon.context("the engine runs")?;
+        let mut all = vec![daemon];
+        for program in programs {
+            all.extend(helpers(daemon, program)?);
+        }
+        Ok(all)
+    }
+}
+
+/// What health checks cost, the checks themselves included: % of a processor.
+fn checks(world: &World, engine: Engine) -> Result<f64> {
+    let options = ["--health-cmd", "/bin/true", "--health-interval", "1s"];
+    start(world, engine, CHECKED, &options)?;
+    std::thread::sleep(SETTLE);
+    let share = share_of(&engine.processes(world)?, Children::Included);
+    remove(world, engine, CHECKED);
+    share
+}
+
+/// What it costs the daemon that `docker stats` shows containers.
+fn statistics(world: &World) -> Result<f64> {
+    start(world, Engine::Conex, COUNTED, &[])?;
+    let line = world.docker_on_conex(["stats"]);
+    let (program, words) = line.split_first().context("a line begins with its program")?;
+    let mut client = Command::new(program).args(words).stdout(Stdio::null()).spawn()?;
+    std::thread::sleep(SETTLE);
+    let share = pid(world).and_then(|daemon| share_of(&[daemon], Children::Left));
+    client.kill()?;
+    client.wait()?;
+    remove(world, Engine::Conex, COUNTED);
+    share
+}
+
+fn start(world: &World, engine: Engine, count: usize, options: &[&str]) -> Result<()> {
+    in_parallel(count, |number| {
+        let name = format!("watch-{number}");
+        let words = [&["run", "-d", "--network", "none", "--name", &name], options, &[SMALL, "/bin/sleep", "100000"]];
+        run_one(&engine.line(world, &words.concat())).map(drop)
+    })
+}
+
+fn remove(world: &World, engine: Engine, count: usize) {
+    // What is left ends with the engine.
+    let _ =
+        in_parallel(count, |number| run_one(&engine.line(world, &["rm", "-f", &format!("watch-{number}")])).map(drop));
+}
+
+/// Whether the time of children that have ended counts.
+#[derive(Debug, Clone, Copy)]
+enum Children {
+    Included,
+    Left,
+}
+
+fn share_of(pids: &[u32], children: Children) -> Result<f64> {
+    let sum = || -> Result<f64> {
+        let of = |pid: &u32| match children {
+            Children::Included => super::scale::with_children_seconds(*pid),
+            Children::Left => processor_seconds(*pid),
+        };
+        pids.iter().map(of).sum()
+    };
+    let before = sum()?;
+    std::thread::sleep(WATCHED);
+    Ok((sum()? - before) / WATCHED.as_secs_f64() * 100.0)
+}
