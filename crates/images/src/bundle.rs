@@ -69,14 +69,7 @@ pub fn bundle(members: &[Member], names: &[Reference]) -> Bundle {
         attestations.push(manifest);
         blobs.extend(more);
     }
-    let index = Index {
-        schema_version: 2,
-        media_type: media_type::OCI_INDEX.to_owned(),
-        artifact_type: None,
-        manifests,
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
+    let index = Index::new(media_type::OCI_INDEX, manifests);
     let document = serde_json::to_string(&index).expect("an index has text keys");
     Bundle { index: PulledManifest { media_type: media_type::OCI_INDEX.to_owned(), document }, attestations, blobs }
 }
@@ -101,15 +94,8 @@ fn attestation(member: &Member, names: &[Reference]) -> (PulledManifest, Vec<Vec
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let config = config.to_string().into_bytes();
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type::OCI_MANIFEST.to_owned(),
-        artifact_type: None,
-        config: Descriptor::new(media_type::OCI_CONFIG, Digest::of(&config), config.len() as u64),
-        layers,
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
+    let named = Descriptor::new(media_type::OCI_CONFIG, Digest::of(&config), config.len() as u64);
+    let manifest = Manifest::new(media_type::OCI_MANIFEST, named, layers);
     blobs.push(config);
     let document = serde_json::to_string(&manifest).expect("a manifest has text keys");
     (PulledManifest { media_type: media_type::OCI_MANIFEST.to_owned(), document }, blobs)

@@ -310,15 +310,9 @@ fn layer_descriptor((layer, size_bytes): (&DiffId, &u64)) -> Descriptor {
 
 /// A manifest of our own: the layers as they lie here.
 pub(crate) fn manifest_of(image: &Image) -> Manifest {
-    Manifest {
-        schema_version: 2,
-        media_type: media_type::OCI_MANIFEST.to_owned(),
-        artifact_type: None,
-        config: Descriptor::new(media_type::OCI_CONFIG, *image.id.digest(), image.config_bytes.len() as u64),
-        layers: image.layers.iter().zip(&image.layer_sizes).map(layer_descriptor).collect(),
-        subject: None,
-        annotations: BTreeMap::new(),
-    }
+    let config = Descriptor::new(media_type::OCI_CONFIG, *image.id.digest(), image.config_bytes.len() as u64);
+    let layers = image.layers.iter().zip(&image.layer_sizes).map(layer_descriptor);
+    Manifest::new(media_type::OCI_MANIFEST, config, layers.collect())
 }
 
 /// One entry for each tag of an index, and one for an index without.
@@ -326,18 +320,7 @@ fn index_of_tags(index: &PulledManifest, tags: &[Reference]) -> Index {
     let entry = Descriptor::new(&index.media_type, index.digest(), index.document.len() as u64);
     let named = tags.iter().map(|tag| Descriptor { annotations: annotations_of(tag), ..entry.clone() });
     let manifests = if tags.is_empty() { vec![entry.clone()] } else { named.collect() };
-    whole_index(manifests)
-}
-
-fn whole_index(manifests: Vec<Descriptor>) -> Index {
-    Index {
-        schema_version: 2,
-        media_type: media_type::OCI_INDEX.to_owned(),
-        artifact_type: None,
-        manifests,
-        subject: None,
-        annotations: BTreeMap::new(),
-    }
+    Index::new(media_type::OCI_INDEX, manifests)
 }
 
 /// One entry for each tag, and one for an image without.
@@ -350,7 +333,7 @@ fn index_of(images: &[Saved], manifests: &[Vec<u8>]) -> Index {
         }
         entries.extend(saved.tags.iter().map(|tag| Descriptor { annotations: annotations_of(tag), ..entry.clone() }));
     }
-    whole_index(entries)
+    Index::new(media_type::OCI_INDEX, entries)
 }
 
 fn annotations_of(tag: &Reference) -> BTreeMap<String, String> {

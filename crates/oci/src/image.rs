@@ -189,6 +189,35 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Index {
+    /// An index of this kind, without annotations.
+    pub fn new(media_type: &str, manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: media_type.to_owned(),
+            artifact_type: None,
+            manifests,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+impl Manifest {
+    /// A manifest of this kind, without annotations.
+    pub fn new(media_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: media_type.to_owned(),
+            artifact_type: None,
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
 /// The file `oci-layout` at the top of an OCI layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

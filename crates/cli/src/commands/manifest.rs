@@ -129,14 +129,7 @@ impl Draft {
     fn index(&self) -> Index {
         let is_docker = self.entries.iter().all(|entry| entry.descriptor.media_type == media_type::DOCKER_MANIFEST);
         let media_type = if is_docker { media_type::DOCKER_MANIFEST_LIST } else { media_type::OCI_INDEX };
-        Index {
-            schema_version: 2,
-            media_type: media_type.to_owned(),
-            artifact_type: None,
-            manifests: self.entries.iter().map(|entry| entry.descriptor.clone()).collect(),
-            subject: None,
-            annotations: std::collections::BTreeMap::new(),
-        }
+        Index::new(media_type, self.entries.iter().map(|entry| entry.descriptor.clone()).collect())
     }
 }
 

@@ -441,29 +441,13 @@ fn manifest_of(form: CacheForm, layers: Vec<Descriptor>, config: Descriptor) -> 
     let is_docker = form == CacheForm::DockerList;
     let layers = layers.into_iter().map(|layer| renamed(layer, is_docker));
     let json = |document: serde_json::Result<Vec<u8>>| document.expect("a manifest has text keys");
-    let annotations = BTreeMap::new();
     if form == CacheForm::ImageManifest {
         let kind = media_type::OCI_MANIFEST;
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: kind.to_owned(),
-            artifact_type: None,
-            config,
-            layers: layers.collect(),
-            subject: None,
-            annotations,
-        };
+        let manifest = Manifest::new(kind, config, layers.collect());
         return (kind, json(serde_json::to_vec(&manifest)));
     }
     let kind = if is_docker { media_type::DOCKER_MANIFEST_LIST } else { media_type::OCI_INDEX };
-    let index = Index {
-        schema_version: 2,
-        media_type: kind.to_owned(),
-        artifact_type: None,
-        manifests: layers.chain([config]).collect(),
-        subject: None,
-        annotations,
-    };
+    let index = Index::new(kind, layers.chain([config]).collect());
     (kind, json(serde_json::to_vec(&index)))
 }
 

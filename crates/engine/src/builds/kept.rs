@@ -129,14 +129,7 @@ impl Engine {
             }
             manifests.push(manifest);
         }
-        let index = Index {
-            schema_version: 2,
-            media_type: media_type::OCI_INDEX.to_owned(),
-            artifact_type: None,
-            manifests,
-            subject: None,
-            annotations: std::collections::BTreeMap::new(),
-        };
+        let index = Index::new(media_type::OCI_INDEX, manifests);
         let layout = ImageLayout { image_layout_version: "1.0.0".to_owned() };
         let json = |text: serde_json::Result<Vec<u8>>| text.map_err(|error| failed(error.into()));
         std::fs::write(folder.join("index.json"), json(serde_json::to_vec(&index))?).map_err(failed)?;

@@ -326,14 +326,10 @@ fn manifest_of(
         false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
     };
     let layers = layers.into_iter().map(|layer| if is_oci { as_oci(layer) } else { layer }).collect();
+    let config = Descriptor::new(config_type, Digest::of(&image.config_bytes), image.config_bytes.len() as u64);
     let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type.to_owned(),
-        artifact_type: None,
-        config: Descriptor::new(config_type, Digest::of(&image.config_bytes), image.config_bytes.len() as u64),
-        layers,
-        subject: None,
         annotations: original.map(|original| original.annotations).unwrap_or_default(),
+        ..Manifest::new(media_type, config, layers)
     };
     let document = serde_json::to_string(&manifest)
         .map_err(|error| EngineError::system("cannot write down the manifest", error))?;
