@@ -340,8 +340,8 @@ fn our_own_command_line_has_what_dockers_has() {
     );
     engine.conex(arguments).arg("-").args(["-t", "own2"]).arg(&context).input(whole).ok();
     assert_eq!(inspect(&engine, "own2", "{{.Id}}"), inspect(&engine, "own", "{{.Id}}"));
-    let unknown = engine.conex(["build", "--output", "x"]).arg(&context).run();
-    assert!(unknown.code != 0 && unknown.error_text().contains("--output"), "{unknown:?}");
+    let unknown = engine.conex(["build", "--frobnicate"]).arg(&context).run();
+    assert!(unknown.code != 0 && unknown.error_text().contains("--frobnicate"), "{unknown:?}");
     let log = engine.log();
     assert!(!log.contains("canary"), "{log}");
     engine.finish();

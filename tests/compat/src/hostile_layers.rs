@@ -183,6 +183,8 @@ fn bombs_end_at_the_end_of_the_disk() {
 #[test]
 fn crowds_and_wide_windows_fit_into_little_memory() {
     let engine = Engine::start();
+    // A good part of it is the program itself.
+    let before = memory_bytes(engine.pid(), "VmHWM");
     let wide = wide_window();
     // Three layers come side by side, but only one of many files at a time.
     let crowds: Vec<Vec<u8>> = (0..3).map(|more| crowd(120_000 + more)).collect();
@@ -199,6 +201,6 @@ fn crowds_and_wide_windows_fit_into_little_memory() {
     }
     // Three such trees at once would take more than this.
     let peak = memory_bytes(engine.pid(), "VmHWM");
-    assert!(peak < MEMORY_BYTES_MAX / 3, "the engine took {peak} bytes");
+    assert!(peak - before < MEMORY_BYTES_MAX / 4, "the engine took {peak} bytes, {before} before");
     engine.finish();
 }

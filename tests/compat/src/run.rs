@@ -155,7 +155,7 @@ fn options_that_are_not_there_yet_are_refused_by_name() {
     let cases: &[(&[&str], &str)] = &[
         (&["--gpus", "all"], "gpu"),
         (&["--log-driver", "splunk"], "splunk"),
-        (&["--storage-opt", "size=1g"], "torage"),
+        (&["--storage-opt", "size=1g"], "project quotas"),
         (&["--network", "nosuchnetwork"], "nosuchnetwork"),
     ];
     for (arguments, word) in cases {
