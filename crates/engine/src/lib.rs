@@ -63,6 +63,11 @@ pub use space::{SpaceOptions, StorageBudget};
 pub use spec::{MASKED_PATHS, READONLY_PATHS};
 pub use verification::{CheckStream, ImageRepair, Logins};
 
+/// A random name of so many bytes, as lower-case hexadecimal digits.
+pub(crate) fn random_name<const LENGTH: usize>() -> String {
+    random_bytes::<LENGTH>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Random bytes for ids and names.
 pub(crate) fn random_bytes<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];

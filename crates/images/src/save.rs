@@ -115,7 +115,7 @@ impl ImageStore {
         output: &mut dyn Write,
     ) -> Result<(), SaveError> {
         let mut archive = ArchiveWriter { tar: Writer::new(output), written: HashSet::new() };
-        archive.file("oci-layout", &json(&ImageLayout { image_layout_version: "1.0.0".to_owned() })?)?;
+        archive.file("oci-layout", &json(&ImageLayout::default())?)?;
         archive.file("index.json", &json(&index_of_tags(&bundle.index, tags))?)?;
         archive.directory("blobs")?;
         archive.directory(BLOBS)?;
@@ -224,7 +224,7 @@ impl ArchiveWriter<'_> {
     /// Writes everything but the layers.
     fn describe(&mut self, images: &[Saved]) -> Result<(), SaveError> {
         let manifests = images.iter().map(|saved| json(&manifest_of(&saved.image))).collect::<Result<Vec<_>, _>>()?;
-        let layout = ImageLayout { image_layout_version: "1.0.0".to_owned() };
+        let layout = ImageLayout::default();
         let items: Vec<ManifestItem> = images.iter().map(manifest_item).collect();
         self.file("oci-layout", &json(&layout)?)?;
         self.file("index.json", &json(&index_of(images, &manifests))?)?;

@@ -222,8 +222,19 @@ impl Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageLayout {
-    /// Always `1.0.0`.
+    /// Always [`ImageLayout::VERSION`].
     pub image_layout_version: String,
+}
+
+impl ImageLayout {
+    /// The one version that there is (image-spec 1.1, image-layout, §oci-layout file).
+    pub const VERSION: &str = "1.0.0";
+}
+
+impl Default for ImageLayout {
+    fn default() -> Self {
+        Self { image_layout_version: Self::VERSION.to_owned() }
+    }
 }
 
 /// An image's configuration with Docker's additions; its bytes' digest is the image's identity.

@@ -17,8 +17,9 @@ use crate::process::say;
 
 /// How many run at once.
 const CONTAINERS: usize = 1000;
-/// How many of them are probed once a second, and for how long that is watched.
+/// How many of them are probed once a second.
 const PROBED: usize = 500;
+/// For how long processes are watched.
 const WATCHED: Duration = Duration::from_secs(10);
 /// Runs from creation to removal a round: ten thousand with the usual fifty rounds.
 const CYCLES_A_ROUND: usize = 200;
@@ -89,9 +90,7 @@ fn crowd(report: &mut Report, world: &mut World, rounds: usize) -> Result<()> {
 
 /// What probing costs the daemon. Nobody listens at the port: a refused connection is no cheaper than an accepted one.
 fn probes(report: &mut Report, world: &World) -> Result<()> {
-    let before = processor_seconds(pid(world)?)?;
-    std::thread::sleep(WATCHED);
-    let share = (processor_seconds(pid(world)?)? - before) / WATCHED.as_secs_f64() * 100.0;
+    let share = share_of(&[pid(world)?], Children::Left)?;
     report.promise(format!("{PROBED} probes a second, % of a processor"), Bound::AtMost, 5.0, Some(share));
     Ok(())
 }
@@ -128,15 +127,26 @@ pub(super) fn pid(world: &World) -> Result<u32> {
     world.pids().0.ok_or_else(|| anyhow::anyhow!("no daemon"))
 }
 
-/// User and system time of a process.
-pub(super) fn processor_seconds(pid: u32) -> Result<f64> {
-    let [user, system, ..] = times(pid)?;
-    Ok(user + system)
+/// Whether the time of children that have ended counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Children {
+    Included,
+    Left,
 }
 
-/// The same with that of its children that have ended.
-pub(super) fn with_children_seconds(pid: u32) -> Result<f64> {
-    Ok(times(pid)?.iter().sum())
+/// What processes take while they are watched: % of a processor.
+pub(super) fn share_of(pids: &[u32], children: Children) -> Result<f64> {
+    let of = |pid: &u32| -> Result<f64> {
+        let [user, system, of_children @ ..] = times(*pid)?;
+        Ok(match children {
+            Children::Included => user + system + of_children.iter().sum::<f64>(),
+            Children::Left => user + system,
+        })
+    };
+    let sum = || pids.iter().map(of).sum::<Result<f64>>();
+    let before = sum()?;
+    std::thread::sleep(WATCHED);
+    Ok((sum()? - before) / WATCHED.as_secs_f64() * 100.0)
 }
 
 /// User and system time of a process and of its ended children.

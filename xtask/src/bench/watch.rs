@@ -10,15 +10,13 @@ use super::image::SMALL;
 use super::measure::run_one;
 use super::memory::helpers;
 use super::report::{Bound, Report};
-use super::scale::{in_parallel, pid, processor_seconds};
+use super::scale::{Children, in_parallel, pid, share_of};
 use super::world::World;
 
 /// How many are checked once a second.
 const CHECKED: usize = 50;
 /// How many of which statistics are looked at.
 const COUNTED: usize = 100;
-/// For how long either is watched.
-const WATCHED: Duration = Duration::from_secs(10);
 /// Time for what happens behind answers, and for the first checks.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -104,24 +102,4 @@ fn remove(world: &World, engine: Engine, count: usize) {
     // What is left ends with the engine.
     let _ =
         in_parallel(count, |number| run_one(&engine.line(world, &["rm", "-f", &format!("watch-{number}")])).map(drop));
-}
-
-/// Whether the time of children that have ended counts.
-#[derive(Debug, Clone, Copy)]
-enum Children {
-    Included,
-    Left,
-}
-
-fn share_of(pids: &[u32], children: Children) -> Result<f64> {
-    let sum = || -> Result<f64> {
-        let of = |pid: &u32| match children {
-            Children::Included => super::scale::with_children_seconds(*pid),
-            Children::Left => processor_seconds(*pid),
-        };
-        pids.iter().map(of).sum()
-    };
-    let before = sum()?;
-    std::thread::sleep(WATCHED);
-    Ok((sum()? - before) / WATCHED.as_secs_f64() * 100.0)
 }

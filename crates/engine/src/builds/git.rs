@@ -103,8 +103,7 @@ struct Folder(std::path::PathBuf);
 
 impl Folder {
     fn create(contexts: &Path) -> Result<Folder, HostError> {
-        let random: [u8; 8] = crate::random_bytes();
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::random_name::<8>();
         // In the machine's own folder for such things: nobody may not enter the engine's.
         let path = std::env::temp_dir().join(format!("{}{name}", prefix(contexts)));
         durable::create_dir(&path, 0o700).map_err(failed)?;

@@ -38,8 +38,7 @@ pub enum BuildOutput {
 impl Engine {
     /// Keeps a result for its client; gives the name by which it is asked for.
     pub(super) fn keep_build(&self, results: Vec<Arc<BuildResult>>, runtime: &tokio::runtime::Handle) -> String {
-        let random: [u8; 16] = crate::random_bytes();
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::random_name::<16>();
         let kept = |engine: &Engine| Arc::clone(&engine.inner.builds.kept);
         let all = kept(self);
         all.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), (Instant::now(), results.into()));
@@ -130,7 +129,7 @@ impl Engine {
             manifests.push(manifest);
         }
         let index = Index::new(media_type::OCI_INDEX, manifests);
-        let layout = ImageLayout { image_layout_version: "1.0.0".to_owned() };
+        let layout = ImageLayout::default();
         let json = |text: serde_json::Result<Vec<u8>>| text.map_err(|error| failed(error.into()));
         std::fs::write(folder.join("index.json"), json(serde_json::to_vec(&index))?).map_err(failed)?;
         std::fs::write(folder.join("oci-layout"), json(serde_json::to_vec(&layout))?).map_err(failed)
@@ -142,8 +141,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(engine: &Engine) -> Result<Scratch, EngineError> {
-        let random: [u8; 8] = crate::random_bytes();
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::random_name::<8>();
         let path = engine.inner.builds.dir.join("contexts").join(format!("cache-{name}"));
         durable::create_dir(&path, 0o700).map_err(|error| EngineError::system("cannot write the cache", error))?;
         Ok(Scratch(path))

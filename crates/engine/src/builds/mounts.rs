@@ -229,8 +229,7 @@ impl Work<'_> {
         if let Some(folder) = &self.mounts.folder {
             return Ok(folder.clone());
         }
-        let random: [u8; 8] = crate::random_bytes();
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::random_name::<8>();
         let folder = self.places.run.join(name);
         make_dir(&folder)?;
         self.mounts.folder = Some(folder.clone());
@@ -288,8 +287,7 @@ impl Work<'_> {
 
     /// Where what is written is lost.
     fn scratch_dir(&mut self) -> Result<PathBuf, HostError> {
-        let random: [u8; 8] = crate::random_bytes();
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = crate::random_name::<8>();
         let scratch = self.places.scratch.join(name);
         for dir in [scratch.clone(), scratch.join("upper"), scratch.join("work")] {
             make_dir(&dir)?;
@@ -336,8 +334,7 @@ impl Work<'_> {
         seed: Option<&(Vec<oci::DiffId>, String)>,
         owner: Ownership,
     ) -> Result<(), HostError> {
-        let random: [u8; 8] = crate::random_bytes();
-        let temporary: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let temporary = crate::random_name::<8>();
         let temporary = path.with_file_name(format!("{TEMPORARY}{temporary}"));
         make_dir(&temporary)?;
         if let Some((layers, source)) = seed {

@@ -18,7 +18,6 @@ use oci::{DiffId, Digest, Digester};
 const BLOBS: &str = "blobs/sha256";
 const INDEX: &str = "index.json";
 const LAYOUT: &str = "oci-layout";
-const VERSION: &str = "1.0.0";
 /// The largest document that is read.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 const PIECE_BYTES: usize = 1 << 20;
@@ -34,7 +33,7 @@ pub(super) enum LayoutError {
     Write(#[source] io::Error),
     #[error("{name} is not valid")]
     Json { name: String, source: serde_json::Error },
-    #[error("it is a layout of version {0:?}, not {VERSION}")]
+    #[error("it is a layout of version {0:?}, not {version}", version = ImageLayout::VERSION)]
     Version(String),
     #[error("{0} is larger than {DOCUMENT_BYTES_MAX} bytes")]
     TooLarge(String),
@@ -62,7 +61,7 @@ impl Layout {
         let layout = Layout { folder: folder.to_owned(), blobs };
         if let Some(bytes) = layout.read(LAYOUT)? {
             let version = parse::<ImageLayout>(LAYOUT, &bytes)?.image_layout_version;
-            if version != VERSION {
+            if version != ImageLayout::VERSION {
                 return Err(LayoutError::Version(version));
             }
         }
@@ -153,7 +152,7 @@ impl Layout {
 
     /// Adds the entries to the index that is here; what had the same name loses it.
     fn publish(&self, new: Index, name: Option<&str>) -> Result<(), LayoutError> {
-        let layout = ImageLayout { image_layout_version: VERSION.to_owned() };
+        let layout = ImageLayout::default();
         let mut index = match self.read(INDEX)? {
             Some(bytes) => parse::<Index>(INDEX, &bytes)?,
             None => Index { manifests: Vec::new(), ..new.clone() },

@@ -344,7 +344,7 @@ fn encode(sink: &LogSink, record: &Record, origin: &Origin, zone: &TimeZone, by_
             Message::Stream(message)
         }
         LogSink::Fluentd(fluentd) if fluentd.request_ack => {
-            let chunk = crate::random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let chunk = crate::random_name::<16>();
             Message::Acknowledged(fluentd::message(record, origin, fluentd, Some(&chunk)), chunk)
         }
         LogSink::Fluentd(fluentd) => Message::Stream(fluentd::message(record, origin, fluentd, None)),
