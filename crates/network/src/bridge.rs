@@ -8,8 +8,8 @@ use netlink::link::{self, Change, Link, NewBridge, NewVeth, Power, Target};
 use netlink::{RequestError, Socket};
 
 use crate::address::{Ip, Mac, Subnet};
-use crate::definition::{Border, Definition, GatewayMode};
-use crate::endpoint::Endpoint;
+use crate::definition::Definition;
+use crate::endpoint::{Endpoint, Family};
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::gate::Gate;
 use crate::names::Names;
@@ -159,9 +159,8 @@ fn find_ours(socket: &mut Socket, names: &Names, interface: &str) -> Result<Opti
 
 /// The addresses of a user's bridge itself.
 fn gateways_of(definition: &Definition, link: u32) -> Vec<LinkAddress> {
-    let is_reached = |border: Border| border.mode != GatewayMode::Isolated;
-    let ipv4 = definition.ipv4.iter().filter(|_| is_reached(definition.border4) && !definition.inhibit_ipv4);
-    let ipv6 = definition.ipv6.iter().filter(|_| is_reached(definition.border6));
+    let ipv4 = definition.ipv4.iter().filter(|_| definition.has_address(Family::Ipv4));
+    let ipv6 = definition.ipv6.iter().filter(|_| definition.has_address(Family::Ipv6));
     ipv4.filter_map(|pool| pool.gateway_at(link)).chain(ipv6.filter_map(|pool| pool.gateway_at(link))).collect()
 }
 

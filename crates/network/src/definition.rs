@@ -129,7 +129,7 @@ impl Border {
     /// The usual one.
     pub const NAT: Self = Self { mode: GatewayMode::Nat, masquerade: true };
 
-    fn net<A: Ip>(self, pool: &Pool<A>, internal: bool) -> Net {
+    fn net<A: Ip>(self, pool: &Pool<A>, internal: bool, routed: bool) -> Net {
         let (first, prefix) = pool.subnet.parts();
         let is_nat = matches!(self.mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
         Net {
@@ -138,6 +138,7 @@ impl Border {
             guarded: matches!(self.mode, GatewayMode::Nat | GatewayMode::Isolated),
             open: self.mode == GatewayMode::NatUnprotected,
             masquerade: self.masquerade && is_nat && !internal,
+            routed: routed && pool.gateway.is_some(),
         }
     }
 }
@@ -180,8 +181,8 @@ impl Definition {
             Driver::Routed { group } => Joint::Group(group),
             Driver::Macvlan(_) | Driver::Ipvlan(..) => return None,
         };
-        let ipv4 = self.ipv4.iter().map(|pool| self.border4.net(pool, self.internal));
-        let ipv6 = self.ipv6.iter().map(|pool| self.border6.net(pool, self.internal));
+        let ipv4 = self.ipv4.iter().map(|pool| self.border4.net(pool, self.internal, self.has_address(Family::Ipv4)));
+        let ipv6 = self.ipv6.iter().map(|pool| self.border6.net(pool, self.internal, self.has_address(Family::Ipv6)));
         Some(Segment {
             id: self.id.clone(),
             joint,
@@ -195,6 +196,12 @@ impl Definition {
     /// The group of the host's ends, where there is one.
     pub(crate) fn group(&self) -> Option<u32> {
         if let Driver::Routed { group } = self.driver { Some(group) } else { None }
+    }
+
+    /// Whether the host has the gateway's address of a family, and so a route to the network's.
+    pub(crate) fn has_address(&self, family: Family) -> bool {
+        let inhibited = family == Family::Ipv4 && self.inhibit_ipv4;
+        self.border(family).mode != GatewayMode::Isolated && !inhibited
     }
 
     /// What lies between addresses of a family and the outside.

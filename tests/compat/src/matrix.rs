@@ -100,9 +100,9 @@ fn look(phase: &str, rows: &[Row]) -> Vec<String> {
     wrong
 }
 
-#[test]
-fn the_matrix_of_who_reaches_what() {
-    let mut engine = Engine::with_busybox();
+/// A host with a network of each kind, and who is to reach what there.
+fn scene() -> (Engine, Neighbour, Vec<Row>) {
+    let engine = Engine::with_busybox();
     let lan = neighbour(&engine);
     let dual = |name: &str, number: &str, more: &[&str]| {
         let (four, six) = (format!("10.77.{number}.0/24"), format!("fd77:{number}::/64"));
@@ -120,11 +120,17 @@ fn the_matrix_of_who_reaches_what() {
     let [four, six] = mode("nat-unprotected");
     dual("naked", "5", &["-o", &four, "-o", &six]);
     dual("trusting", "6", &["-o", "com.docker.network.bridge.trusted_host_interfaces=lan0"]);
+    dual("far", "7", &["-d", "routed"]);
+    dual("far-inside", "8", &["-d", "routed", "--internal"]);
     let web =
         run(&engine, "web", &["--network", "front", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "[::1]:8082:80"]);
     let peer = run(&engine, "peer", &["--network", "front"]);
     let stranger = run(&engine, "stranger", &["--network", "back"]);
     let hidden = run(&engine, "hidden", &["--network", "inside"]);
+    let distant = run(&engine, "distant", &["--network", "far", "-p", "8070:80"]);
+    let cave = run(&engine, "cave", &["--network", "far-inside"]);
+    run(&engine, "far-peer", &["--network", "far"]);
+    run(&engine, "cave-peer", &["--network", "far-inside"]);
     run(&engine, "open", &["--network", "routed", "-p", "80"]);
     run(&engine, "bare", &["--network", "naked"]);
     run(&engine, "friend", &["--network", "trusting", "-p", "8090:80"]);
@@ -136,28 +142,39 @@ fn the_matrix_of_who_reaches_what() {
         ("peer", Some(peer)),
         ("stranger", Some(stranger)),
         ("hidden", Some(hidden)),
+        ("distant", Some(distant)),
+        ("cave", Some(cave)),
     ];
     for (from, pid) in places {
         let mut row = |to: &str, address: &str, port: u16, reached: bool| {
             rows.push(Row { from, pid, to: to.to_owned(), address: address.to_owned(), port, reached });
         };
-        let (is_host, is_lan, is_hidden) = (from == "host", from == "lan", from == "hidden");
+        let (is_host, is_lan) = (from == "host", from == "lan");
+        let is_hidden = ["hidden", "cave"].contains(&from);
         let own_network = is_host || ["web", "peer"].contains(&from);
         for address in ["198.51.100.1", "2001:db8::1"] {
             row("published everywhere", address, 8080, !is_hidden);
+            row("published of a routed network", address, 8070, !is_hidden);
             row("published at loopback", address, if address.contains(':') { 8082 } else { 8081 }, false);
         }
         if is_host {
             for (address, port) in [("127.0.0.1", 8080), ("127.0.0.1", 8081), ("::1", 8080), ("::1", 8082)] {
                 row("published, by loopback", address, port, true);
             }
+            row("published of a routed network, by loopback", "127.0.0.1", 8070, true);
         }
         for address in addresses(&engine, "web", "front") {
             row("own address, published port", &address, 80, own_network);
             row("own address, other port", &address, 81, own_network);
         }
         for address in addresses(&engine, "hidden", "inside") {
-            row("internal network", &address, 80, is_host || is_hidden);
+            row("internal network", &address, 80, is_host || from == "hidden");
+        }
+        for address in addresses(&engine, "far-peer", "far") {
+            row("network without a bridge", &address, 80, is_host || from == "distant");
+        }
+        for address in addresses(&engine, "cave-peer", "far-inside") {
+            row("internal network without a bridge", &address, 80, is_host || from == "cave");
         }
         for address in addresses(&engine, "open", "routed") {
             row("routed network, published port", &address, 80, !is_hidden);
@@ -170,12 +187,27 @@ fn the_matrix_of_who_reaches_what() {
             row("trusting network, published port", &address, 80, is_host || is_lan || !is_hidden);
             row("trusting network, other port", &address, 81, is_host);
         }
+        if !is_host && !is_lan {
+            for address in ["198.51.100.2", "2001:db8::2"] {
+                row("a neighbour of the host", address, 80, !is_hidden);
+            }
+        }
     }
+    (engine, lan, rows)
+}
+
+#[test]
+fn the_matrix_of_who_reaches_what() {
+    let (mut engine, lan, rows) = scene();
+    let _server = serve_there(&lan);
     let mut wrong = look("at first", &rows);
     flush_rules(&engine, "10.77.6.0/24");
     wrong.extend(look("after a flush of all rules", &rows));
     engine.kill();
     wrong.extend(look("while no daemon runs", &rows));
+    if std::env::var_os("CONEX_WITHOUT_EACH_RULE").is_some() {
+        without_each_rule(&engine, &rows);
+    }
     // What Docker's users know: the host's own rules for what is for the host say nothing of published ports.
     let closed = "add table inet mine; add chain inet mine input { type filter hook input priority 0; policy drop; }";
     engine.host().program("nft").args([closed]).ok();
@@ -186,6 +218,58 @@ fn the_matrix_of_who_reaches_what() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     drop(lan);
     engine.finish();
+}
+
+/// Serves `hello` at the neighbour's port 80.
+fn serve_there(lan: &Neighbour) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("index.html"), "hello\n").unwrap();
+    let folder_name = folder.path().to_str().unwrap();
+    let mut server = inside(lan.pid(), "busybox", &["httpd", "-f", "-p", "80", "-h", folder_name]);
+    Served { server: server.spawn().unwrap(), _folder: folder }
+}
+
+/// A server that ends with its test.
+struct Served {
+    server: std::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// For each rule of ours alone: what the matrix looks like without it. Who changes the rules reads here which row each one is for; a
+/// rule without a row is a second barrier behind another one, or should not be.
+#[allow(clippy::print_stdout, reason = "a table to read")]
+fn without_each_rule(engine: &Engine, rows: &[Row]) {
+    let nft = |words: &[&str]| engine.host().program("nft").args(words).ok();
+    let whole = nft(&["list", "ruleset"]);
+    let saved = engine.host().scratch().join("rules.nft");
+    std::fs::write(&saved, format!("flush ruleset\n{whole}\n")).unwrap();
+    let saved = saved.to_str().unwrap();
+    let with_handles = nft(&["-a", "list", "table", "inet", engine.host().name()]);
+    let mut chain = String::new();
+    let mut found = Vec::new();
+    for (number, line) in with_handles.lines().map(str::trim).enumerate() {
+        if let Some(name) = line.strip_prefix("chain ") {
+            name.split(' ').next().unwrap().clone_into(&mut chain);
+        } else if let Some((rule, _)) =
+            line.split_once(" # handle ").filter(|(rule, _)| !chain.is_empty() && !rule.ends_with('{'))
+        {
+            // Handles are others once the rules were put back: the rule is told by its place.
+            let now = nft(&["-a", "list", "table", "inet", engine.host().name()]);
+            let handle = now.lines().nth(number).unwrap().rsplit(' ').next().unwrap();
+            nft(&["delete", "rule", "inet", engine.host().name(), &chain, "handle", handle]);
+            let wrong = look(&format!("without {chain}: {rule}"), rows);
+            found.push(format!("{:>3} rows tell: {chain}: {rule}", wrong.len()));
+            nft(&["-f", saved]);
+        }
+    }
+    println!("{}", found.join("\n"));
 }
 
 /// Takes all rules of the host away, and waits until ours are there again, with what is to be in them.
@@ -367,6 +451,77 @@ fn spoofed_packets_go_nowhere() {
         assert_eq!(&bytes[..length], b"honest", "{from}");
     }
     drop(lan);
+    engine.finish();
+}
+
+/// Without an address of the host on the bridge there is no route to who is behind it, and all the same they are where they belong.
+#[test]
+fn a_bridge_without_an_address_joins_its_containers() {
+    let engine = Engine::with_busybox();
+    let isolated = "com.docker.network.bridge.gateway_mode_ipv4=isolated";
+    let options = [
+        ("inhibited", "10.77.1", vec!["-o", "com.docker.network.bridge.inhibit_ipv4=true"]),
+        ("isolated", "10.77.2", vec!["--internal", "-o", isolated]),
+    ];
+    for (network, prefix, options) in options {
+        let subnet = format!("{prefix}.0/24");
+        engine.docker(["network", "create", "--subnet", &subnet]).args(options).args([network]).ok();
+        let name = format!("{network}-web");
+        let web = run(&engine, &name, &["--network", network]);
+        let peer = run(&engine, &format!("{network}-peer"), &["--network", network, "--cap-add", "NET_ADMIN"]);
+        let address = address(&engine, &name, network);
+        assert!(answers_soon(Some(peer), &address, 80), "{network}");
+        assert!(!answers(None, &address, 80), "{network}: the host has no way there");
+        // Under an address from elsewhere nobody is heard here either.
+        let ip = |pid, words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            assert!(inside(pid, "ip", &words).status().unwrap().success(), "{words:?}");
+        };
+        ip(web, "route add 203.0.113.9/32 dev eth0");
+        let home = format!("{prefix}.99");
+        for (source, heard) in [("203.0.113.9", false), (home.as_str(), true)] {
+            ip(peer, &format!("address add {source}/32 dev eth0"));
+            ip(peer, &format!("route replace {address}/32 dev eth0 src {source}"));
+            assert_eq!(answers(Some(peer), &address, 80), heard, "{network}: {source}");
+        }
+    }
+    engine.finish();
+}
+
+/// Executes a command line to which there is no nf_tables: netlink's sockets of netfilter are refused, as by a kernel without it.
+const WITHOUT_NETFILTER: &str = r#"
+import ctypes, os, struct, sys
+step = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+rules = b"".join([
+    step(LOAD, 0, 0, 0), step(EQUAL, 0, 5, 41),
+    step(LOAD, 0, 0, 16), step(EQUAL, 0, 3, 16),
+    step(LOAD, 0, 0, 32), step(EQUAL, 0, 1, 12),
+    step(RETURN, 0, 0, 0x50000 | 93), step(RETURN, 0, 0, 0x7fff0000),
+])
+kept = ctypes.create_string_buffer(rules)
+program = struct.pack("HxxxxxxP", len(rules) // 8, ctypes.addressof(kept))
+if ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0) != 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn a_host_without_nf_tables_says_so_and_publishes_nothing() {
+    let mut engine = Engine::with_busybox();
+    engine.stop();
+    engine.launch_through("python3", &["-c", WITHOUT_NETFILTER]);
+    assert!(engine.log().contains("nf_tables cannot be used"), "{}", engine.log());
+    let peer = run(&engine, "peer", &[]);
+    run(&engine, "web", &[]);
+    assert!(answers_soon(Some(peer), &address(&engine, "web", "bridge"), 80), "the bridge needs no rules");
+    let refused = engine.docker(["run", "--name", "shop", "-p", "8080:80", "busybox", "true"]).run().expect_code(125);
+    assert!(refused.error_text().contains("load the kernel module nf_tables"), "{}", refused.error_text());
+    assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "shop"]).ok(), "created");
+    engine.stop();
+    engine.launch();
+    run(&engine, "open", &["-p", "8080:80"]);
+    assert!(answers_soon(None, "127.0.0.1", 8080), "with nf_tables all is as ever");
     engine.finish();
 }
 

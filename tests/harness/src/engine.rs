@@ -1,7 +1,7 @@
 //! A real engine for one test.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::host::Host;
@@ -105,7 +105,19 @@ impl Engine {
 
     /// Starts the daemon and waits until it answers.
     pub fn launch(&mut self) {
-        let mut command = self.host.conex().into_command();
+        let command = self.host.conex().into_command();
+        self.launch_by(command);
+    }
+
+    /// Starts the daemon by a program that is given the daemon's command line behind these arguments and executes it.
+    pub fn launch_through(&mut self, program: &str, arguments: &[&str]) {
+        let conex = self.host.conex().into_command();
+        let mut command = self.host.program(program).args(arguments).into_command();
+        command.arg(conex.get_program());
+        self.launch_by(command);
+    }
+
+    fn launch_by(&mut self, mut command: Command) {
         command.args(["daemon", "--name", self.host.name(), "-H", &self.address()]);
         command.arg("--root").arg(self.root_folder()).arg("--run").arg(self.run_folder());
         command.args(&self.options.arguments).stdin(Stdio::null());

@@ -57,6 +57,8 @@ pub(crate) struct Net {
     pub(crate) open: bool,
     /// Whether its containers go out under the host's address.
     pub(crate) masquerade: bool,
+    /// Whether the host has an address among these, and so a route to them.
+    pub(crate) routed: bool,
 }
 
 /// Where a published port is looked up; an unspecified address stands for every address of the host in its family.
@@ -159,6 +161,8 @@ struct OfFamily {
     masqueraded: &'static str,
     /// From which interfaces guarded ones may be used all the same.
     trusted: &'static str,
+    /// Behind which interfaces they are though the host has no route to them.
+    routeless: &'static str,
     /// Published ports of containers' own addresses.
     reachable: &'static str,
     /// Published ports at one address of the host, and at all.
@@ -179,6 +183,7 @@ const FAMILIES: [OfFamily; 2] = [
         open: "open",
         masqueraded: "masqueraded",
         trusted: "trusted",
+        routeless: "routeless",
         reachable: "reachable",
         ports: "ports",
         ports_of_all: "ports-of-all",
@@ -194,6 +199,7 @@ const FAMILIES: [OfFamily; 2] = [
         open: "open6",
         masqueraded: "masqueraded6",
         trusted: "trusted6",
+        routeless: "routeless6",
         reachable: "reachable6",
         ports: "ports6",
         ports_of_all: "ports6-of-all",
@@ -251,12 +257,20 @@ impl OfFamily {
             let nets = segment.nets.iter().filter(|net| self.has(net.first));
             nets.flat_map(|net| segment.trusted.iter().map(|name| (name.clone(), net.first, net.prefix)))
         });
+        let routeless = segments.iter().flat_map(|segment| {
+            let nets = segment.nets.iter().filter(|net| self.has(net.first) && !net.routed);
+            nets.filter_map(|net| match &segment.joint {
+                Joint::Bridge(name) => Some((name.clone(), net.first, net.prefix)),
+                Joint::Group(_) => None,
+            })
+        });
         vec![
             set(self.subnets, &[self.destination], chosen(|_| true)),
             set(self.guarded, &[self.destination], chosen(|net| net.guarded)),
             set(self.open, &[self.destination], chosen(|net| net.open)),
             set(self.masqueraded, &[self.source], chosen(|net| net.masquerade)),
             set(self.trusted, &[Field::IncomingInterface, self.destination], Keyed::Places(trusted.collect())),
+            set(self.routeless, &[Field::IncomingInterface, self.source], Keyed::Places(routeless.collect())),
         ]
     }
 
@@ -348,6 +362,7 @@ impl Plan {
             sets: self.sets(),
             chains: vec![
                 self.direct_access(),
+                Self::from_containers(),
                 self.translation("incoming", Hook::Prerouting),
                 self.translation("local", Hook::Output),
                 self.published(),
@@ -396,41 +411,46 @@ impl Plan {
         trusting.flat_map(|segment| segment.nets.iter().copied()).collect()
     }
 
-    /// Nobody outside reaches a container by its own address: a neighbour could add a route to it, past what is published. No
-    /// container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. And none
-    /// speaks under an address that is not on its side of the host.
+    /// Nobody outside reaches a container by its own address: a neighbour could add a route to it, past what is published. Every packet
+    /// passes here, so each asks as little as can be: where it came in first.
     fn direct_access(&self) -> Chain {
         let mut rules: Vec<Rule> =
             self.through_gate().into_iter().map(|gate| Rule::new([gate, Verdict::Accept.into()])).collect();
+        let own = |joint: &OfJoint| {
+            Rule::new([joint.comes_from(joint.all), Verdict::Goto("from-containers".to_owned()).into()])
+        };
+        rules.extend(JOINTS.iter().map(own));
+        let host = Match::Interface(Interface::Incoming, Polarity::Is, vec!["lo".to_owned()]);
+        rules.push(Rule::new([host.into(), Verdict::Accept.into()]));
         for family in &FAMILIES {
             let trusted = vec![Field::IncomingInterface, family.destination];
             rules.push(Rule::new([
-                Match::InSet(trusted, Polarity::Is, family.trusted.to_owned()).into(),
-                Verdict::Accept.into(),
-            ]));
-            let mut past = vec![
                 in_set(family.destination, Polarity::Is, family.guarded),
-                Match::Interface(Interface::Incoming, Polarity::IsNot, vec!["lo".to_owned()]).into(),
-            ];
-            past.extend(JOINTS.iter().map(|joint| in_set(joint.incoming, Polarity::IsNot, joint.all)));
-            past.push(Verdict::Drop.into());
-            rules.push(Rule::new(past));
-            for joint in &JOINTS {
-                rules.push(Rule::new([
-                    joint.comes_from(joint.all),
-                    family.is_loopback(Side::Destination, Polarity::Is),
-                    Verdict::Drop.into(),
-                ]));
-                let placed = |(network, prefix)| {
-                    Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
-                };
-                let mut spoofed = vec![joint.comes_from(joint.all)];
-                spoofed.extend(family.placeless().into_iter().map(placed));
-                spoofed.extend([Match::Misplaced.into(), Verdict::Drop.into()]);
-                rules.push(Rule::new(spoofed));
-            }
+                Match::InSet(trusted, Polarity::IsNot, family.trusted.to_owned()).into(),
+                Verdict::Drop.into(),
+            ]));
         }
         Chain { name: "direct-access".to_owned(), base: filter(Hook::Prerouting, BEFORE_TRACKING), rules }
+    }
+
+    /// No container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. And none
+    /// speaks under an address that is not on its side of the host.
+    fn from_containers() -> Chain {
+        let mut rules = Vec::new();
+        for family in &FAMILIES {
+            rules.push(Rule::new([family.is_loopback(Side::Destination, Polarity::Is), Verdict::Drop.into()]));
+            let placed = |(network, prefix)| {
+                Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
+            };
+            let mut spoofed: Vec<Statement> = Vec::new();
+            spoofed.extend(family.placeless().into_iter().map(placed));
+            let routeless = vec![Field::IncomingInterface, family.source];
+            spoofed.push(Match::Misplaced.into());
+            spoofed.push(Match::InSet(routeless, Polarity::IsNot, family.routeless.to_owned()).into());
+            spoofed.push(Verdict::Drop.into());
+            rules.push(Rule::new(spoofed));
+        }
+        Chain { name: "from-containers".to_owned(), base: None, rules }
     }
 
     /// Whether a packet has been through the gate, and so through this chain before.
@@ -477,11 +497,14 @@ impl Plan {
         Chain { name: "published".to_owned(), base: None, rules: one.chain(all).collect() }
     }
 
+    /// What was let by once goes on, at the cost of one question.
     fn forward(&self) -> Chain {
         let inward =
             |joint: &OfJoint| Rule::new([joint.goes_to(joint.all), Verdict::Jump("to-containers".to_owned()).into()]);
         let cut_off = |joint: &OfJoint| Rule::new([joint.comes_from(joint.internal), Verdict::Drop.into()]);
-        let mut rules: Vec<Rule> = JOINTS.iter().map(inward).chain(JOINTS.iter().map(cut_off)).collect();
+        let answers = Match::State(vec![State::Established, State::Related]);
+        let mut rules = vec![Rule::new([answers.into(), Verdict::Accept.into()])];
+        rules.extend(JOINTS.iter().map(inward).chain(JOINTS.iter().map(cut_off)));
         for (family, kept_apart) in FAMILIES.iter().zip([&self.kept_apart, &self.kept_apart6]) {
             if !kept_apart.is_empty() {
                 let among = |which| Match::Interface(which, Polarity::Is, kept_apart.clone()).into();
@@ -496,11 +519,9 @@ impl Plan {
         Chain { name: "forward".to_owned(), base: filter(Hook::Forward, FILTER), rules }
     }
 
-    /// What may go to a container: answers, other containers of its network, what came for a published port, and what its network is
-    /// open for.
+    /// Who may begin to speak to a container: others of its network, who called a published port, and whom its network is open for.
     fn to_containers(&self) -> Chain {
-        let answers = Match::State(vec![State::Established, State::Related]);
-        let mut rules = vec![Rule::new([answers.into(), Verdict::Accept.into()])];
+        let mut rules = Vec::new();
         for joint in &JOINTS {
             let same = Match::InSet(vec![joint.incoming, joint.outgoing], Polarity::Is, joint.talking.to_owned());
             rules.push(Rule::new([same.into(), Verdict::Accept.into()]));
@@ -628,7 +649,7 @@ mod tests {
         let net = |text: &str| {
             let (first, prefix) = text.split_once('/').unwrap();
             let (first, prefix) = (first.parse().unwrap(), prefix.parse().unwrap());
-            Net { first, prefix, guarded: true, open: false, masquerade: true }
+            Net { first, prefix, guarded: true, open: false, masquerade: true, routed: true }
         };
         let segment = |interface: &str, nets: Vec<Net>| Segment {
             id: interface.to_owned(),
@@ -638,7 +659,7 @@ mod tests {
             internal: false,
             trusted: Vec::new(),
         };
-        let cut_off = Net { masquerade: false, ..net("10.9.0.0/24") };
+        let cut_off = Net { masquerade: false, routed: false, ..net("10.9.0.0/24") };
         let routed = Net { guarded: false, masquerade: false, ..net("fd00:2::/64") };
         let to = |address: &str, port| (address.parse().unwrap(), port);
         let plan = Plan {
