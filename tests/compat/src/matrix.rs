@@ -14,7 +14,8 @@
 //! | ports of the resolver flooded with nonsense | `dns` property tests and its fuzz target |
 
 use std::net::UdpSocket;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Engine, EngineOptions};
@@ -114,21 +115,44 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
     let mode = |mode: &str| [4, 6].map(|family| format!("com.docker.network.bridge.gateway_mode_ipv{family}={mode}"));
     dual("front", "1", &[]);
     dual("back", "2", &[]);
-    dual("inside", "3", &["--internal"]);
+    let [four, six] = mode("nat-unprotected");
+    dual("inside", "3", &["--internal", "-o", &four, "-o", &six]);
+    dual("naked", "5", &["-o", &four, "-o", &six]);
     let [four, six] = mode("routed");
     dual("routed", "4", &["-o", &four, "-o", &six]);
-    let [four, six] = mode("nat-unprotected");
-    dual("naked", "5", &["-o", &four, "-o", &six]);
     dual("trusting", "6", &["-o", "com.docker.network.bridge.trusted_host_interfaces=lan0"]);
     dual("far", "7", &["-d", "routed"]);
     dual("far-inside", "8", &["-d", "routed", "--internal"]);
-    let web =
-        run(&engine, "web", &["--network", "front", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "[::1]:8082:80"]);
+    let web = run(
+        &engine,
+        "web",
+        &[
+            "--network",
+            "front",
+            "-p",
+            "8080:80",
+            "-p",
+            "127.0.0.1:8081:80",
+            "-p",
+            "[::1]:8082:80",
+            "-p",
+            "[2001:db8::1]:8083:80",
+        ],
+    );
     let peer = run(&engine, "peer", &["--network", "front"]);
     let stranger = run(&engine, "stranger", &["--network", "back"]);
     let hidden = run(&engine, "hidden", &["--network", "inside"]);
     let distant = run(&engine, "distant", &["--network", "far", "-p", "8070:80"]);
     let cave = run(&engine, "cave", &["--network", "far-inside"]);
+    // Whoever may change his routes finds the way to the host; that he has none is no barrier.
+    for (pid, number) in [(hidden, 3), (cave, 8)] {
+        for words in
+            [format!("route add default via 10.77.{number}.1"), format!("-6 route add default via fd77:{number}::1")]
+        {
+            let words: Vec<&str> = words.split(' ').collect();
+            assert!(inside(pid, "ip", &words).status().unwrap().success(), "{words:?}");
+        }
+    }
     run(&engine, "far-peer", &["--network", "far"]);
     run(&engine, "cave-peer", &["--network", "far-inside"]);
     run(&engine, "open", &["--network", "routed", "-p", "80"]);
@@ -156,6 +180,10 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
             row("published everywhere", address, 8080, !is_hidden);
             row("published of a routed network", address, 8070, !is_hidden);
             row("published at loopback", address, if address.contains(':') { 8082 } else { 8081 }, false);
+        }
+        row("published at one address", "2001:db8::1", 8083, !is_hidden);
+        for address in ["10.77.1.1", "fd77:1::1"] {
+            row("the host's own server at a gateway", address, 83, !is_lan);
         }
         if is_host {
             for (address, port) in [("127.0.0.1", 8080), ("127.0.0.1", 8081), ("::1", 8080), ("::1", 8082)] {
@@ -199,7 +227,8 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
 #[test]
 fn the_matrix_of_who_reaches_what() {
     let (mut engine, lan, rows) = scene();
-    let _server = serve_there(&lan);
+    let places = [(Some(lan.pid()), "80"), (None, "10.77.1.1:83"), (None, "[fd77:1::1]:83")];
+    let servers = places.map(|(place, at)| Server::start(&engine, place, at));
     let mut wrong = look("at first", &rows);
     flush_rules(&engine, "10.77.6.0/24");
     wrong.extend(look("after a flush of all rules", &rows));
@@ -216,29 +245,39 @@ fn the_matrix_of_who_reaches_what() {
     engine.launch();
     wrong.extend(look("after the daemon's return", &rows));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    drop(lan);
+    drop((servers, lan));
+    // The neighbour's namespace goes in its own time, and the cable with it.
+    engine.host().program("ip").args(["link", "delete", "lan0"]).run();
     engine.finish();
 }
 
-/// Serves `hello` at the neighbour's port 80.
-fn serve_there(lan: &Neighbour) -> Served {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("index.html"), "hello\n").unwrap();
-    let folder_name = folder.path().to_str().unwrap();
-    let mut server = inside(lan.pid(), "busybox", &["httpd", "-f", "-p", "80", "-h", folder_name]);
-    Served { server: server.spawn().unwrap(), _folder: folder }
+/// Servers of `hello` that the test runs itself; each forks for every caller.
+struct Server(Child);
+
+impl Server {
+    /// One at this address and port in the network namespace of a process, or in the host's.
+    fn start(engine: &Engine, place: Option<u32>, at: &str) -> Self {
+        let folder = engine.host().scratch().join("www");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("index.html"), "hello\n").unwrap();
+        let words = ["httpd", "-f", "-p", at, "-h", folder.to_str().unwrap()];
+        let mut command = match place {
+            Some(pid) => inside(pid, "busybox", &words),
+            None => {
+                let mut command = Command::new("busybox");
+                command.args(words);
+                command
+            }
+        };
+        Self(command.process_group(0).spawn().unwrap())
+    }
 }
 
-/// A server that ends with its test.
-struct Served {
-    server: std::process::Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Served {
+impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-9", "--", &group]).status();
+        let _ = self.0.wait();
     }
 }
 
@@ -450,6 +489,8 @@ fn spoofed_packets_go_nowhere() {
         let (length, from) = socket.recv_from(&mut bytes).unwrap();
         assert_eq!(&bytes[..length], b"honest", "{from}");
     }
+    spoofed_by_ipv6(&engine);
+    the_hosts_loopback_is_its_own(&engine);
     drop(lan);
     engine.finish();
 }
@@ -511,9 +552,10 @@ fn a_host_without_nf_tables_says_so_and_publishes_nothing() {
     let mut engine = Engine::with_busybox();
     engine.stop();
     engine.launch_through("python3", &["-c", WITHOUT_NETFILTER]);
-    assert!(engine.log().contains("nf_tables cannot be used"), "{}", engine.log());
     let peer = run(&engine, "peer", &[]);
     run(&engine, "web", &[]);
+    let info = engine.get("/info").ok();
+    assert!(info.contains("nf_tables cannot be used"), "{info}");
     assert!(answers_soon(Some(peer), &address(&engine, "web", "bridge"), 80), "the bridge needs no rules");
     let refused = engine.docker(["run", "--name", "shop", "-p", "8080:80", "busybox", "true"]).run().expect_code(125);
     assert!(refused.error_text().contains("load the kernel module nf_tables"), "{}", refused.error_text());
@@ -523,6 +565,40 @@ fn a_host_without_nf_tables_says_so_and_publishes_nothing() {
     run(&engine, "open", &["-p", "8080:80"]);
     assert!(answers_soon(None, "127.0.0.1", 8080), "with nf_tables all is as ever");
     engine.finish();
+}
+
+/// As by IPv4; a container's link-local address is its own.
+fn spoofed_by_ipv6(engine: &Engine) {
+    engine.docker(["network", "create", "--ipv6", "--subnet", "10.79.0.0/24", "--subnet", "fd79::/64", "six"]).ok();
+    let sly = run(engine, "sly-six", &["--network", "six"]);
+    let socket = UdpSocket::bind("[fd79::1]:9999").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let words = ["-6", "address", "add", "2001:db8:9::9/128", "dev", "eth0", "nodad"];
+    assert!(inside(sly, "ip", &words).status().unwrap().success());
+    for (source, text) in [("2001:db8:9::9", "spoofed"), ("::", "honest")] {
+        let script = format!(
+            "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('{source}', 0)); s.sendto(b'{text}', ('fd79::1', 9999))"
+        );
+        assert!(inside(sly, "python3", &["-c", &script]).status().unwrap().success());
+    }
+    let mut bytes = [0; 20];
+    let (length, from) = socket.recv_from(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], b"honest", "{from}");
+}
+
+/// A container that has no loopback of its own sends what is for it to its gateway, whose bridge lets answers of published ports to
+/// loopback through.
+fn the_hosts_loopback_is_its_own(engine: &Engine) {
+    let sly = run(engine, "sly-loopback", &["--network", "bridge"]);
+    let _server = Server::start(engine, None, "127.0.0.1:84");
+    assert!(answers_soon(None, "127.0.0.1", 84));
+    let script = "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip address flush dev lo; \
+        ip route add 127.0.0.1 via 172.17.0.1 src $1 && ip route get 127.0.0.1";
+    let own = address(engine, "sly-loopback", "bridge");
+    let route = inside(sly, "sh", &["-c", script, "sh", &own]).output().unwrap();
+    let route = String::from_utf8_lossy(&route.stdout).into_owned();
+    assert!(route.contains("via 172.17.0.1"), "{route}");
+    assert!(!answers(Some(sly), "127.0.0.1", 84));
 }
 
 fn answers_soon(from: Option<u32>, address: &str, port: u16) -> bool {

@@ -433,12 +433,12 @@ impl Plan {
         Chain { name: "direct-access".to_owned(), base: filter(Hook::Prerouting, BEFORE_TRACKING), rules }
     }
 
-    /// No container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. And none
-    /// speaks under an address that is not on its side of the host.
+    /// No container reaches the host's loopback, which its bridge has to let answers to: packets for it do not come from there. (For
+    /// IPv6's no kernel takes any from outside.) And none speaks under an address that is not on its side of the host.
     fn from_containers() -> Chain {
-        let mut rules = Vec::new();
+        let loopback = FAMILIES[0].is_loopback(Side::Destination, Polarity::Is);
+        let mut rules = vec![Rule::new([loopback, Verdict::Drop.into()])];
         for family in &FAMILIES {
-            rules.push(Rule::new([family.is_loopback(Side::Destination, Polarity::Is), Verdict::Drop.into()]));
             let placed = |(network, prefix)| {
                 Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
             };
@@ -546,8 +546,11 @@ impl Plan {
         let mut rules = Vec::new();
         for family in &FAMILIES {
             for joint in &JOINTS {
-                let from_loopback = family.is_loopback(Side::Source, Polarity::Is);
-                rules.push(Rule::new([from_loopback, joint.goes_to(joint.all), Statement::Masquerade]));
+                // Calls of IPv6's loopback are the monitors' to relay.
+                if family.version == Version::Ip {
+                    let from_loopback = family.is_loopback(Side::Source, Polarity::Is);
+                    rules.push(Rule::new([from_loopback, joint.goes_to(joint.all), Statement::Masquerade]));
+                }
                 // A container that calls a published port of its own network would be answered past us. Its address tells it: the
                 // incoming interface is not known here where bridged packets pass the rules (br_netfilter).
                 rules.push(Rule::new([
