@@ -79,7 +79,10 @@ pub(super) const BUILD: Entry = Entry {
 fn build(context: &Context, matches: &ArgMatches) -> Outcome {
     let [path] = exactly(matches)?;
     let form = match one(matches, "progress").unwrap_or("auto") {
-        "auto" if io::stderr().is_terminal() => Form::Screen,
+        // A dumb terminal moves no cursor.
+        "auto" if io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") => {
+            Form::Screen
+        }
         "auto" | "plain" => Form::Plain,
         "tty" => Form::Screen,
         "json" | "rawjson" => Form::Json,
