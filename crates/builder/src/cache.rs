@@ -7,9 +7,10 @@
 //!
 //! A record is written after its layer is safe. One whose layer is gone is forgotten when it is met.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use durable::{RecordError, Versioned};
 use oci::{DiffId, Digest};
@@ -105,7 +106,14 @@ pub struct Cache {
     entries: Mutex<BTreeMap<Digest, CacheEntry>>,
     making: Mutex<BTreeSet<Digest>>,
     made: Condvar,
+    /// Configurations that steps without a layer have made since the engine started, to say so when they are made again.
+    configured: Mutex<HashSet<Digest>>,
 }
+
+/// So many configurations are remembered.
+const CONFIGURED_MAX: usize = 1 << 16;
+/// How often a step that waits for another build looks whether it is wanted any more.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A step that is being made: whoever needs the same one waits until this is dropped.
 #[derive(Debug)]
@@ -147,16 +155,29 @@ impl Cache {
             entries: Mutex::new(entries),
             making: Mutex::default(),
             made: Condvar::new(),
+            configured: Mutex::default(),
         })
     }
 
-    /// Waits until nobody else makes the step with this key.
-    pub(crate) fn hold(&self, key: &Digest) -> Making<'_> {
+    /// Waits until nobody else makes the step with this key; nothing where the build that waits is not wanted any more.
+    pub(crate) fn hold(&self, key: &Digest, is_stopped: impl Fn() -> bool) -> Option<Making<'_>> {
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         while !making.insert(*key) {
-            making = self.made.wait(making).unwrap_or_else(PoisonError::into_inner);
+            if is_stopped() {
+                return None;
+            }
+            making = self.made.wait_timeout(making, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Making { cache: self, key: *key }
+        Some(Making { cache: self, key: *key })
+    }
+
+    /// Remembers what a step without a layer has made; whether one had made it before.
+    pub(crate) fn configure(&self, state: Digest) -> bool {
+        let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        if configured.len() >= CONFIGURED_MAX {
+            configured.clear();
+        }
+        !configured.insert(state)
     }
 
     /// What has changed since the step at this place ran last.
@@ -233,6 +254,10 @@ impl Cache {
             durable::remove(&self.dir, &format!("{}.json", key.hex()))?;
             pruned.extend(entries.remove(&key).map(|entry| (key, entry)));
         }
+        // They are upon layers, some of which are forgotten now.
+        if !pruned.is_empty() {
+            self.configured.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         Ok(pruned)
     }
 }
@@ -273,16 +298,21 @@ mod tests {
         inputs
     }
 
-    #[test]
-    fn what_changed_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache {
-            dir: dir.path().to_owned(),
-            steps: dir.path().to_owned(),
+    fn empty(dir: &Path) -> Cache {
+        Cache {
+            dir: dir.to_owned(),
+            steps: dir.to_owned(),
             entries: Mutex::default(),
             making: Mutex::default(),
             made: Condvar::new(),
-        };
+            configured: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn what_changed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = empty(dir.path());
         let place = Digest::of(b"place");
         let first = inputs("a", &[("x", "1"), ("y", "1")]);
         assert_eq!(cache.explain(&place, &first), ["it has not run before"]);
@@ -291,5 +321,23 @@ mod tests {
         assert_eq!(cache.explain(&place, &second), ["the command changed", "x changed", "z is new", "y is gone"]);
         assert_ne!(first.key(), second.key());
         assert_eq!(first.key(), inputs("a", &[("x", "1"), ("y", "1")]).key());
+    }
+    #[test]
+    fn a_build_that_is_not_wanted_any_more_waits_for_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = empty(dir.path());
+        let key = Digest::of(b"key");
+        let held = cache.hold(&key, || true);
+        assert!(held.is_some() && cache.hold(&key, || true).is_none());
+        drop(held);
+        assert!(cache.hold(&key, || true).is_some());
+    }
+
+    #[test]
+    fn configurations_are_known_once_they_were_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = empty(dir.path());
+        let state = |text: &[u8]| Digest::of(text);
+        assert_eq!([b"a", b"b", b"a"].map(|text| cache.configure(state(text))), [false, false, true]);
     }
 }

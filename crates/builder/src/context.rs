@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use archive::layer::{LayerTree, Node, NodeId, NodeKind};
@@ -20,6 +21,13 @@ use crate::folder::FolderFiles;
 const SYMLINKS_MAX: usize = 40;
 /// A Dockerfile or a `.dockerignore` is not larger.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// Fewer files than these are not worth a thread.
+const HASHED_MIN: usize = 64;
+/// So many files a thread takes at once.
+const HASHED_TOGETHER: usize = 16;
+/// So many threads hash.
+const HASHERS_MAX: usize = 8;
 
 /// Files that a build can copy from.
 #[derive(Debug)]
@@ -275,12 +283,52 @@ impl Context {
         if let Some(digest) = self.digests().get(&id) {
             return Ok(Some(*digest));
         }
+        let digest = self.hash(id)?;
+        self.digests().extend(digest.map(|digest| (id, digest)));
+        Ok(digest)
+    }
+
+    fn hash(&self, id: NodeId) -> io::Result<Option<Digest>> {
         let Some(mut contents) = self.open(id)? else { return Ok(None) };
         let mut digester = oci::Digester::new();
         io::copy(&mut contents, &mut digester)?;
-        let digest = digester.finish();
-        self.digests().insert(id, digest);
-        Ok(Some(digest))
+        Ok(Some(digester.finish()))
+    }
+
+    /// Hashes everything in a directory, or a file, that is not known yet: on several processors where it is much.
+    pub(crate) fn hash_below(&self, top: NodeId) -> io::Result<()> {
+        let (mut unknown, mut open) = (Vec::new(), vec![top]);
+        {
+            let known = self.digests();
+            while let Some(id) = open.pop() {
+                open.extend(self.children(id).map(|(_, child)| child));
+                let is_file = matches!(self.node(id).kind, NodeKind::File { .. });
+                unknown.extend(Some(id).filter(|id| is_file && !known.contains_key(id)));
+            }
+        }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        if unknown.len() < HASHED_MIN || processors < 2 {
+            // One after the other, as they are asked for.
+            return Ok(());
+        }
+        // Those of one directory together.
+        unknown.sort_unstable();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut hashed = Vec::new();
+            while let Some(batch) = unknown.chunks(HASHED_TOGETHER).nth(next.fetch_add(1, Ordering::Relaxed)) {
+                for id in batch {
+                    hashed.extend(self.hash(*id)?.map(|digest| (*id, digest)));
+                }
+            }
+            self.digests().extend(hashed);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..processors.min(HASHERS_MAX)).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            threads.into_iter().map(|thread| thread.join().expect("hashing does not panic")).fold(own, io::Result::and)
+        })
     }
 }
 
@@ -366,5 +414,22 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = context(dir.path(), &["a/.wh.b=x"]).unwrap_err();
         assert!(matches!(error, ContextError::Whiteout(name) if name == "b"));
+    }
+
+    #[test]
+    fn many_files_are_hashed_on_several_processors() {
+        let dir = tempfile::tempdir().unwrap();
+        let entries: Vec<String> = (0..3 * HASHED_MIN).map(|number| format!("d/{number}={number}")).collect();
+        let context = context(dir.path(), &entries.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        context.hash_below(NodeId::ROOT).unwrap();
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let known = context.digests().clone();
+        assert_eq!(known.len(), if processors > 1 { entries.len() } else { 0 });
+        for number in 0..entries.len() {
+            let id = context.find(&format!("d/{number}")).unwrap();
+            let expected = Digest::of(number.to_string().as_bytes());
+            assert!(known.get(&id).is_none_or(|digest| *digest == expected), "{number}");
+            assert_eq!(context.digest(id).unwrap(), Some(expected));
+        }
     }
 }

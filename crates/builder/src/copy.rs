@@ -282,6 +282,7 @@ impl FoundSources {
         let (mut digester, mut files) = (Digester::new(), Vec::new());
         for item in &self.items {
             let context = self.origin(item.origin);
+            context.hash_below(item.node).map_err(BuildError::io("cannot read the build context"))?;
             let mut facts = Facts { context, owners: item.owners, into: &mut digester, files: &mut files };
             facts.add(item.node, &item.name, &item.name).map_err(BuildError::io("cannot read the build context"))?;
         }

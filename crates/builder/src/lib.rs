@@ -15,6 +15,7 @@
 //! bytes of the files that it takes. Times are not in them. Everything blocks. What must not be known here: containers (but for
 //! [`Host`]), HTTP, how a client is told.
 
+mod ahead;
 mod borrow;
 mod build;
 mod cache;
@@ -57,4 +58,5 @@ pub use portable::{
     Blob, BuiltStep, CACHE_CONFIG, KnownSteps, PortableError, cache_config, read_cache_config, read_inline_cache,
 };
 pub use request::{Allowed, Dialect, NamedContext, Request, Reuse};
+pub use single::Single;
 pub use synced::{Receiver, SentFile, SentKind, SyncedFolders};

@@ -1,13 +1,14 @@
 //! A layer as it is planned, then written as a tar: sorted by name, so that the same files give the same bytes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
+use std::io::{self, Write as _};
 
 use archive::layer::{NodeId, NodeKind};
 use archive::tar::{EntryKind, Header, Metadata, Reader, Timestamp, Writer};
 use oci::{DiffId, Digest, Digester};
 use snapshots::{LayerWriter, Snapshotter};
 
+use crate::ahead::{self, Ahead};
 use crate::context::Context;
 use crate::error::BuildError;
 use crate::root::{Found, Root};
@@ -164,31 +165,59 @@ impl<'a> Output<'a> {
     }
 
     fn write_entries(self, writer: &mut Writer<LayerWriter>) -> io::Result<()> {
-        let mut first_names: HashMap<(*const Context, NodeId, usize), String> = HashMap::new();
-        for (path, planned) in &self.entries {
+        let contents = self.written().filter_map(|entry| entry.contents);
+        let files: Vec<ahead::Source<'_>> = contents.filter(|source| ahead::is_small(*source)).collect();
+        ahead::read(&files, |ahead| self.written().try_for_each(|entry| entry.write(writer, ahead)))
+    }
+
+    /// What is written, in its order.
+    fn written(&self) -> impl Iterator<Item = Written<'_>> {
+        let mut first_names: HashMap<(*const Context, NodeId, usize), &str> = HashMap::new();
+        self.entries.iter().map(move |(path, planned)| {
             let path = path.trim_start_matches('/');
             let metadata = &planned.metadata;
-            let mut start = |kind: &EntryKind| writer.start(&Header { path: path.as_bytes(), metadata, kind });
+            let entry = |kind, contents| Written { path, metadata, kind, contents, text: "" };
             match planned.payload {
-                Payload::Directory => start(&EntryKind::Directory)?,
-                Payload::Inline(text) => writer.file(path.as_bytes(), metadata, text.as_bytes())?,
+                Payload::Directory => entry(EntryKind::Directory, None),
+                Payload::Inline(text) => {
+                    Written { text, ..entry(EntryKind::File { size: text.len() as u64, sparse: None }, None) }
+                }
                 Payload::Node(context, node, source) => {
-                    if context.is_linked(node) {
-                        let key = (std::ptr::from_ref(context), node, source);
-                        if let Some(first) = first_names.get(&key) {
-                            start(&EntryKind::HardLink { target: first.as_bytes().to_vec() })?;
-                            continue;
+                    let key = (std::ptr::from_ref(context), node, source);
+                    match context.is_linked(node).then(|| *first_names.entry(key).or_insert(path)) {
+                        Some(first) if first != path => {
+                            entry(EntryKind::HardLink { target: first.as_bytes().to_vec() }, None)
                         }
-                        first_names.insert(key, path.to_owned());
-                    }
-                    start(&entry_kind(context, node))?;
-                    if let Some(mut contents) = context.open(node)? {
-                        io::copy(&mut contents, writer)?;
+                        _ => entry(entry_kind(context, node), Some((context, node))),
                     }
                 }
             }
+        })
+    }
+}
+
+/// An entry of the tar.
+struct Written<'a> {
+    path: &'a str,
+    metadata: &'a Metadata,
+    kind: EntryKind,
+    /// Where its bytes come from.
+    contents: Option<ahead::Source<'a>>,
+    /// Its bytes, where the Dockerfile has them.
+    text: &'a str,
+}
+
+impl Written<'_> {
+    fn write(&self, writer: &mut Writer<LayerWriter>, ahead: &mut Ahead<'_>) -> io::Result<()> {
+        writer.start(&Header { path: self.path.as_bytes(), metadata: self.metadata, kind: &self.kind })?;
+        match self.contents {
+            None => writer.write_all(self.text.as_bytes()),
+            Some(source) if ahead::is_small(source) => writer.write_all(ahead.next()?),
+            Some((context, node)) => match context.open(node)? {
+                Some(mut contents) => io::copy(&mut contents, writer).map(drop),
+                None => Ok(()),
+            },
         }
-        Ok(())
     }
 }
 

@@ -261,7 +261,7 @@ impl Build<'_> {
         let mut inputs = Inputs::new("context", &[]);
         inputs.add_files(facts.digest, Vec::new());
         let key = inputs.key();
-        let _making = self.cache.hold(&key);
+        let Some(_making) = self.cache.hold(&key, || self.stopped()) else { return Err(BuildError::Stopped) };
         if let Some(layer) = self.cache.find(&key, self.snapshotter).and_then(|entry| entry.layer) {
             return Ok((vec![layer], Some(facts.digest)));
         }

@@ -8,7 +8,7 @@ type Slot<V> = Arc<Mutex<Option<V>>>;
 
 /// Results by key. Who asks for one that is being made waits for it; one that failed is made again by the next who asks.
 #[derive(Debug)]
-pub(crate) struct Single<K, V> {
+pub struct Single<K, V> {
     slots: Mutex<HashMap<K, Slot<V>>>,
 }
 
@@ -20,7 +20,7 @@ impl<K, V> Default for Single<K, V> {
 
 impl<K: Hash + Eq, V: Clone> Single<K, V> {
     /// The result for this key, which `make` makes where there is none.
-    pub(crate) fn get<E>(&self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+    pub fn get<E>(&self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
         let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &*result {

@@ -108,6 +108,9 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         let escape = self.dockerfile.directives.escape;
         let expanded = instruction.expand(escape, &state.environment, &mut Seen::default())?;
+        // Docker's classic builder tells of a cache at every step, BuildKit where a step makes files.
+        let is_told = self.request.dialect == Dialect::Classic && !makes_files(&expanded);
+        let before = is_told.then(|| state.clone());
         match &expanded {
             Instruction::Run(run) => self.run_command(step, run, state, place)?,
             Instruction::Copy(copy) => self.copy(step, &CopyOptions::of_copy(copy), state, place)?,
@@ -120,7 +123,22 @@ impl Build<'_> {
                 }
             }
         }
+        if before.is_some_and(|before| self.is_configured_again(&before, state, place)) {
+            self.tell(Event::Cached(step));
+        }
         Ok(())
+    }
+
+    /// Whether a step without a layer does what one has done before: in an image that the build may be like, else in any build.
+    fn is_configured_again(&self, before: &State, state: &State, place: &Place) -> bool {
+        let was_made = self.cache.configure(state.digest());
+        let new = state.image.history.get(before.image.history.len()..).unwrap_or_default();
+        let is_in_image = |text: &str| self.step_of_image(before, CacheKind::Files, text).is_some();
+        place.reuses
+            && match &self.request.like {
+                None => was_made,
+                Some(_) => new.first().is_some_and(|step| is_in_image(&step.created_by)),
+            }
     }
 
     fn declare(&self, declared: &[dockerfile::Argument], state: &mut State) -> Result<(), BuildError> {
@@ -157,7 +175,7 @@ impl Build<'_> {
     ) -> Result<Made, BuildError> {
         let Doing { inputs, kind, description, history } = *doing;
         let key = inputs.key();
-        let _making = self.cache.hold(&key);
+        let Some(_making) = self.cache.hold(&key, || self.stopped()) else { return Err(BuildError::Stopped) };
         if place.reuses
             && let Some(entry) = self.known(&key, state)
         {

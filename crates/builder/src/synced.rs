@@ -123,6 +123,7 @@ impl SyncedFolders {
             data,
             before,
             end,
+            run: Run::default(),
             tree: LayerTree::new(),
             digests: HashMap::new(),
             kept: HashMap::new(),
@@ -130,6 +131,7 @@ impl SyncedFolders {
             received: 0,
             next: 0,
             pending: Vec::new(),
+            described_bytes: 0,
         })
     }
 
@@ -186,10 +188,39 @@ impl Place {
 struct Arriving {
     path: String,
     modified_ns: i64,
-    offset: u64,
+    /// Where it begins in the data file; nowhere before its first byte has come, so that small files stand in the order in which they come.
+    offset: Option<u64>,
     length: u64,
     capacity: u64,
     digester: Digester,
+}
+
+/// Bytes that will be written together: most files are small and come one after the other.
+#[derive(Debug, Default)]
+struct Run {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+/// So many bytes are written together.
+const RUN_BYTES: usize = 1 << 20;
+
+impl Run {
+    fn add(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        if at != self.at + self.bytes.len() as u64 || self.bytes.len() + bytes.len() > RUN_BYTES {
+            self.flush(file)?;
+            self.at = at;
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self, file: &File) -> io::Result<()> {
+        file.write_all_at(&self.bytes, self.at)?;
+        self.at += self.bytes.len() as u64;
+        self.bytes.clear();
+        Ok(())
+    }
 }
 
 /// A folder on its way.
@@ -200,6 +231,7 @@ pub struct Receiver<'a> {
     data: Place,
     before: Arc<Index>,
     end: u64,
+    run: Run,
     tree: LayerTree,
     digests: HashMap<archive::layer::NodeId, Digest>,
     kept: HashMap<String, Kept>,
@@ -209,6 +241,8 @@ pub struct Receiver<'a> {
     received: u64,
     next: u32,
     pending: Vec<SentFile>,
+    /// What the descriptions take of memory, about.
+    described_bytes: u64,
 }
 
 impl Receiver<'_> {
@@ -216,6 +250,10 @@ impl Receiver<'_> {
     pub fn describe(&mut self, file: SentFile) -> Result<Option<u32>, ContextError> {
         let id = self.next;
         self.next += 1;
+        self.described_bytes += described_bytes(&file);
+        if self.described_bytes > DESCRIBED_BYTES_MAX {
+            return Err(wrong("the client's folder has too many files".to_owned()));
+        }
         let SentKind::File(size) = file.kind else {
             self.pending.push(file);
             return Ok(None);
@@ -230,12 +268,11 @@ impl Receiver<'_> {
         let arriving = Arriving {
             path: file.path.clone(),
             modified_ns: file.modified_ns,
-            offset: self.end,
+            offset: None,
             length: 0,
             capacity: size,
             digester: Digester::new(),
         };
-        self.end += size;
         self.expected.insert(id, arriving);
         self.pending.push(file);
         Ok(Some(id))
@@ -248,27 +285,35 @@ impl Receiver<'_> {
 
     /// Takes bytes of a file; none are its end.
     pub fn bytes(&mut self, id: u32, bytes: &[u8]) -> Result<(), ContextError> {
-        let unasked =
-            || ContextError::Folder(io::Error::other(format!("the client sent file {id}, which nobody wanted")));
-        let arriving = self.expected.get_mut(&id).ok_or_else(unasked)?;
+        let unasked = || wrong(format!("the client sent file {id}, which nobody wanted"));
         if bytes.is_empty() {
-            let Some(arriving) = self.expected.remove(&id) else { return Ok(()) };
-            let Arriving { path, modified_ns, offset, length, digester, .. } = arriving;
-            let kept = Kept { size: length, modified_ns, offset, digest: digester.finish() };
-            self.kept.insert(path, kept);
+            let Arriving { path, modified_ns, offset, length, digester, .. } =
+                self.expected.remove(&id).ok_or_else(unasked)?;
+            let offset = offset.unwrap_or_default();
+            self.kept.insert(path, Kept { size: length, modified_ns, offset, digest: digester.finish() });
             return Ok(());
         }
-        let file = self.data.file();
-        if arriving.length + bytes.len() as u64 > arriving.capacity {
-            // It grew since it was described: it needs another place.
-            let capacity = (arriving.capacity * 2).max(arriving.length + bytes.len() as u64);
-            move_bytes(file, arriving.offset, self.end, arriving.length).map_err(ContextError::Folder)?;
-            (arriving.offset, arriving.capacity) = (self.end, capacity);
-            self.end += capacity;
-        }
-        file.write_all_at(bytes, arriving.offset + arriving.length).map_err(ContextError::Folder)?;
+        let arriving = self.expected.get_mut(&id).ok_or_else(unasked)?;
+        let (file, whole) = (self.data.file(), arriving.length + bytes.len() as u64);
+        let offset = match arriving.offset {
+            Some(offset) if whole <= arriving.capacity => offset,
+            before => {
+                // Its place, or a larger one since it grew after it was described.
+                let grown = if before.is_some() { arriving.capacity.saturating_mul(2) } else { arriving.capacity };
+                let (offset, capacity) = (self.end, grown.max(whole));
+                let end = offset.checked_add(capacity).filter(|end| i64::try_from(*end).is_ok());
+                self.end = end.ok_or_else(|| wrong(format!("{} is too large", arriving.path)))?;
+                if let Some(before) = before {
+                    self.run.flush(file).map_err(ContextError::Folder)?;
+                    move_bytes(file, before, offset, arriving.length).map_err(ContextError::Folder)?;
+                }
+                (arriving.offset, arriving.capacity) = (Some(offset), capacity);
+                offset
+            }
+        };
+        self.run.add(file, bytes, offset + arriving.length).map_err(ContextError::Folder)?;
         arriving.digester.update(bytes);
-        arriving.length += bytes.len() as u64;
+        arriving.length = whole;
         self.received += bytes.len() as u64;
         Ok(())
     }
@@ -285,6 +330,7 @@ impl Receiver<'_> {
 
     /// Makes a context of what came and of what was here, and keeps it for the next time.
     pub fn finish(mut self) -> Result<Context, ContextError> {
+        self.run.flush(self.data.file()).map_err(ContextError::Folder)?;
         for file in std::mem::take(&mut self.pending) {
             self.apply(file)?;
         }
@@ -298,9 +344,7 @@ impl Receiver<'_> {
         let kind = match kind {
             SentKind::File(_) => match kept {
                 Some(kept) => EntryKind::File { size: kept.size, sparse: None },
-                None => {
-                    return Err(ContextError::Folder(io::Error::other(format!("the client did not send {path}"))));
-                }
+                None => return Err(wrong(format!("the client did not send {path}"))),
             },
             SentKind::HardLink(target) => EntryKind::HardLink { target: target.into_bytes() },
             SentKind::Directory => EntryKind::Directory,
@@ -352,12 +396,32 @@ impl Receiver<'_> {
         }
         let index = Arc::new(Index { files: std::mem::take(&mut self.kept), end: self.end, boot: boot_id() });
         if !unchanged {
-            durable::save(&self.folders.dir, &format!("{}.json", self.name), &*index).map_err(ContextError::Index)?;
+            // As the data it is of no use after the next boot.
+            durable::save_volatile(&self.folders.dir, &format!("{}.json", self.name), &*index)
+                .map_err(ContextError::Index)?;
         }
         let snapshot = Snapshot { data: Arc::clone(&data), index };
         self.folders.folders.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone(), snapshot);
         Ok(data)
     }
+}
+
+/// Memory for descriptions of files. The tree that is made of them has a limit as well, but only later.
+const DESCRIBED_BYTES_MAX: u64 = 256 << 20;
+/// What a description takes besides its texts: itself, and its places in the lists of files.
+const DESCRIPTION_BYTES: u64 = 2 * size_of::<SentFile>() as u64;
+
+fn described_bytes(file: &SentFile) -> u64 {
+    let target = match &file.kind {
+        SentKind::HardLink(target) | SentKind::Symlink(target) => target.len(),
+        _ => 0,
+    };
+    let xattrs: usize = file.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    DESCRIPTION_BYTES + (file.path.len() + target + xattrs) as u64
+}
+
+fn wrong(what: String) -> ContextError {
+    ContextError::Folder(io::Error::other(what))
 }
 
 /// Leftovers below this are not worth the work.

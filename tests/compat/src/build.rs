@@ -118,6 +118,22 @@ fn the_cache_knows_contents_and_survives_the_engine() {
 }
 
 #[test]
+fn steps_without_a_layer_say_that_they_were_done_before() {
+    let engine = Engine::with_busybox();
+    let dockerfile = "FROM busybox\nENV A=1\nRUN true\nCMD [\"x\"]\n";
+    let context = folder(&engine, "configured", &[("Dockerfile", dockerfile)]);
+    let hits = |arguments: &[&str]| built(&engine, &context, arguments).matches("Using cache").count();
+    assert_eq!([hits(&["-t", "one"]), hits(&["-t", "two"]), hits(&["--no-cache"])], [0, 3, 0]);
+    assert_eq!(hits(&["--cache-from", "two"]), 3);
+    assert_eq!(hits(&["--cache-from", "busybox"]), 0);
+    std::fs::write(context.join("Dockerfile"), dockerfile.replace("CMD", "ENTRYPOINT")).unwrap();
+    assert_eq!(hits(&[]), 2);
+    engine.docker(["builder", "prune", "-af"]).env("DOCKER_BUILDKIT", "0").ok();
+    engine.docker(["rmi", "-f", "one", "two"]).ok();
+    engine.finish();
+}
+
+#[test]
 fn the_same_inputs_give_the_same_image() {
     let engine = Engine::with_busybox();
     let dockerfile = "FROM busybox\nARG SOURCE_DATE_EPOCH\nWORKDIR /new/dir\nCOPY . .\nENV A=b\n";
