@@ -93,9 +93,10 @@ impl Client {
         self.build_elsewhere(query(options).with("remote", url), options)
     }
 
-    /// A part of a result that the engine has kept: `files`, `oci`, `docker`, or `cache` in the user's own words; always a tar.
-    pub fn build_result(&self, result: &str, kind: &str, names: &[String], cache: &str) -> Result<Body> {
-        let query = QueryBuilder::new().with("id", result).with("type", kind).with_some("cache", cache);
+    /// A part of a result that the engine has kept: `files`, `oci`, `docker` or `cache`, with what the engine must know of it; always a tar.
+    pub fn build_result(&self, result: &str, kind: &str, names: &[String], more: &[(&str, &str)]) -> Result<Body> {
+        let query = QueryBuilder::new().with("id", result).with("type", kind);
+        let query = more.iter().fold(query, |query, (name, value)| query.with_some(name, value));
         let query = names.iter().fold(query, |query, name| query.with("t", name));
         self.send(Request::get(format!("/build/result{}", query.build()))).map(|answer| answer.body)
     }

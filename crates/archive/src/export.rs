@@ -33,6 +33,34 @@ pub fn contents(root: BorrowedFd<'_>, ids: &Ids, output: &mut dyn Write) -> io::
     Export::new(output, Form::Contents, ids).directory(root, Vec::new())
 }
 
+/// A tree among several in one tar.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The folder that it is put into; empty where it is the top.
+    pub folder: &'a [u8],
+    /// Its root directory.
+    pub root: BorrowedFd<'a>,
+    /// Files beside what is in the root, by their names there.
+    pub files: &'a [(String, Vec<u8>)],
+}
+
+/// Writes several trees as one tar, without their roots. Files beside them are their owner's alone and have no time.
+pub fn parts(parts: &[Part<'_>], ids: &Ids, output: &mut dyn Write) -> io::Result<()> {
+    let mut export = Export::new(output, Form::Contents, ids);
+    for part in parts {
+        let root = open(part.root, b".", OFlags::DIRECTORY)?;
+        // The same inode in another tree is another file.
+        export.links.clear();
+        export.level(root, part.folder.to_vec())?;
+        let above = [part.folder, if part.folder.is_empty() { b"" } else { b"/" }].concat();
+        for (name, bytes) in part.files {
+            let metadata = Metadata { mode: 0o600, ..Metadata::default() };
+            export.writer.file(&[above.as_slice(), name.as_bytes()].concat(), &metadata, bytes)?;
+        }
+    }
+    export.writer.finish().map(drop)
+}
+
 /// Writes one file or directory of a container, which may change it meanwhile, as a tar in which it is called `name`. Symbolic links
 /// in `path` are followed inside `root`, the last component is not followed unless a slash is behind it.
 ///
@@ -111,7 +139,13 @@ impl<'a> Export<'a> {
     }
 
     /// Writes a directory with everything in it, and the end of the tar.
-    fn directory(mut self, root: OwnedFd, mut path: Vec<u8>) -> io::Result<()> {
+    fn directory(mut self, root: OwnedFd, path: Vec<u8>) -> io::Result<()> {
+        self.level(root, path)?;
+        self.writer.finish().map(drop)
+    }
+
+    /// Writes a directory with everything in it.
+    fn level(&mut self, root: OwnedFd, mut path: Vec<u8>) -> io::Result<()> {
         let mut levels = vec![self.enter(root, &path)?];
         while let Some(level) = levels.last_mut() {
             path.truncate(level.path_bytes);
@@ -134,7 +168,7 @@ impl<'a> Export<'a> {
                 levels.push(self.enter(dir, &path)?);
             }
         }
-        self.writer.finish().map(drop)
+        Ok(())
     }
 
     /// Writes a directory's own entry and prepares its contents.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine::model::EngineError;
-use engine::{BuildResult, Engine};
+use engine::{BuildResult, Engine, TreeOptions};
 
 use crate::frontend::names;
 use crate::grpc::{Code, Status};
@@ -35,6 +35,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "source-date-epoch",
 ];
 
+const ATTESTATION_PREFIX: &str = "attestation-prefix";
+/// What only exporters of files are told.
+const OF_FILES: &[&str] = &["platform-split", ATTESTATION_PREFIX];
+
 /// Refuses what cannot be exported before anything is built.
 pub(crate) fn check(exporters: &[Exporter], cache: Option<&CacheOptions>) -> Result<(), Status> {
     let refuse = |what: String| Err(Status::new(Code::Unimplemented, what));
@@ -55,12 +59,15 @@ pub(crate) fn check(exporters: &[Exporter], cache: Option<&CacheOptions>) -> Res
         if value("store") == "false" {
             return refuse(format!("exporter {kind:?} with store=false is not supported by this engine"));
         }
+        tree_options(exporter)?;
         // Layers of images are compressed when they are pushed, those of archives are not.
         let compressed_later = matches!(kind, "moby" | "image") && value("compression") == "gzip";
         if !compressed_later && !matches!(value("compression"), "" | "uncompressed") {
             return refuse(format!("compression={} is not supported by this engine", value("compression")));
         }
-        if let Some(name) = exporter.attrs.keys().find(|name| !WITHOUT_EFFECT.contains(&name.as_str())) {
+        let of_files = |name: &String| matches!(kind, "local" | "tar") && OF_FILES.contains(&name.as_str());
+        let mut names = exporter.attrs.keys();
+        if let Some(name) = names.find(|name| !WITHOUT_EFFECT.contains(&name.as_str()) && !of_files(name)) {
             return refuse(format!("option {name:?} of exporter {kind:?} is not supported by this engine"));
         }
     }
@@ -144,30 +151,17 @@ fn send(
 ) -> Result<(), Status> {
     let session = session.ok_or_else(|| Status::unknown("nobody is there to take the build's files"))?;
     let failed = |error: engine::model::build::HostError| Status::unknown(error.0);
-    let is_attested = results.iter().any(|result| result.is_attested());
-    match (exporter.kind.as_str(), results) {
-        (kind @ ("local" | "tar"), _) if is_attested => Err(Status::new(
-            Code::Unimplemented,
-            format!("attestations of exporter {kind:?} are not supported by this engine"),
-        )),
-        ("local", results) => {
-            let files = results.iter().map(|result| engine.built_files(result)).collect::<Result<Vec<_>, _>>();
-            let files = files.map_err(refused)?;
-            let roots = results.iter().zip(&files).map(|(result, files)| {
-                let folder = if results.len() > 1 { result.platform().replace('/', "_") } else { String::new() };
-                (folder, files.root())
-            });
-            filesync::send_folders(session, index, &roots.collect::<Vec<_>>()).map_err(failed)
+    let is_set = results.len() > 1 || results.iter().any(|result| result.is_attested());
+    match exporter.kind.as_str() {
+        "local" => {
+            let trees = engine.built_trees(results, &tree_options(exporter)?).map_err(refused)?;
+            filesync::send_trees(session, index, &trees).map_err(failed)
         }
-        ("tar", [only]) => {
-            let files = engine.built_files(only).map_err(refused)?;
-            filesync::send_bytes(session, index, |output| files.write_tar(output)).map_err(failed)
+        "tar" => {
+            let trees = engine.built_trees(results, &tree_options(exporter)?).map_err(refused)?;
+            filesync::send_bytes(session, index, |output| engine::write_trees(&trees, output)).map_err(failed)
         }
-        ("tar", _) => Err(Status::new(
-            Code::Unimplemented,
-            "exporter \"tar\" of several platforms is not supported by this engine: use local or oci",
-        )),
-        ("docker", several) if several.len() > 1 || is_attested => {
+        "docker" if is_set => {
             Err(Status::unknown("docker exporter does not currently support exporting manifest lists"))
         }
         _ => {
@@ -178,6 +172,21 @@ fn send(
             filesync::send_bytes(session, index, write).map_err(failed)
         }
     }
+}
+
+/// How files are put out.
+fn tree_options(exporter: &Exporter) -> Result<TreeOptions, Status> {
+    let value = |name: &str| exporter.attrs.get(name).map(String::as_str);
+    let platform_split = match value("platform-split") {
+        None => None,
+        Some("" | "true" | "1") => Some(true),
+        Some("false" | "0") => Some(false),
+        Some(other) => {
+            let message = format!("non-bool value {other:?} specified for platform-split");
+            return Err(Status::new(Code::InvalidArgument, message));
+        }
+    };
+    Ok(TreeOptions { attestation_prefix: value(ATTESTATION_PREFIX).unwrap_or_default().to_owned(), platform_split })
 }
 
 fn refused(error: EngineError) -> Status {
@@ -201,7 +210,9 @@ mod tests {
         assert!(refused(exporter("oci", &[("compression", "estargz")])).contains("estargz"));
         assert!(refused(exporter("oci", &[("compression", "gzip")])).contains("compression=gzip"));
         assert!(refused(exporter("image", &[("store", "false")])).contains("store=false"));
-        assert!(refused(exporter("local", &[("platform-split", "true")])).contains("platform-split"));
+        assert!(refused(exporter("oci", &[("platform-split", "true")])).contains("platform-split"));
+        assert!(refused(exporter("tar", &[("platform-split", "odd")])).contains("odd"));
+        assert!(check(&[exporter("local", &[("platform-split", "true"), ("attestation-prefix", "a-")])], None).is_ok());
         assert!(check(&[exporter("moby", &[("name", "a,b"), ("compression", "gzip")])], None).is_ok());
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
+use engine::BuiltTree;
 use engine::model::build::{DockerfileText, FolderWanted, HostError, Receiver, SentFile, SentKind};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat as UnixStat};
 use tokio::sync::mpsc;
@@ -23,8 +23,10 @@ const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
 const BATCHES: usize = 32;
 /// Bytes of a file in one packet.
 const PIECE: usize = 32 << 10;
-/// The largest Dockerfile.
+/// The largest Dockerfile, its ignore file included.
 const TEXT_BYTES_MAX: usize = 4 << 20;
+/// A Dockerfile comes with the directories above it and with links to it.
+const SMALL_FILES_MAX: u32 = 1000;
 
 /// Go's file modes.
 mod go_mode {
@@ -205,34 +207,82 @@ pub(crate) fn receive(
     let mut incoming = Incoming::open(session, &values)?;
     // Requests wait in a list: sending must never keep us from reading what the client has sent.
     let mut requests = Requests::new(session, incoming.sender.clone());
-    let (mut described, mut finished) = (false, false);
+    let mut coming = Coming::new(receiver);
     let mut told_bytes = 0;
     while let Some(packets) = incoming.next()? {
         for packet in packets {
-            match PacketKind::try_from(packet.kind) {
-                Ok(PacketKind::Stat) => match packet.stat {
-                    None => described = true,
-                    Some(stat) => match sent_file(stat)? {
-                        Some(file) => requests.push(receiver.describe(file).map_err(failed)?),
-                        None => receiver.skip(),
-                    },
-                },
-                Ok(PacketKind::Data) => receiver.bytes(packet.id, &packet.data).map_err(failed)?,
-                Ok(PacketKind::Error) => return Err(HostError(String::from_utf8_lossy(&packet.data).into_owned())),
-                Ok(PacketKind::Fin) => return Ok(()),
-                _ => return Err(HostError("the client sent what no client sends".to_owned())),
+            match coming.take(packet)? {
+                Answer::Nothing => {}
+                Answer::Wanted(id) => requests.push(id),
+                Answer::Complete => incoming.send(PacketKind::Fin, 0),
+                Answer::Over => return Ok(()),
             }
         }
-        if receiver.received_bytes() > told_bytes + TELL_BYTES {
-            told_bytes = receiver.received_bytes();
+        if coming.receiver.received_bytes() > told_bytes + TELL_BYTES {
+            told_bytes = coming.receiver.received_bytes();
             tell(told_bytes);
-        }
-        if described && receiver.is_complete() && !finished {
-            finished = true;
-            incoming.send(PacketKind::Fin, 0);
         }
     }
     Err(HostError("the client left while it sent its folder".to_owned()))
+}
+
+/// A client's folder while it comes.
+pub(crate) struct Coming<'a, 'b> {
+    receiver: &'a mut Receiver<'b>,
+    stage: Stage,
+}
+
+/// How far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Describing,
+    /// All files are described.
+    Sending,
+    /// All that was asked for has come, and the client knows that.
+    Ending,
+}
+
+/// What a packet is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Nothing,
+    /// The bytes of the file of this number are wanted.
+    Wanted(u32),
+    /// All that was wanted is here.
+    Complete,
+    /// Nothing: the client has said that it is done.
+    Over,
+}
+
+impl<'a, 'b> Coming<'a, 'b> {
+    pub(crate) fn new(receiver: &'a mut Receiver<'b>) -> Self {
+        Coming { receiver, stage: Stage::Describing }
+    }
+
+    /// Takes what the client has sent.
+    pub(crate) fn take(&mut self, packet: Packet) -> Result<Answer, HostError> {
+        match (PacketKind::try_from(packet.kind), self.stage) {
+            (Ok(PacketKind::Stat), Stage::Describing) => match packet.stat {
+                None => self.stage = Stage::Sending,
+                Some(stat) => match sent_file(stat)? {
+                    Some(file) => {
+                        let wanted = self.receiver.describe(file).map_err(failed)?;
+                        return Ok(wanted.map_or(Answer::Nothing, Answer::Wanted));
+                    }
+                    None => self.receiver.skip(),
+                },
+            },
+            (Ok(PacketKind::Data), _) => self.receiver.bytes(packet.id, &packet.data).map_err(failed)?,
+            (Ok(PacketKind::Error), _) => return Err(HostError(String::from_utf8_lossy(&packet.data).into_owned())),
+            (Ok(PacketKind::Fin), _) => return Ok(Answer::Over),
+            _ => return Err(HostError("the client sent what no client sends".to_owned())),
+        }
+        if self.stage == Stage::Sending && self.receiver.is_complete() {
+            self.stage = Stage::Ending;
+            return Ok(Answer::Complete);
+        }
+        Ok(Answer::Nothing)
+    }
 }
 
 /// How much comes before it is told of.
@@ -257,10 +307,8 @@ impl Requests {
         Requests { queue }
     }
 
-    fn push(&mut self, id: Option<u32>) {
-        if let Some(id) = id {
-            let _ = self.queue.send(id);
-        }
+    fn push(&mut self, id: u32) {
+        let _ = self.queue.send(id);
     }
 }
 
@@ -283,7 +331,7 @@ fn small_files(session: &Session, folder: &str, paths: &[String]) -> Result<Hash
     let values = [("dir-name", vec![folder.to_owned()]), ("followpaths", paths.to_vec())];
     let mut incoming = Incoming::open(session, &values)?;
     let (mut next, mut names, mut links) = (0, HashMap::new(), HashMap::new());
-    let (mut bytes, mut open) = (HashMap::<u32, Vec<u8>>::new(), 0);
+    let (mut bytes, mut open, mut text_bytes) = (HashMap::<u32, Vec<u8>>::new(), 0, 0);
     let (mut described, mut finished) = (false, false);
     while let Some(packets) = incoming.next()? {
         for packet in packets {
@@ -293,6 +341,9 @@ fn small_files(session: &Session, folder: &str, paths: &[String]) -> Result<Hash
                     Some(stat) => {
                         let id = next;
                         next += 1;
+                        if next > SMALL_FILES_MAX {
+                            return Err(HostError("the client sent files that nobody asked for".to_owned()));
+                        }
                         let path = clean(&stat.path)?;
                         match stat.mode & go_mode::TYPE {
                             0 => {
@@ -307,11 +358,11 @@ fn small_files(session: &Session, folder: &str, paths: &[String]) -> Result<Hash
                 },
                 Ok(PacketKind::Data) if packet.data.is_empty() => open -= 1,
                 Ok(PacketKind::Data) => {
-                    let text = bytes.entry(packet.id).or_default();
-                    if text.len() + packet.data.len() > TEXT_BYTES_MAX {
+                    text_bytes += packet.data.len();
+                    if text_bytes > TEXT_BYTES_MAX {
                         return Err(HostError("the Dockerfile is too large".to_owned()));
                     }
-                    text.extend_from_slice(&packet.data);
+                    bytes.entry(packet.id).or_default().extend_from_slice(&packet.data);
                 }
                 Ok(PacketKind::Error) => return Err(HostError(String::from_utf8_lossy(&packet.data).into_owned())),
                 Ok(PacketKind::Fin) => return Ok(texts(paths, &names, &links, &bytes)),
@@ -398,19 +449,15 @@ impl io::Write for Chunks {
     }
 }
 
-/// Sends trees of files into a folder of the client, each into a folder of this name there; one without a name is the folder.
-pub(crate) fn send_folders(
-    session: &Session,
-    exporter: usize,
-    roots: &[(String, BorrowedFd<'_>)],
-) -> Result<(), HostError> {
+/// Sends trees of files into a folder of the client, each into its folder there.
+pub(crate) fn send_trees(session: &Session, exporter: usize, trees: &[BuiltTree]) -> Result<(), HostError> {
     let headers = [(EXPORTER_ID, exporter.to_string())];
     let (sender, mut reader) = session.channel().stream(SEND, &headers).map_err(told)?;
     let mut describer =
-        Describer { sender: sender.clone(), files: Vec::new(), linked: HashMap::new(), next: 0, root: 0 };
-    for (number, (folder, root)) in roots.iter().enumerate() {
-        describer.root = number;
-        describer.tree(folder, *root).map_err(failed)?;
+        Describer { sender: sender.clone(), trees, files: Vec::new(), linked: HashMap::new(), next: 0, tree: 0 };
+    for (number, tree) in trees.iter().enumerate() {
+        describer.tree = number;
+        describer.describe_tree(tree).map_err(failed)?;
     }
     sender.send_blocking(&Packet { kind: PacketKind::Stat as i32, ..Packet::default() });
     loop {
@@ -420,7 +467,7 @@ pub(crate) fn send_folders(
         }
         for packet in packets {
             match PacketKind::try_from(packet.kind) {
-                Ok(PacketKind::Request) => describer.send(roots, packet.id).map_err(failed)?,
+                Ok(PacketKind::Request) => describer.send(packet.id).map_err(failed)?,
                 Ok(PacketKind::Error) => return Err(HostError(String::from_utf8_lossy(&packet.data).into_owned())),
                 Ok(PacketKind::Fin) => {
                     sender.send_blocking(&Packet { kind: PacketKind::Fin as i32, ..Packet::default() });
@@ -439,54 +486,73 @@ pub(crate) fn send_folders(
 }
 
 /// Describes files to a client, and sends those that it wants.
-struct Describer {
+struct Describer<'a> {
     sender: Sender,
-    /// Regular files by their number: the tree, and the path with the tree's folder.
-    files: Vec<(u32, usize, String)>,
+    trees: &'a [BuiltTree],
+    /// Regular files by their number.
+    files: Vec<(u32, Source)>,
     linked: HashMap<(u64, u64), String>,
     next: u32,
     /// The tree that is described.
-    root: usize,
+    tree: usize,
 }
 
-impl Describer {
-    fn tree(&mut self, folder: &str, root: BorrowedFd<'_>) -> io::Result<()> {
+/// Where the bytes of a file come from: which tree, and then...
+enum Source {
+    /// A path with the tree's folder.
+    File(usize, String),
+    /// Which of the files beside what is in its root.
+    Beside(usize, usize),
+}
+
+impl Describer<'_> {
+    fn describe_tree(&mut self, tree: &BuiltTree) -> io::Result<()> {
         // A root that only names its directory cannot be listed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listed = rustix::fs::openat(root, ".", flags, Mode::empty())?;
+        let listed = rustix::fs::openat(tree.root(), ".", flags, Mode::empty())?;
         self.linked.clear();
+        let folder = tree.folder();
         if !folder.is_empty() {
             let stat = rustix::fs::fstat(&listed)?;
-            let described = Stat { size: 0, ..stat_of(folder, &stat) };
             self.next += 1;
-            if !self.sender.send_blocking(&Packet { stat: Some(described), ..Packet::default() }) {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
+            self.say(Stat { size: 0, ..stat_of(folder, &stat) })?;
         }
-        self.directory(listed.as_fd(), folder)
+        self.directory(listed.as_fd(), folder, tree.statements())
     }
 
-    fn directory(&mut self, directory: BorrowedFd<'_>, above: &str) -> io::Result<()> {
-        let mut names = Vec::new();
+    fn say(&self, stat: Stat) -> io::Result<()> {
+        let packet = Packet { stat: Some(stat), ..Packet::default() };
+        if self.sender.send_blocking(&packet) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+
+    /// Describes what is in a directory, and the files beside that, in the order of their names.
+    fn directory(&mut self, directory: BorrowedFd<'_>, above: &str, beside: &[(String, Vec<u8>)]) -> io::Result<()> {
+        let mut names: Vec<(String, Option<usize>)> =
+            beside.iter().enumerate().map(|(number, (name, _))| (name.clone(), Some(number))).collect();
         for entry in Dir::read_from(directory)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
-                names.push(name);
+                names.push((name, None));
             }
         }
         names.sort();
-        for name in names {
+        for (name, number) in names {
             let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
+            if let Some(number) = number {
+                self.files.push((self.next, Source::Beside(self.tree, number)));
+                self.next += 1;
+                let size = beside[number].1.len() as i64;
+                self.say(Stat { path, mode: 0o600, size, ..Stat::default() })?;
+                continue;
+            }
             let stat = rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let described = self.describe(directory, &name, &path, &stat)?;
-            if !self.sender.send_blocking(&Packet { stat: Some(described), ..Packet::default() }) {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
+            self.say(described)?;
             if is_directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below: OwnedFd = rustix::fs::openat(directory, name.as_str(), flags, Mode::empty())?;
-                self.directory(below.as_fd(), &path)?;
+                self.directory(below.as_fd(), &path, &[])?;
             }
         }
         Ok(())
@@ -504,7 +570,7 @@ impl Describer {
                     None => drop(self.linked.insert((stat.st_dev, stat.st_ino), path.to_owned())),
                 }
                 described.size = stat.st_size;
-                self.files.push((id, self.root, path.to_owned()));
+                self.files.push((id, Source::File(self.tree, path.to_owned())));
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
@@ -519,19 +585,28 @@ impl Describer {
         Ok(described)
     }
 
-    fn send(&self, roots: &[(String, BorrowedFd<'_>)], id: u32) -> io::Result<()> {
+    fn send(&self, id: u32) -> io::Result<()> {
         let at = self.files.binary_search_by_key(&id, |(id, ..)| *id).map_err(|_| io::ErrorKind::NotFound)?;
-        let (_, number, path) = &self.files[at];
-        let (folder, root) = &roots[*number];
-        let path = path.strip_prefix(folder.as_str()).unwrap_or(path).trim_start_matches('/');
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let file = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?;
-        let file = std::fs::File::from(file);
-        let (mut buffer, mut offset) = (vec![0; PIECE], 0);
+        match &self.files[at].1 {
+            Source::File(number, path) => {
+                let tree = &self.trees[*number];
+                let path = path.strip_prefix(tree.folder()).unwrap_or(path).trim_start_matches('/');
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let file = rustix::fs::openat2(tree.root(), path, flags, Mode::empty(), resolve)?;
+                self.pieces(id, &mut std::fs::File::from(file))
+            }
+            Source::Beside(number, beside) => {
+                self.pieces(id, &mut self.trees[*number].statements()[*beside].1.as_slice())
+            }
+        }
+    }
+
+    /// Sends a file's bytes and, with none, its end.
+    fn pieces(&self, id: u32, bytes: &mut dyn io::Read) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
         loop {
-            let length = file.read_at(&mut buffer, offset)?;
-            offset += length as u64;
+            let length = bytes.read(&mut buffer)?;
             let data = Bytes::copy_from_slice(&buffer[..length]);
             let packet = Packet { kind: PacketKind::Data as i32, id, data, ..Packet::default() };
             if !self.sender.send_blocking(&packet) {

@@ -240,7 +240,7 @@ mod tests {
             wanted(&options(pairs), &allow).unwrap_err().message
         };
         assert!(refused(&[("odd", "1")], &[]).contains("\"odd\""));
-        assert!(refused(&[("attest:sbom", "generator=x")], &[]).contains("generator \"x\""));
+        assert!(refused(&[("attest:sbom", "scanner=x")], &[]).contains("\"scanner\""));
         assert!(refused(&[("attest:odd", "")], &[]).contains("attestation \"odd\""));
         assert!(wanted(&options(&[("attest:provenance", "mode=min,inline-only=true")]), &[]).is_ok());
         assert!(refused(&[], &["security.insecure"]).contains("security.insecure"));

@@ -46,7 +46,10 @@ mod verification;
 mod volumes;
 
 pub use ::images::{AbsentLayers, ManifestKind, Origin, Pinning, Source};
-pub use builds::{BuildControl, BuildOutline, BuildOutput, BuildResult, BuildStream, BuiltFiles, shared_folder};
+pub use builds::{
+    BuildControl, BuildOutline, BuildOutput, BuildResult, BuildStream, BuiltFiles, BuiltTree, TreeOptions,
+    shared_folder, write_trees,
+};
 pub use caller::{Caller, as_caller};
 pub use containers::{PendingAttach, Waiter};
 pub use engine::{Engine, OpenError};

@@ -102,12 +102,17 @@ fn attestation(member: &Member, names: &[Reference]) -> (PulledManifest, Vec<Vec
 }
 
 fn statement(member: &Member, predicate: &Predicate, names: &[Reference]) -> Value {
-    let digest = json!({ "sha256": member.manifest.digest().hex() });
-    let subject = |name: &Reference| json!({ "name": package_url(name, &member.platform), "digest": digest });
+    let subject = |name: &Reference| (package_url(name, &member.platform), member.manifest.digest());
+    statement_about(&names.iter().map(subject).collect::<Vec<_>>(), predicate)
+}
+
+/// A statement (in-toto) about things by their names and digests.
+pub fn statement_about(subjects: &[(String, Digest)], predicate: &Predicate) -> Value {
+    let subject = |(name, digest): &(String, Digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } });
     json!({
         "_type": STATEMENT_TYPE,
         "predicateType": predicate.kind,
-        "subject": names.iter().map(subject).collect::<Vec<_>>(),
+        "subject": subjects.iter().map(subject).collect::<Vec<_>>(),
         "predicate": predicate.value,
     })
 }

@@ -55,7 +55,7 @@ mod verify;
 
 pub use blobs::LayerBlob;
 pub use builtin::HELLO;
-pub use bundle::{Bundle, Member, Predicate, bundle, package_url, predicates};
+pub use bundle::{Bundle, Member, Predicate, bundle, package_url, predicates, statement_about};
 pub use catalogue::{Catalogue, Damage, ResolveError};
 pub use change::{Change, ChangeError, Command, HealthcheckChange, HealthcheckOptions, is_signal};
 pub use child::{Step, child};

@@ -74,9 +74,10 @@ fn how_an_image_was_made_and_what_is_in_it_is_attested() {
     let plain = registry.name("attested/app:3");
     built(&engine, &context, &["-t", &plain, "--push"]);
     assert!(get(&engine, &registry, "attested/app/manifests/3")["manifests"].is_null());
-    for (option, word) in
-        [("--sbom=generator=other/scanner", "other/scanner"), ("--attest=type=provenance,version=v1", "v1")]
-    {
+    // Of a generator, too, only what is here or comes from its registry.
+    let none = registry.name("no/scanner");
+    let generator = format!("--sbom=generator={none}");
+    for (option, word) in [(generator.as_str(), none.as_str()), ("--attest=type=provenance,version=v1", "v1")] {
         let refused = build(&engine, &context, &[option]).expect_code(1);
         assert!(refused.error_text().contains(word), "{refused:?}");
     }

@@ -311,3 +311,33 @@ fn a_policy_that_cannot_be_kept_starts_no_engine() {
     let unknown = start(&json!({ "default": [{ "type": "reject" }], "transport": {} }));
     assert!(unknown.contains("unknown member \"transport\""), "{unknown}");
 }
+
+#[test]
+fn a_cache_that_the_policy_does_not_admit_is_none() {
+    let anything = json!({ "": [{ "type": "insecureAcceptAnything" }] });
+    let mut site = Site::new(&policy(&anything));
+    site.engine.import_busybox();
+    let context =
+        crate::build::folder(&site.engine, "cached", &[("Dockerfile", "FROM busybox\nRUN echo $RANDOM > /r\n")]);
+    let cache = site.registry.name("signed/cache:1");
+    let build = |site: &Site, option: &str| {
+        let output = site.engine.conex(["build", "--progress=plain", option]).arg(&context).run().expect_code(0);
+        output.text() + &output.error_text()
+    };
+    build(&site, &format!("--cache-to=type=registry,mode=max,ref={cache}"));
+    let from = format!("--cache-from=type=registry,ref={cache}");
+    let prune = |site: &Site| drop(site.engine.docker(["builder", "prune", "-af"]).env("DOCKER_BUILDKIT", "0").ok());
+    let key = Key::p256(site.engine.host(), "one");
+    site.with_policy(&policy(&json!({ "127.0.0.1:5000/signed": signed_by(&[&key.public]) })));
+    prune(&site);
+    let refused = build(&site, &from);
+    assert!(refused.contains("is not admitted by the image policy"), "{refused}");
+    let digest = refused.split("sha256:").nth(1).map(|rest| format!("sha256:{}", &rest[..64])).unwrap();
+    let digest = Digest::parse(&digest).unwrap();
+    let signature = layer(&site, "signed/cache", &key, &payload(&digest, &site.registry.name("signed/cache")));
+    site.put_signatures("signed/cache", &digest, std::slice::from_ref(&signature));
+    prune(&site);
+    let admitted = build(&site, &from);
+    assert!(!admitted.contains("is not admitted") && admitted.contains("CACHED"), "{admitted}");
+    site.finish();
+}

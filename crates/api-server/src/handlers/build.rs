@@ -18,7 +18,7 @@ use engine::model::{
     BuildEvent, BuildFolder, BuildPruneRequest, BuildRequest, BuildSource, ContainerSpec, EngineError, NetworkMode,
     Secrets,
 };
-use engine::{BuildOutput, Credentials, Engine};
+use engine::{BuildOutput, Credentials, Engine, TreeOptions};
 use http::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -375,7 +375,14 @@ async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, te
 pub(crate) fn result(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let query = &request.query;
     let output = match query.get("type") {
-        "files" => BuildOutput::Files,
+        "files" => {
+            let platform_split = match query.get("platformsplit") {
+                "" => None,
+                _ => Some(query.flag("platformsplit")),
+            };
+            let attestation_prefix = query.get("attestationprefix").to_owned();
+            BuildOutput::Files(TreeOptions { attestation_prefix, platform_split })
+        }
         "oci" => BuildOutput::Oci,
         "docker" => BuildOutput::Docker,
         "cache" => BuildOutput::Cache(CacheOption::parse(query.get("cache"))?.target()?),

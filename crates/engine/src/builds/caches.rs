@@ -99,7 +99,7 @@ impl Caches {
                 }
                 let place = Place::Registry(self.open(reference).map_err(told)?);
                 let Place::Registry(repository) = &place else { unreachable!("it was just made") };
-                let top = self.runtime.block_on(repository.top()).map_err(told)?;
+                let top = self.runtime.block_on(repository.admitted_top(&self.engine)).map_err(told)?;
                 let learned = self.learn(&place, &top)?;
                 (place, learned)
             }
@@ -121,6 +121,7 @@ impl Caches {
     /// What an image that is here tells, as Docker asks its own images first.
     fn of_image_here(&self, reference: &Reference) -> Result<Option<Imported>, HostError> {
         let Ok(image) = self.engine.resolve_image(&reference.canonical()) else { return Ok(None) };
+        self.engine.inner.check_policy(&image, &reference.familiar()).map_err(told)?;
         match &image.config.build_cache {
             Some(text) => {
                 let steps = builder::read_inline_cache(text).map_err(failed)?.steps;

@@ -23,11 +23,6 @@ impl BuiltFiles {
     pub fn root(&self) -> std::os::fd::BorrowedFd<'_> {
         self.view.as_fd()
     }
-
-    /// Writes all of them as a tar, in which the root has no entry, as BuildKit has it.
-    pub fn write_tar(&self, output: &mut dyn Write) -> std::io::Result<()> {
-        archive::export::contents(self.view.as_fd(), &archive::ids::Ids::default(), output)
-    }
 }
 
 impl Engine {
@@ -51,7 +46,7 @@ impl Engine {
         };
         let images = &self.inner.images;
         let image = match results {
-            [only] if only.predicates.is_empty() => images.create(own(only, tags))?,
+            [only] if !only.is_attested() => images.create(own(only, tags))?,
             several => {
                 let (members, bundle) = self.bundle(several, tags)?;
                 let first = primary(several);
@@ -77,7 +72,7 @@ impl Engine {
         let mut members = Vec::new();
         for result in results {
             let image = self.as_image(result, tags)?;
-            let (platform, predicates) = (image.config.platform(), result.predicates.clone());
+            let (platform, predicates) = (image.config.platform(), result.predicates());
             members.push(Member { manifest: image.own_manifest(), platform, predicates });
         }
         let bundle = images::bundle(&members, tags);
@@ -117,9 +112,7 @@ impl Engine {
         let images = results.iter().map(|result| self.as_image(result, &tags).map(Arc::new));
         let images = images.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let saved = match results {
-            [only] if only.predicates.is_empty() => {
-                self.inner.images.save_unnamed(Arc::clone(&images[0]), tags, output)
-            }
+            [only] if !only.is_attested() => self.inner.images.save_unnamed(Arc::clone(&images[0]), tags, output),
             several => {
                 let (_, bundle) = self.bundle(several, &tags).map_err(failed)?;
                 self.inner.images.save_bundle(&images, &bundle, &tags, output)
@@ -160,6 +153,10 @@ impl BuildResult {
 
     /// Whether something is attested about it.
     pub fn is_attested(&self) -> bool {
-        !self.predicates.is_empty()
+        !self.attested.is_empty()
+    }
+
+    fn predicates(&self) -> Vec<images::Predicate> {
+        self.attested.iter().map(|attested| attested.predicate.clone()).collect()
     }
 }

@@ -12,6 +12,8 @@ use builder::{Context, HostError, Repository};
 use dockerfile::ignore::Ignore;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::scratch::Scratch;
+
 /// Who runs git.
 const NOBODY: u32 = 65534;
 /// How often a running git is looked at.
@@ -34,8 +36,10 @@ pub(super) fn clone(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Context, HostError> {
     let repository = Repository::parse(address).map_err(failed)?;
-    let folder = Folder::create(contexts)?;
-    let git = Git { folder: &folder.0, cancelled };
+    // In the machine's own folder for such things: nobody may not enter the engine's.
+    let folder = Scratch::create(&std::env::temp_dir(), &prefix(contexts)).map_err(failed)?;
+    folder.give_to(NOBODY).map_err(failed)?;
+    let git = Git { folder: folder.path(), cancelled };
     git.run(&["init", "--quiet", "--template=", "."])?;
     let reference = repository.reference.as_deref().unwrap_or("HEAD");
     let shallow = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &repository.url, reference];
@@ -52,7 +56,7 @@ pub(super) fn clone(
         git.run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
     }
     git.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
-    read(&folder.0, &repository, contexts, metadata)
+    read(folder.path(), &repository, contexts, metadata)
 }
 
 fn read(folder: &Path, repository: &Repository, contexts: &Path, metadata: Metadata) -> Result<Context, HostError> {
@@ -95,27 +99,6 @@ pub(super) fn sweep(contexts: &Path) {
         if file.file_name().to_string_lossy().starts_with(&prefix) {
             let _ = std::fs::remove_dir_all(file.path());
         }
-    }
-}
-
-/// A folder for one repository, gone with it.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn create(contexts: &Path) -> Result<Folder, HostError> {
-        let name = crate::random_name::<8>();
-        // In the machine's own folder for such things: nobody may not enter the engine's.
-        let path = std::env::temp_dir().join(format!("{}{name}", prefix(contexts)));
-        durable::create_dir(&path, 0o700).map_err(failed)?;
-        let folder = Folder(path);
-        std::os::unix::fs::chown(&folder.0, Some(NOBODY), Some(NOBODY)).map_err(failed)?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use builder::{
     Context, DockerfileText, Download, Event, Host, HostError, Imported, Job, JobNetwork, Outcome, Output, Progress,
-    Sink, StepId, Wanted,
+    Single, Sink, StepId, Wanted,
 };
 use bytes::Bytes;
 use images::Image;
@@ -44,7 +44,11 @@ pub(super) struct BuildHost {
     pub(super) sources: Sources,
     /// What was read already.
     pub(super) dockerfiles: Mutex<BTreeMap<String, DockerfileText>>,
-    pub(super) contexts: Mutex<BTreeMap<String, Arc<Context>>>,
+    pub(super) contexts: Single<String, Arc<Context>>,
+    /// All that was read.
+    pub(super) loaded: Mutex<Vec<Arc<Context>>>,
+    /// True once the build for one of several platforms has failed.
+    pub(super) failed: AtomicBool,
     pub(super) answers: Answers,
     pub(super) caches: Arc<Caches>,
     pub(super) pull: bool,
@@ -72,14 +76,11 @@ impl Host for BuildHost {
 
     fn context(&self, wanted: &Wanted<'_>, step: StepId, events: Sink<'_>) -> Result<Arc<Context>, HostError> {
         // Builds for several platforms read the same files.
-        let key = format!("{wanted:?}");
-        let known = || self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(context) = known().get(&key) {
-            return Ok(Arc::clone(context));
-        }
-        let context = self.sources.context(wanted, &self.engine.inner.builds, &self.web(), (step, events))?;
-        known().insert(key, Arc::clone(&context));
-        Ok(context)
+        self.contexts.get(format!("{wanted:?}"), || {
+            let context = self.sources.context(wanted, &self.engine.inner.builds, &self.web(), (step, events))?;
+            self.loaded.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&context));
+            Ok(context)
+        })
     }
 
     fn image(
@@ -156,11 +157,17 @@ impl Host for BuildHost {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
     }
 }
 
 impl BuildHost {
+    /// Remembers what was hashed of folders of this machine, so that the next build reads only what changed.
+    pub(super) fn remember_files(&self) {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.iter().for_each(|context| context.remember(&self.engine.inner.builds.known));
+    }
+
     pub(super) fn web(&self) -> Web<'_> {
         Web {
             client: self.engine.inner.registries.client(),

@@ -1,7 +1,6 @@
 //! Results that a client asks for in parts once its build is over: files, archives, caches.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,8 @@ use tokio::sync::mpsc;
 
 use super::BuildResult;
 use super::caches::LayoutFolder;
+use super::scratch::Scratch;
+use super::trees::{TreeOptions, write_trees};
 use crate::containers::Pieces;
 use crate::engine::Engine;
 use crate::images::{ByteStream, PIECE_QUEUE};
@@ -26,7 +27,7 @@ pub(super) type Kept = std::collections::BTreeMap<String, (Instant, Arc<[Arc<Bui
 #[derive(Debug, Clone)]
 pub enum BuildOutput {
     /// The files; of several platforms each in a folder of its own.
-    Files,
+    Files(TreeOptions),
     /// The image in OCI's layout.
     Oci,
     /// The image as `docker save` writes it.
@@ -96,15 +97,16 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let failed = |error: std::io::Error| EngineError::system("cannot write what was built", error);
         match (output, results) {
-            (BuildOutput::Files, [only]) => self.built_files(only)?.write_tar(pieces).map_err(failed),
-            (BuildOutput::Files, _) => Err(EngineError::not_implemented(
-                "files of several platforms in one tar are not supported: build one at a time, or an OCI archive",
-            )),
+            (BuildOutput::Files(options), results) => {
+                write_trees(&self.built_trees(results, options)?, pieces).map_err(failed)
+            }
             (BuildOutput::Oci | BuildOutput::Docker, results) => self.save_build(results, names, pieces),
             (BuildOutput::Cache(target), results) => {
-                let folder = Scratch::new(self)?;
-                self.write_cache(results, target, &folder.0)?;
-                let root = std::fs::File::open(&folder.0).map_err(failed)?;
+                // Swept with the contexts.
+                let folder = Scratch::create(&self.inner.builds.dir.join("contexts"), "cache-");
+                let folder = folder.map_err(|error| EngineError::system("cannot write the cache", error))?;
+                self.write_cache(results, target, folder.path())?;
+                let root = std::fs::File::open(folder.path()).map_err(failed)?;
                 use std::os::fd::AsFd;
                 archive::export::contents(root.as_fd(), &archive::ids::Ids::default(), pieces).map_err(failed)
             }
@@ -133,23 +135,5 @@ impl Engine {
         let json = |text: serde_json::Result<Vec<u8>>| text.map_err(|error| failed(error.into()));
         std::fs::write(folder.join("index.json"), json(serde_json::to_vec(&index))?).map_err(failed)?;
         std::fs::write(folder.join("oci-layout"), json(serde_json::to_vec(&layout))?).map_err(failed)
-    }
-}
-
-/// A folder that is gone with the value; those of a dead engine are swept with its contexts.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(engine: &Engine) -> Result<Scratch, EngineError> {
-        let name = crate::random_name::<8>();
-        let path = engine.inner.builds.dir.join("contexts").join(format!("cache-{name}"));
-        durable::create_dir(&path, 0o700).map_err(|error| EngineError::system("cannot write the cache", error))?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

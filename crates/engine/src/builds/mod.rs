@@ -21,7 +21,10 @@ mod kept;
 mod mounts;
 mod provenance;
 mod sbom;
+mod scan;
+mod scratch;
 mod sources;
+mod trees;
 mod web;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +43,7 @@ use self::host::BuildHost;
 use self::sources::{Answers, Sources};
 use self::web::Web;
 use crate::engine::Engine;
+use crate::model::attest::Scanner;
 use crate::model::build::Wanted;
 use crate::model::build_cache::CacheSource;
 use crate::model::{BuildEvent, BuildRequest, BuildSource, EngineError, ErrorKind, RemoveOptions};
@@ -47,6 +51,7 @@ use crate::model::{BuildEvent, BuildRequest, BuildSource, EngineError, ErrorKind
 pub use self::caches::shared_folder;
 pub use self::export::BuiltFiles;
 pub use self::kept::BuildOutput;
+pub use self::trees::{BuiltTree, TreeOptions, write_trees};
 
 /// What a build tells; ends with the build. An error ends it.
 pub type BuildStream = mpsc::Receiver<Result<BuildEvent, EngineError>>;
@@ -78,10 +83,18 @@ pub(crate) struct Builds {
 pub struct BuildResult {
     /// The configuration of its image.
     pub config: ImageConfig,
-    predicates: Vec<images::Predicate>,
+    attested: Vec<Attested>,
     pub(crate) built: builder::Built,
     caches: Arc<caches::Caches>,
     _lease: Lease,
+}
+
+/// Something that is attested about a result.
+#[derive(Debug, Clone, PartialEq)]
+struct Attested {
+    /// What its file is called beside files that were built.
+    file: String,
+    predicate: images::Predicate,
 }
 
 /// What is in a Dockerfile.
@@ -278,14 +291,18 @@ impl Engine {
         };
         let (host, wanted) = self.host(source, request, runtime, control)?;
         let several = platforms.len() > 1;
-        let mut results = Vec::new();
-        for (number, platform) in platforms.into_iter().enumerate() {
+        let of_platform = |(number, platform): (usize, Option<oci::image::Platform>)| {
             let prefix = platform.as_ref().filter(|_| several).map(images::platform_name).unwrap_or_default();
             let first_step = StepId(number as u32 * STEPS_OF_PLATFORM);
-            let wanted = builder::Request { platform, prefix, first_step, ..wanted.clone() };
-            results.push(Arc::new(self.build_one(&host, &wanted, &asked, tell)?));
+            builder::Request { platform, prefix, first_step, ..wanted.clone() }
+        };
+        let all: Vec<builder::Request> = platforms.into_iter().enumerate().map(of_platform).collect();
+        let build = |wanted: &builder::Request| self.build_one(&host, wanted, &asked, tell).map(Arc::new);
+        // Docker's classic stream tells of one step after the other.
+        if !several || wanted.dialect == builder::Dialect::Classic {
+            return all.iter().map(build).collect();
         }
-        Ok(results)
+        side_by_side(&all, &host.failed, build)
     }
 
     fn build_one(
@@ -303,27 +320,39 @@ impl Engine {
         let built = builder::build(host, parts, &builds.dir.join("contexts"), wanted, tell);
         // The cache of a build that failed has grown as well.
         self.grown();
+        host.remember_files();
         let built = built.inspect_err(|_| host.caches.doubt())?;
         let (config, caches) = (built.config.clone(), Arc::clone(&host.caches));
-        let mut result = BuildResult { config, predicates: Vec::new(), built, caches, _lease: lease };
-        result.predicates = self.attest(&result, wanted, asked, begun)?;
+        let mut result = BuildResult { config, attested: Vec::new(), built, caches, _lease: lease };
+        result.attested = self.attest(host, &result, (wanted, asked, begun), tell)?;
         Ok(result)
     }
 
     /// What is said about an image that was built.
     fn attest(
         &self,
+        host: &BuildHost,
         result: &BuildResult,
-        wanted: &builder::Request,
-        asked: &Asked,
-        begun: jiff::Timestamp,
-    ) -> Result<Vec<images::Predicate>, builder::HostError> {
-        let mut predicates = Vec::new();
+        (wanted, asked, begun): (&builder::Request, &Asked, jiff::Timestamp),
+        tell: builder::Sink<'_>,
+    ) -> Result<Vec<Attested>, builder::HostError> {
+        let mut attested = Vec::new();
         let ended = jiff::Timestamp::now();
-        if asked.attests.sbom {
-            let files = self.built_files(result).map_err(|error| builder::HostError(error.message().to_owned()))?;
-            let value = sbom::predicate(files.root(), &wanted.dockerfile, ended);
-            predicates.push(images::Predicate { kind: sbom::SPDX.to_owned(), value });
+        let one = |file: &str, kind: &str, value| Attested {
+            file: file.to_owned(),
+            predicate: images::Predicate { kind: kind.to_owned(), value },
+        };
+        match &asked.attests.sbom {
+            None => {}
+            Some(Scanner::BuiltIn) => {
+                let files = self.built_files(result).map_err(|error| builder::HostError(error.message().to_owned()))?;
+                let value = sbom::predicate(files.root(), &wanted.dockerfile, ended);
+                attested.push(one("sbom.spdx.json", sbom::SPDX, value));
+            }
+            Some(Scanner::Image(name)) => {
+                let step = StepId(wanted.first_step.0 + STEPS_OF_PLATFORM - 1);
+                attested.extend(scan::run(host, name, result, (step, tell))?);
+            }
         }
         if let Some(request) = &asked.attests.provenance {
             let story = provenance::Story {
@@ -335,9 +364,9 @@ impl Engine {
                 built: &result.built,
             };
             let value = provenance::predicate(&story, request);
-            predicates.push(images::Predicate { kind: provenance::PROVENANCE.to_owned(), value });
+            attested.push(one("provenance.json", provenance::PROVENANCE, value));
         }
-        Ok(predicates)
+        Ok(attested)
     }
 
     /// The engine as this build sees it, and what is to be built.
@@ -359,8 +388,11 @@ impl Engine {
         let sources = Sources::open(source, builds, &web)?;
         wanted.identity =
             format!("{}\n{}\n{}", sources.identity(), wanted.dockerfile, wanted.target.clone().unwrap_or_default());
-        // As in Docker an image that is not here is passed over.
-        let here = |names: &Vec<String>| names.iter().filter_map(|name| self.resolve_image(name).ok()).collect();
+        // As in Docker an image that is not here is passed over, and so is one that the image policy does not admit.
+        let is_admitted = |image: &Arc<images::Image>| self.inner.is_admitted(image);
+        let here = |names: &Vec<String>| {
+            names.iter().filter_map(|name| self.resolve_image(name).ok()).filter(is_admitted).collect()
+        };
         let like: Option<Vec<Arc<images::Image>>> = request.like.as_ref().map(here);
         let mut cache_from = request.cache_from;
         for image in like.iter().flatten().filter(|image| image.config.build_cache.is_some()) {
@@ -375,7 +407,9 @@ impl Engine {
             template: request.template,
             sources,
             dockerfiles: Mutex::default(),
-            contexts: Mutex::default(),
+            contexts: builder::Single::default(),
+            loaded: Mutex::default(),
+            failed: AtomicBool::new(false),
             answers: Answers { secrets: request.secrets, agents: request.agents, client },
             caches: Arc::new(Caches::new(self, runtime, cache_from, keys)),
             pull: request.pull,
@@ -482,6 +516,31 @@ fn parse_tags(names: &[String]) -> Result<Vec<Reference>, EngineError> {
         }
     }
     Ok(tags)
+}
+
+/// Builds for all platforms at once. The first that fails ends the others, which look at `failed`, and is the error of all.
+fn side_by_side(
+    all: &[builder::Request],
+    failed: &AtomicBool,
+    build: impl Fn(&builder::Request) -> Result<Arc<BuildResult>, BuildError> + Sync,
+) -> Result<Vec<Arc<BuildResult>>, BuildError> {
+    let first_error = Mutex::new(None);
+    let build = |wanted: &builder::Request| {
+        let built = build(wanted);
+        built.inspect_err(|_| failed.store(true, Ordering::Relaxed)).map_err(|error| {
+            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        })
+    };
+    let build = &build;
+    let results: Vec<Result<_, ()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|wanted| scope.spawn(move || build(wanted))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(()))).collect()
+    });
+    match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        // A thread without a result has panicked.
+        None => results.into_iter().collect::<Result<_, ()>>().map_err(|()| BuildError::Stopped),
+    }
 }
 
 /// What is built for; nothing in the place of a platform means this machine's.

@@ -12,8 +12,17 @@ const DEFAULT_SCANNER: &str = "docker/buildkit-syft-scanner";
 pub struct Attests {
     /// How the image was made.
     pub provenance: Option<ProvenanceRequest>,
-    /// Which packages are in it.
-    pub sbom: bool,
+    /// Which packages are in it, and who looks.
+    pub sbom: Option<Scanner>,
+}
+
+/// Who looks for packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scanner {
+    /// The engine.
+    BuiltIn,
+    /// An image of this name, by BuildKit's protocol for scanners.
+    Image(String),
 }
 
 /// How the image was made.
@@ -39,7 +48,7 @@ pub enum ProvenanceMode {
 impl Attests {
     /// Whether there is anything to attest.
     pub fn any(&self) -> bool {
-        self.sbom || self.provenance.is_some()
+        self.sbom.is_some() || self.provenance.is_some()
     }
 
     /// Adds what an option says: `provenance`, `mode=max`, or `sbom`, `generator=IMAGE`. What is only wanted where it costs nothing
@@ -84,14 +93,11 @@ impl Attests {
                     Some(ProvenanceRequest { mode, builder, reproducible: get("reproducible") == "true" });
             }
             _ => {
-                let generator = get("generator");
-                if !generator.is_empty() && !generator.contains(DEFAULT_SCANNER) {
-                    let words = format!(
-                        "SBOM generator {generator:?} is not supported by this engine, only the one that is built in"
-                    );
-                    return Err(EngineError::not_implemented(words));
-                }
-                self.sbom = true;
+                self.sbom = Some(match get("generator") {
+                    "" => Scanner::BuiltIn,
+                    name if name.contains(DEFAULT_SCANNER) => Scanner::BuiltIn,
+                    name => Scanner::Image(name.to_owned()),
+                });
             }
         }
         Ok(())
@@ -125,12 +131,13 @@ mod tests {
         for nothing in ["mode=min,inline-only=true", "disabled=true", "false"] {
             assert_eq!(mode(nothing), Ok(None), "{nothing}");
         }
-        assert!(
-            add("sbom", "").unwrap().sbom
-                && add("sbom", "generator=docker/buildkit-syft-scanner:stable-1").unwrap().sbom
-        );
+        let scanner = |value: &str| add("sbom", value).unwrap().sbom;
+        for built_in in ["", "generator=docker/buildkit-syft-scanner:stable-1"] {
+            assert_eq!(scanner(built_in), Some(Scanner::BuiltIn));
+        }
+        assert_eq!(scanner("generator=other/scanner"), Some(Scanner::Image("other/scanner".to_owned())));
         for (kind, value, word) in [
-            ("sbom", "generator=other/scanner", "other/scanner"),
+            ("sbom", "scanner=x", "scanner"),
             ("provenance", "mode=mid", "mid"),
             ("provenance", "version=v1", "v1"),
             ("provenance", "odd=1", "odd"),

@@ -1,6 +1,7 @@
 //! A repository that keeps a build's cache: layers and documents there and back.
 
 use bytes::Bytes;
+use images::Source;
 use oci::image::Descriptor;
 use oci::{DiffId, Digest, Reference};
 use registry::{Credentials, Fetched, Name, Repository};
@@ -39,6 +40,18 @@ impl CacheRepository {
     /// Whether both are one repository, so that what is in one need not be sent to the other.
     pub(crate) fn is_same(&self, other: &CacheRepository) -> bool {
         self.reference.canonical_name() == other.reference.canonical_name()
+    }
+
+    /// What the name means now, where the image policy admits it: a build that takes steps from it is made of it as of a base image.
+    pub(crate) async fn admitted_top(&self, engine: &Engine) -> Result<Fetched, EngineError> {
+        let top = self.top().await?;
+        if let Some(policy) = &engine.inner.policy {
+            let (reference, digest) = (self.reference.canonical(), top.digest);
+            let source = Source::Registry { reference, digest, manifest: digest, server: String::new() };
+            let admitted = super::pull::admit(policy, self.repository(), (&self.reference, &[digest]), &source).await;
+            admitted.map_err(|failure| failure.of_pull(&self.reference))?;
+        }
+        Ok(top)
     }
 
     /// What the name means now.

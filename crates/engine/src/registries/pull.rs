@@ -377,18 +377,11 @@ impl Pull {
         let (reference_text, server) = (reference.canonical(), server.to_owned());
         let source = Source::Registry { reference: reference_text, digest, manifest, server };
         let mut origin = Origin { source, time: jiff::Timestamp::now(), signatures: Vec::new() };
-        let Some(policy) = &self.engine.inner.policy else { return Ok(origin) };
-        let judge = |signatures: &[Signature]| policy::judge(policy, &origin.source, signatures);
-        let mut found = Vec::new();
-        if policy.rule(trust::Transport::Registry, Some(reference)).wants_signatures() {
+        if let Some(policy) = &self.engine.inner.policy {
             // The digest that was pulled must be signed: that of the manifest, or of the index that named it.
             let digests = if digest == manifest { vec![digest] } else { vec![digest, manifest] };
-            found = signatures::find(repository, &digests, &|found| judge(found).is_ok()).await?;
+            origin.signatures = admit(policy, repository, (reference, &digests), &origin.source).await?;
         }
-        if let Err(refused) = judge(&found) {
-            return Err(policy::not_admitted(&reference.familiar(), &digest, &refused).into());
-        }
-        origin.signatures = found;
         Ok(origin)
     }
 
@@ -491,6 +484,24 @@ fn wanted_layers(manifest: Manifest, diff_ids: Vec<DiffId>, origin: &str) -> Res
             Ok(Wanted { blob, layer, origin: origin.to_owned() })
         })
         .collect()
+}
+
+/// The signatures with which the image policy admits what a registry has under these digests; refuses what it does not admit.
+pub(super) async fn admit(
+    policy: &trust::Policy,
+    repository: &Repository,
+    (reference, digests): (&Reference, &[Digest]),
+    source: &Source,
+) -> Result<Vec<Signature>, Failure> {
+    let judge = |signatures: &[Signature]| policy::judge(policy, source, signatures);
+    let mut found = Vec::new();
+    if policy.rule(trust::Transport::Registry, Some(reference)).wants_signatures() {
+        found = signatures::find(repository, digests, &|found| judge(found).is_ok()).await?;
+    }
+    match judge(&found) {
+        Ok(_) => Ok(found),
+        Err(refused) => Err(policy::not_admitted(&reference.familiar(), &digests[0], &refused).into()),
+    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ pub(super) enum Destination {
         /// Whether it goes to its registry as well.
         push: bool,
     },
-    /// Its files are put into a folder.
-    Folder(PathBuf),
+    /// It is put into a folder.
+    Folder(Form, PathBuf),
     /// It becomes an archive; without a place on standard output.
     Archive(Form, Option<PathBuf>),
     /// A cache in a folder: the user's own words, and the tag.
@@ -33,50 +33,85 @@ pub(super) enum Destination {
 }
 
 /// What an archive is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
-    Files,
+    Files(FileOptions),
     Oci,
     Docker,
 }
 
+/// How files are put out: what names of statements begin with, and whether each platform has a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FileOptions {
+    attestation_prefix: String,
+    platform_split: String,
+}
+
 impl Form {
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
-            Form::Files => "files",
+            Form::Files(_) => "files",
             Form::Oci => "oci",
             Form::Docker => "docker",
         }
+    }
+
+    fn fetch(&self, client: &Client, result: &str, tags: &[String]) -> Result<Body, Failure> {
+        let more = match self {
+            Form::Files(FileOptions { attestation_prefix, platform_split }) => {
+                vec![("attestationprefix", attestation_prefix.as_str()), ("platformsplit", platform_split.as_str())]
+            }
+            _ => Vec::new(),
+        };
+        let tags = if matches!(self, Form::Files(_)) { &[] } else { tags };
+        Ok(client.build_result(result, self.name(), tags, &more)?)
     }
 }
 
 /// Reads `--output`: a folder, `-`, or `type=KIND,dest=PLACE`.
 pub(super) fn destination(text: &str) -> Result<Destination, Failure> {
     if !text.contains('=') {
+        let files = Form::Files(FileOptions::default());
         return Ok(match text {
-            "-" => Destination::Archive(Form::Files, None),
-            folder => Destination::Folder(folder.into()),
+            "-" => Destination::Archive(files, None),
+            folder => Destination::Folder(files, folder.into()),
         });
     }
-    let (mut kind, mut place, mut names, mut push) = ("", None, Vec::new(), false);
+    let (mut kind, mut place, mut names, mut push, mut is_tar) = ("", None, Vec::new(), false, true);
+    let mut options = FileOptions::default();
     for part in text.split(',') {
-        match part.split_once('=') {
-            Some(("type", value)) => kind = value,
-            Some(("dest", value)) => place = Some(value),
-            Some(("name", value)) => names.push(value.to_owned()),
-            Some(("push", value)) => push = matches!(value, "true" | "1"),
-            Some((name, _)) => return Err(Failure::usage(format!("invalid output: option {name:?} is not supported"))),
-            None => return Err(Failure::usage(format!("invalid value {part}: expected key=value"))),
+        let pair = part.split_once('=');
+        let (name, value) = pair.ok_or_else(|| Failure::usage(format!("invalid value {part}: expected key=value")))?;
+        match name {
+            "type" => kind = value,
+            "dest" => place = Some(value),
+            "name" => names.push(value.to_owned()),
+            "push" => push = truth(name, value)?,
+            "tar" => is_tar = truth(name, value)?,
+            "attestation-prefix" => options.attestation_prefix = value.to_owned(),
+            "platform-split" => options.platform_split = u8::from(truth(name, value)?).to_string(),
+            _ => return Err(Failure::usage(format!("invalid output: option {name:?} is not supported"))),
         }
     }
+    let of_files = options != FileOptions::default();
+    if of_files && !matches!(kind, "local" | "tar") {
+        let words = format!("invalid output: attestation-prefix and platform-split are not for type {kind:?}");
+        return Err(Failure::usage(words));
+    }
+    if !is_tar && !matches!(kind, "oci" | "docker") {
+        return Err(Failure::usage(format!("invalid output: tar=false is not for type {kind:?}")));
+    }
     let file = place.filter(|place| *place != "-").map(PathBuf::from);
+    let folder = |file: Option<PathBuf>| {
+        let kind = if kind == "local" { "local exporter" } else { "output with tar=false" };
+        file.ok_or_else(|| Failure::usage(format!("dest is required for {kind}")))
+    };
     match kind {
-        "local" => {
-            let folder = file.ok_or_else(|| Failure::usage("dest is required for local exporter"))?;
-            Ok(Destination::Folder(folder))
-        }
-        "tar" => Ok(Destination::Archive(Form::Files, file)),
+        "local" => Ok(Destination::Folder(Form::Files(options), folder(file)?)),
+        "tar" => Ok(Destination::Archive(Form::Files(options), file)),
+        "oci" if !is_tar => Ok(Destination::Folder(Form::Oci, folder(file)?)),
         "oci" => Ok(Destination::Archive(Form::Oci, file)),
+        "docker" if !is_tar => Ok(Destination::Folder(Form::Docker, folder(file)?)),
         "docker" if place.is_some() => Ok(Destination::Archive(Form::Docker, file)),
         "docker" | "image" => Ok(Destination::Image { names, push }),
         "registry" => Ok(Destination::Image { names, push: true }),
@@ -84,6 +119,14 @@ pub(super) fn destination(text: &str) -> Result<Destination, Failure> {
         other => Err(Failure::usage(format!(
             "output type {other:?} is not supported: local, tar, oci, docker, image, registry"
         ))),
+    }
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, Failure> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Failure::usage(format!("invalid output: {name}={value} is neither true nor false"))),
     }
 }
 
@@ -151,14 +194,11 @@ impl Destination {
         match self {
             Destination::Image { push: false, .. } => Ok(()),
             Destination::Image { .. } => tags.iter().try_for_each(|tag| push(client, tag)),
-            Destination::Folder(folder) => unpack(client.build_result(result, "files", &[], "")?, folder),
-            Destination::Archive(form, place) => {
-                let body = client.build_result(result, form.name(), tags, "")?;
-                copy(body, place.as_deref())
-            }
+            Destination::Folder(form, folder) => unpack(form.fetch(client, result, tags)?, folder),
+            Destination::Archive(form, place) => copy(form.fetch(client, result, tags)?, place.as_deref()),
             Destination::Cache { text, folder, tag } => {
                 let before = std::fs::read(folder.join("index.json")).ok();
-                unpack(client.build_result(result, "cache", &[], text)?, folder)?;
+                unpack(client.build_result(result, "cache", &[], &[("cache", text)])?, folder)?;
                 keep_other_tags(folder, before, tag)
             }
         }
@@ -222,15 +262,30 @@ mod tests {
     #[test]
     fn outputs_are_read_as_buildx_reads_them() {
         let read = |text: &str| destination(text).map_err(|failure| failure.message);
-        assert_eq!(read("out"), Ok(Destination::Folder("out".into())));
-        assert_eq!(read("-"), Ok(Destination::Archive(Form::Files, None)));
+        let files = || Form::Files(FileOptions::default());
+        assert_eq!(read("out"), Ok(Destination::Folder(files(), "out".into())));
+        assert_eq!(read("-"), Ok(Destination::Archive(files(), None)));
+        let options = FileOptions { attestation_prefix: "a-".to_owned(), platform_split: "0".to_owned() };
+        assert_eq!(
+            read("type=local,dest=x,attestation-prefix=a-,platform-split=false"),
+            Ok(Destination::Folder(Form::Files(options), "x".into()))
+        );
+        assert_eq!(read("type=oci,dest=a,tar=false"), Ok(Destination::Folder(Form::Oci, "a".into())));
         assert_eq!(read("type=oci,dest=a.tar"), Ok(Destination::Archive(Form::Oci, Some("a.tar".into()))));
         assert_eq!(read("type=docker,dest=-"), Ok(Destination::Archive(Form::Docker, None)));
         assert_eq!(read("type=docker"), Ok(Destination::Image { names: Vec::new(), push: false }));
         let pushed = Destination::Image { names: vec!["a/b".to_owned()], push: true };
         assert_eq!(read("type=image,name=a/b,push=true"), Ok(pushed));
-        for (text, word) in [("type=local", "dest"), ("type=odd", "odd"), ("type=tar,odd=1", "odd"), ("dest=x", "type")]
-        {
+        for (text, word) in [
+            ("type=local", "dest"),
+            ("type=odd", "odd"),
+            ("type=tar,odd=1", "odd"),
+            ("dest=x", "type"),
+            ("type=oci,tar=false", "dest"),
+            ("type=tar,tar=false", "tar=false"),
+            ("type=oci,dest=x,platform-split=true", "platform-split"),
+            ("type=tar,tar=odd", "odd"),
+        ] {
             assert!(read(text).unwrap_err().contains(word), "{text}");
         }
     }
