@@ -18,6 +18,9 @@ mod early;
 mod export;
 mod filesync;
 mod frontend;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod jobs;

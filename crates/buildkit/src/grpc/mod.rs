@@ -23,6 +23,8 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const PREFIX: usize = 5;
 /// Messages that may wait to be sent.
 const QUEUE: usize = 64;
+/// Messages that wait travel together up to this size.
+const JOINED_BYTES_MAX: usize = 16 << 10;
 /// What may be on its way to us on one stream.
 pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
 /// The same for all streams of a connection.
@@ -244,6 +246,8 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     receiver: Option<mpsc::Receiver<Piece>>,
+    /// What was taken from it and not yet sent.
+    taken: Option<Piece>,
     ready: VecDeque<Frame<Bytes>>,
     /// A server ends with trailers, a client without.
     ends: End,
@@ -259,7 +263,10 @@ impl Outgoing {
     /// A client's messages.
     pub(crate) fn stream() -> (Sender, Outgoing) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Sender { sender }, Outgoing { receiver: Some(receiver), ready: VecDeque::new(), ends: End::Plainly })
+        (
+            Sender { sender },
+            Outgoing { receiver: Some(receiver), taken: None, ready: VecDeque::new(), ends: End::Plainly },
+        )
     }
 
     /// A server's messages.
@@ -271,7 +278,7 @@ impl Outgoing {
     /// One message and no more.
     pub(crate) fn single(message: &impl Message) -> Outgoing {
         let ready = VecDeque::from([Frame::data(encode(message))]);
-        Outgoing { receiver: None, ready, ends: End::Plainly }
+        Outgoing { receiver: None, taken: None, ready, ends: End::Plainly }
     }
 
     /// One message and the end of a call that went well, or a failure.
@@ -281,7 +288,7 @@ impl Outgoing {
             Err(status) => (None, Err(status)),
         };
         let ready = message.into_iter().chain([Frame::trailers(trailers(end))]).collect();
-        Outgoing { receiver: None, ready, ends: End::WithTrailers }
+        Outgoing { receiver: None, taken: None, ready, ends: End::WithTrailers }
     }
 }
 
@@ -293,10 +300,17 @@ impl Body for Outgoing {
         if let Some(frame) = self.ready.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        let Some(receiver) = &mut self.receiver else { return Poll::Ready(None) };
-        let piece = std::task::ready!(receiver.poll_recv(cx));
+        let Outgoing { receiver: Some(receiver), taken, .. } = &mut *self else { return Poll::Ready(None) };
+        let piece = match taken.take() {
+            None => std::task::ready!(receiver.poll_recv(cx)),
+            taken => taken,
+        };
         let end = match piece {
-            Some(Piece::Message(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(Piece::Message(first)) => {
+                let (bytes, next) = joined(first, receiver);
+                *taken = next;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
             Some(Piece::End(outcome)) => outcome,
             None if self.ends == End::Plainly => Ok(()),
             None => Err(Status::new(Code::Internal, "the call ended without an outcome")),
@@ -305,6 +319,23 @@ impl Body for Outgoing {
         match self.ends {
             End::Plainly => Poll::Ready(None),
             End::WithTrailers => Poll::Ready(Some(Ok(Frame::trailers(trailers(end))))),
+        }
+    }
+}
+
+/// A message with those that wait behind it already, and what does not fit: a frame costs both sides more than a small message.
+fn joined(first: Bytes, waiting: &mut mpsc::Receiver<Piece>) -> (Bytes, Option<Piece>) {
+    let mut all = BytesMut::new();
+    loop {
+        let so_far = if all.is_empty() { first.len() } else { all.len() };
+        match waiting.try_recv() {
+            Ok(Piece::Message(next)) if so_far + next.len() <= JOINED_BYTES_MAX => {
+                if all.is_empty() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&next);
+            }
+            next => return (if all.is_empty() { first } else { all.freeze() }, next.ok()),
         }
     }
 }
@@ -375,6 +406,30 @@ mod tests {
             }
             assert_eq!(found, 2, "{cut}");
         }
+    }
+
+    #[test]
+    fn messages_that_wait_travel_together() {
+        let (sender, mut outgoing) = Outgoing::answer();
+        let message = |length: usize| SecretRequest { id: "x".repeat(length) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (sizes, outcome) = runtime.block_on(async {
+            for length in [1, 2, JOINED_BYTES_MAX, 3, 4] {
+                assert!(sender.send(&message(length)).await);
+            }
+            sender.end(Err(Status::unknown("over"))).await;
+            let (mut sizes, mut outcome) = (Vec::new(), Ok(()));
+            while let Some(frame) = outgoing.frame().await {
+                match frame.unwrap().into_data() {
+                    Ok(data) => sizes.push(data.len()),
+                    Err(frame) => outcome = outcome_of(&frame.into_trailers().unwrap()),
+                }
+            }
+            (sizes, outcome)
+        });
+        let size = |length: usize| encode(&message(length)).len();
+        assert_eq!(sizes, [size(1) + size(2), size(JOINED_BYTES_MAX), size(3) + size(4)]);
+        assert_eq!(outcome, Err(Status::unknown("over")));
     }
 
     #[test]

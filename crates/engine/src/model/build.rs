@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub use builder::{
     Description, DockerfileText, Event, HostError, LintWarning, NamedContext, Output, Progress, Receiver, Reuse,
-    SentFile, SentKind, StepId,
+    SentFile, SentKind, StepId, SyncedFolders,
 };
 
 use super::ContainerSpec;
