@@ -22,6 +22,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// Bytes on their way in one direction.
 const PIPE_BYTES: usize = 64 << 10;
+/// So often our side may do something before the other one leaves.
+const TURNS: u32 = 64;
 /// No connection whose other side has ended lives longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,6 +103,10 @@ fn talk<F: Future<Output = ()> + Send + 'static>(bytes: &[u8], ours: impl FnOnce
             let (mut from, mut to) = tokio::io::split(&mut far);
             let speak = async {
                 let _ = to.write_all(bytes).await;
+                // Who leaves at once is not answered.
+                for _ in 0..TURNS {
+                    tokio::task::yield_now().await;
+                }
                 let _ = to.shutdown().await;
             };
             let _ = tokio::join!(speak, from.read_to_end(&mut said));
