@@ -22,8 +22,40 @@ pub(crate) fn created<T: Serialize>(value: &T) -> Reply {
     document_with(StatusCode::CREATED, value)
 }
 
+/// A document that is a list, written entry by entry: a thousand of them need not be there at once beside what is sent.
+#[derive(Debug)]
+pub(crate) struct List(Vec<u8>);
+
+impl List {
+    /// About how many bytes an entry is made of.
+    const ENTRY: usize = 1 << 10;
+
+    /// For so many entries.
+    pub(crate) fn of(entries: usize) -> Self {
+        let mut text = Vec::with_capacity(entries * Self::ENTRY + 3);
+        text.push(b'[');
+        Self(text)
+    }
+
+    pub(crate) fn add<T: Serialize>(&mut self, entry: &T) {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        json::append(&mut self.0, entry);
+    }
+
+    pub(crate) fn reply(mut self) -> Reply {
+        self.0.extend_from_slice(b"]\n");
+        json_reply(StatusCode::OK, self.0)
+    }
+}
+
 fn document_with<T: Serialize>(status: StatusCode, value: &T) -> Reply {
-    let mut reply = Response::new(json::to_line(value).into());
+    json_reply(status, json::to_line(value))
+}
+
+fn json_reply(status: StatusCode, text: Vec<u8>) -> Reply {
+    let mut reply = Response::new(text.into());
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
@@ -97,6 +129,17 @@ mod tests {
     #[test]
     fn the_header_names_the_newest_version() {
         assert_eq!(identity_headers()[0].1, ApiVersion::NEWEST.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_list_is_the_document_that_it_would_be_at_once() {
+        use http_body_util::BodyExt as _;
+        for entries in [&[][..], &["one"], &["one", "two"]] {
+            let mut list = List::of(entries.len());
+            entries.iter().for_each(|entry| list.add(entry));
+            let bytes = list.reply().into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(bytes, json::to_line(&entries));
+        }
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use docker_api::container::{
-    Change, CommitResponse, Config, CreateResponse, PruneReport, Summary, TopResponse, UpdateResponse,
-};
+use docker_api::container::{Change, CommitResponse, Config, CreateResponse, PruneReport, TopResponse, UpdateResponse};
 use engine::Engine;
 use engine::model::{
     ChangeKind, CommitPause, CommitRequest, ContainerName, ContainerQuery, ContainerView, EngineError, ErrorKind,
@@ -36,15 +34,15 @@ pub(crate) async fn list(engine: &Engine, request: &Request) -> ApiResult<Reply>
     let views = engine.containers(&query)?;
     let mut names = ImageNames { engine, known: HashMap::new() };
     let now = Timestamp::now();
-    let mut list: Vec<Summary> = Vec::with_capacity(views.len());
+    let mut list = reply::List::of(views.len());
     for view in views {
         let sizes = match request.query.flag("size") {
             true => Some(engine.container_sizes(view.id.as_ref()).await?),
             false => None,
         };
-        list.push(summary::summary(&view, names.of(&view), sizes, now).for_version(request.version));
+        list.add(&summary::summary(&view, names.of(&view), sizes, now).for_version(request.version));
     }
-    Ok(reply::document(&list))
+    Ok(list.reply())
 }
 
 /// The name of a container's image: as it was given, unless it now means another image.

@@ -2,6 +2,9 @@
 //!
 //! Clients in other languages rely on what a Go server forgives: a key may be written in any case, `null` means "not set" for every type,
 //! unknown keys are ignored. A deserializer over [`serde_json::Value`] implements this once, so that the types need no attributes for it.
+//! Most documents need none of this, and large ones are lists of what we or Docker wrote: they are first read without a tree ([`exact`]).
+
+mod exact;
 
 use serde::Serialize;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -14,7 +17,17 @@ use serde_json::{Error, Value};
 /// let config: Config = json::from_slice(br#"{"image":"alpine","Env":null}"#)?;
 /// ```
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    from_value(serde_json::from_slice(bytes)?)
+    match read_exactly(bytes) {
+        Ok(value) => Ok(value),
+        Err(_) => from_value(serde_json::from_slice(bytes)?),
+    }
+}
+
+fn read_exactly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = T::deserialize(exact::Exact(&mut reader))?;
+    reader.end()?;
+    Ok(value)
 }
 
 /// Reads a JSON value as Go would.
@@ -24,10 +37,16 @@ pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
 
 /// Writes a document as Docker's handlers do: compact, with a line feed at the end.
 pub fn to_line<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes =
-        serde_json::to_vec(value).expect("wire types have string keys and finite numbers, so they always serialise");
+    let mut bytes = Vec::with_capacity(128);
+    append(&mut bytes, value);
     bytes.push(b'\n');
     bytes
+}
+
+/// Writes a value, compact, behind what is there.
+pub fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(bytes, value)
+        .expect("wire types have string keys and finite numbers, so they always serialise");
 }
 
 /// A JSON value that deserialises by Go's rules.
