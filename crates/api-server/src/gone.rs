@@ -12,11 +12,14 @@ use serde::Serialize;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// A second handle of a connection's socket, only to be watched.
+/// A second handle of a connection's socket, only to be watched; and who has shown a certificate there.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer(Arc<OwnedFd>);
+pub(crate) struct Peer {
+    socket: Arc<OwnedFd>,
+    certificate: Option<Arc<tls::Identity>>,
+}
 
-/// Who is at the other end, as the kernel tells.
+/// Who is at the other end, as the kernel tells, and a certificate that was verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct PeerIdentity {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,16 +34,27 @@ pub(crate) struct PeerIdentity {
     /// Of a TCP client.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// The common name of its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_name: Option<String>,
+    /// The alternative names of its certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alternative_names: Vec<String>,
 }
 
 impl Peer {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self(Arc::new(socket))
+        Self { socket: Arc::new(socket), certificate: None }
+    }
+
+    /// The same with what its certificate says.
+    pub(crate) fn with_certificate(self, certificate: Option<tls::Identity>) -> Self {
+        Self { certificate: certificate.map(Arc::new), ..self }
     }
 
     /// Who is at the other end.
     pub(crate) fn identity(&self) -> PeerIdentity {
-        if let Ok(client) = rustix::net::sockopt::socket_peercred(&self.0) {
+        if let Ok(client) = rustix::net::sockopt::socket_peercred(&self.socket) {
             let pid = client.pid.as_raw_nonzero().get();
             let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
             return PeerIdentity {
@@ -48,12 +62,18 @@ impl Peer {
                 uid: Some(client.uid.as_raw()),
                 gid: Some(client.gid.as_raw()),
                 program: program.map(|name| name.trim().to_owned()),
-                address: None,
+                ..PeerIdentity::default()
             };
         }
-        let address = rustix::net::getpeername(&self.0).ok();
+        let address = rustix::net::getpeername(&self.socket).ok();
         let address = address.and_then(|address| std::net::SocketAddr::try_from(address?).ok());
-        PeerIdentity { address: address.map(|address| address.to_string()), ..PeerIdentity::default() }
+        let certificate = self.certificate.as_deref().cloned().unwrap_or_default();
+        PeerIdentity {
+            address: address.map(|address| address.to_string()),
+            common_name: certificate.common_name,
+            alternative_names: certificate.alternative_names,
+            ..PeerIdentity::default()
+        }
     }
 
     /// The same for people: the program, or the address.
@@ -62,7 +82,10 @@ impl Peer {
             PeerIdentity { pid: Some(pid), uid: Some(uid), program, .. } => {
                 format!("{} (pid {pid}, uid {uid})", program.unwrap_or_default())
             }
-            PeerIdentity { address: Some(address), .. } => format!("a client at {address}"),
+            PeerIdentity { address: Some(address), common_name: Some(name), .. } => format!("{name} at {address}"),
+            PeerIdentity { address: Some(address), alternative_names, .. } => {
+                format!("{} at {address}", alternative_names.first().map_or("a client", String::as_str))
+            }
             _ => "a client".to_owned(),
         }
     }
@@ -76,8 +99,8 @@ impl Peer {
 
     async fn wait_for_end(self) -> io::Result<()> {
         // Whatever kind of socket it is: only its readiness is asked for, nothing is read.
-        let socket = std::os::unix::net::UnixStream::from(self.0.try_clone()?);
-        drop(self.0);
+        let socket = std::os::unix::net::UnixStream::from(self.socket.try_clone()?);
+        drop(self.socket);
         let watched = UnixStream::from_std(socket)?;
         loop {
             if watched.ready(Interest::READABLE).await?.is_read_closed() {

@@ -178,7 +178,10 @@ async fn serve_tcp(
         TcpSecurity::Tls(acceptor) => acceptor,
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve_connection(stream, peer, handler, stopping).await,
+        Ok(Ok(stream)) => {
+            let peer = peer.with_certificate(stream.client());
+            serve_connection(stream, peer, handler, stopping).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a client was refused"),
         Err(_) => tracing::debug!("a client was too slow to shake hands"),
     }

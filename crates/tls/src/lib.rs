@@ -6,11 +6,13 @@
 mod client;
 mod error;
 mod files;
+mod identity;
 mod server;
 mod web;
 
 pub use client::{ClientFiles, Connector, Verification};
 pub use error::TlsError;
+pub use identity::Identity;
 pub use server::{Acceptor, ServerFiles, ServerStream};
 pub use web::{WebConnector, WebStream, WebTrust};
 

@@ -11,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::{TlsError, files, provider};
+use crate::{Identity, TlsError, files, provider};
 
 /// What a server shows, and whom it trusts.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +64,13 @@ impl Acceptor {
 /// A connection of a client over TLS.
 #[derive(Debug)]
 pub struct ServerStream(Box<tokio_rustls::server::TlsStream<TcpStream>>);
+
+impl ServerStream {
+    /// Who the client's certificate says that it is; none where it had to show none.
+    pub fn client(&self) -> Option<Identity> {
+        self.0.get_ref().1.peer_certificates()?.first().map(Identity::of)
+    }
+}
 
 impl AsyncRead for ServerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

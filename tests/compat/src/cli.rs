@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use harness::{Engine, EngineOptions, Host, Terminal};
 
+use crate::log_drivers;
+
 #[test]
 fn verbs_formats_and_exit_codes() {
     let engine = Engine::with_busybox();
@@ -108,7 +110,7 @@ fn an_engine_starts_by_itself() {
 }
 
 /// Certificates of an authority, the engine and a client, made with openssl.
-fn certificates(host: &Host) -> PathBuf {
+pub(crate) fn certificates(host: &Host) -> PathBuf {
     let folder = host.files().join("certificates");
     fs::create_dir(&folder).expect("a new folder");
     let openssl = |words: &str| {
@@ -134,7 +136,8 @@ fn over_tcp_only_who_has_a_certificate_comes_in() {
     let file = |name: &str| folder.join(name).display().to_string();
     let address = "tcp://127.0.0.1:2376";
     let tls = ["--tlscacert", &file("ca.pem"), "--tlscert", &file("server.pem"), "--tlskey", &file("server-key.pem")];
-    let arguments = ["-H", address].into_iter().chain(tls).map(str::to_owned).collect();
+    let audit = format!("--audit-log={}", file("audit.log"));
+    let arguments = ["-H", address, &audit].into_iter().chain(tls).map(str::to_owned).collect();
     let engine = Engine::start_in(host, EngineOptions { arguments });
     engine.import_busybox();
     let docker = |words: &[&str]| engine.host().program("docker").args(["-H", address]).args(words);
@@ -148,6 +151,18 @@ fn over_tcp_only_who_has_a_certificate_comes_in() {
     docker(&[&without[..], &["ps"]].concat()).fails(1);
     engine.host().conex().args(["-H", address, "--tls", "ps"]).fails(1);
     docker(&["ps"]).fails(1);
+    // Who came in is written down by the names of the certificate, and so is who ended a container.
+    docker(&[&with_certificate[..], &["run", "-d", "--name", "one", "busybox", "sleep", "1000"]].concat()).ok();
+    docker(&[&with_certificate[..], &["kill", "one"]].concat()).ok();
+    let log = fs::read_to_string(file("audit.log")).unwrap();
+    let entries: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let killed = entries.iter().find(|entry| entry["path"].as_str().unwrap().ends_with("/one/kill")).expect(&log);
+    assert_eq!(killed["peer"]["common_name"], "cert", "{killed}");
+    assert_eq!(killed["peer"]["alternative_names"], serde_json::json!(["127.0.0.1", "localhost"]), "{killed}");
+    assert!(killed["peer"]["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{killed}");
+    log_drivers::wait_until("it is told who ended it", || {
+        engine.conex(["why", "one"]).ok().contains("cert at 127.0.0.1:")
+    });
     engine.finish();
 }
 
