@@ -329,8 +329,11 @@ impl Container {
         }
         self.log_patience.begin(turn.now);
         self.log.close();
-        if !self.log.is_complete() && self.log_patience != Patience::Over {
-            return;
+        if !self.log.is_complete() {
+            if self.log_patience != Patience::Over {
+                return;
+            }
+            self.log.abandon();
         }
         self.introduce_at = None;
         let Some(exit) = self.init.take_exit(turn.now) else { return };

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use harness::Engine;
@@ -95,6 +95,115 @@ fn syslog_by_udp_tcp_and_a_unix_socket() {
     engine.finish();
 }
 
+/// The next connection to a unix socket.
+fn accept_unix(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// What comes up to a mark.
+fn read_until(stream: &mut impl Read, mark: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(mark) {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "it ended with {text:?}");
+        text.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+    }
+    text
+}
+
+#[test]
+fn syslog_by_stream_sockets_of_this_machine() {
+    let host = harness::Host::new();
+    // Where a syslog without an address is looked for, after /dev/log.
+    host.program("mount").args(["-t", "tmpfs", "tmpfs", "/run"]).ok();
+    let usual = UnixListener::bind("/run/syslog").unwrap();
+    let engine = Engine::start_in(host, harness::EngineOptions::default());
+    engine.import_busybox();
+    run(&engine, &["--rm", "--log-driver", "syslog", "--log-opt", "tag=here"], "echo one; echo two");
+    let text = read_until(&mut accept_unix(&usual), "two\n");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("<30>") && lines[0].contains(" here["), "{text}");
+    let path = engine.host().files().join("stream.sock");
+    let named = UnixListener::bind(&path).unwrap();
+    let address = format!("syslog-address=unix://{}", path.display());
+    run(&engine, &["--rm", "--log-driver", "syslog", "--log-opt", &address], "echo three");
+    assert!(read_until(&mut accept_unix(&named), "\n").ends_with("]: three\n"));
+    engine.finish();
+}
+
+/// A sink that speaks TLS: openssl's own server, which prints what it is sent.
+struct TlsSink {
+    server: std::process::Child,
+    printed: std::process::ChildStdout,
+}
+
+impl TlsSink {
+    fn start(engine: &Engine, port: u16, options: &[&str]) -> Self {
+        let openssl = engine.host().program("openssl").args(["s_server", "-quiet", "-accept", &port.to_string()]);
+        let mut server = openssl.args(options).spawn();
+        let printed = server.stdout.take().unwrap();
+        wait_until("the sink listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { server, printed }
+    }
+}
+
+impl Drop for TlsSink {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn syslog_over_tls() {
+    let engine = Engine::with_busybox();
+    let folder = crate::cli::certificates(engine.host());
+    let file = |name: &str| folder.join(name).display().to_string();
+    let keys = ["-cert", &file("server.pem"), "-key", &file("server-key.pem"), "-CAfile", &file("ca.pem")];
+    let mut sink = TlsSink::start(&engine, 6514, &[&keys[..], &["-Verify", "1", "-verify_return_error"]].concat());
+    let syslog = |name: &str, options: &[String], script: &str| {
+        let fixed = ["--name", name, "--log-driver", "syslog", "--log-opt", "syslog-address=tcp+tls://127.0.0.1:6514"];
+        let options = options.iter().flat_map(|option| ["--log-opt", option]);
+        run(&engine, &fixed.into_iter().chain(options).collect::<Vec<_>>(), script);
+    };
+    let ca = format!("syslog-tls-ca-cert={}", file("ca.pem"));
+    let identity = [format!("syslog-tls-cert={}", file("cert.pem")), format!("syslog-tls-key={}", file("key.pem"))];
+    let fails = |name: &str| {
+        let state = || inspect(&engine, name, "{{json .State.Log}}");
+        wait_until("the failure is told", || state().contains("cannot send to the sink"));
+        engine.docker(["rm", name]).ok();
+    };
+    // Whom nobody vouches for is sent nothing, and the container does not mind.
+    syslog("unknown", &identity, "echo secret");
+    fails("unknown");
+    // The sink wants to know who is there.
+    syslog("nobody", std::slice::from_ref(&ca), "echo secret");
+    fails("nobody");
+    let all = [&identity[..], &[ca, "syslog-format=rfc5424".to_owned(), "tag=t".to_owned()]].concat();
+    syslog("known", &all, "echo one; echo two");
+    let text = read_until(&mut sink.printed, "two\n");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, word) in lines.iter().zip(["one", "two"]) {
+        let (length, message) = line.split_once(' ').unwrap();
+        assert_eq!(length.parse::<usize>().unwrap(), message.len() + 1, "a message's length comes first (RFC 5425)");
+        assert!(message.starts_with("<30>1 ") && message.ends_with(&format!(" - {word}")), "{message}");
+    }
+    drop(sink);
+    let mut sink = TlsSink::start(&engine, 6514, &keys[..4]);
+    syslog("trusting", &["syslog-tls-skip-verify=true".to_owned()], "echo anybody");
+    assert!(read_until(&mut sink.printed, "\n").ends_with("]: anybody\n"));
+    let half =
+        ["create", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp+tls://127.0.0.1:6514", "--log-opt"];
+    let refused = engine.docker([&half[..], &[&*identity[0], "busybox"]].concat()).fails(1);
+    assert!(refused.contains("syslog-tls-key"), "{refused}");
+    drop(sink);
+    engine.finish();
+}
+
 /// A GELF message from its datagrams, in whatever order they come.
 fn gelf_message(socket: &UdpSocket) -> Value {
     let mut pieces = std::collections::BTreeMap::new();
@@ -120,6 +229,48 @@ fn gelf_message(socket: &UdpSocket) -> Value {
         drop(stdin);
         return serde_json::from_slice(&gunzip.wait_with_output().unwrap().stdout).unwrap();
     }
+}
+
+#[test]
+fn gelf_is_compressed_as_it_is_told() {
+    let engine = Engine::with_busybox();
+    let (socket, address) = udp();
+    let address = format!("gelf-address={address}");
+    let send = |options: &[&str]| {
+        let options = options.iter().flat_map(|option| ["--log-opt", option]);
+        let all = ["--rm", "--log-driver", "gelf", "--log-opt", &address].into_iter().chain(options);
+        run(&engine, &all.collect::<Vec<_>>(), "echo hello hello hello hello");
+        receive(&socket)
+    };
+    let text = |mut unpacked: Box<dyn Read + '_>| {
+        let mut bytes = Vec::new();
+        unpacked.read_to_end(&mut bytes).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()["short_message"].as_str().unwrap().to_owned()
+    };
+    let plain = send(&["gelf-compression-type=none"]);
+    assert_eq!(text(Box::new(&plain[..])), "hello hello hello hello");
+    let zlib = send(&["gelf-compression-type=zlib"]);
+    assert_eq!(text(Box::new(flate2::read::ZlibDecoder::new(&zlib[..]))), "hello hello hello hello");
+    let gzip = |level: &str| send(&["gelf-compression-type=gzip", &format!("gelf-compression-level={level}")]);
+    let (stored, best) = (gzip("0"), gzip("9"));
+    for packed in [&stored, &best] {
+        assert_eq!(text(Box::new(flate2::read::GzDecoder::new(&packed[..]))), "hello hello hello hello");
+    }
+    assert!(stored.len() > plain.len() && best.len() < plain.len(), "{} {}", stored.len(), best.len());
+    // What says how often and how fast to try again is refused: it is tried as long as the lines are kept here.
+    for (address, option, message) in [
+        ("tcp://127.0.0.1", "gelf-tcp-max-reconnect=3", "log opt 'gelf-tcp-max-reconnect' is not built"),
+        ("tcp://127.0.0.1", "gelf-tcp-reconnect-delay=1", "log opt 'gelf-tcp-reconnect-delay' is not built"),
+        ("udp://127.0.0.1", "gelf-tcp-max-reconnect=3", "\"gelf-tcp-max-reconnect\" is only valid for TCP"),
+        ("tcp://127.0.0.1", "gelf-compression-type=zlib", "compression is only supported on UDP"),
+        ("udp://127.0.0.1", "gelf-compression-level=10", "unknown value \"10\" for log opt \"gelf-compression-level\""),
+    ] {
+        let address = format!("gelf-address={address}");
+        let create = ["create", "--log-driver", "gelf", "--log-opt", &address, "--log-opt", option, "busybox"];
+        let refused = engine.docker(create).fails(1);
+        assert!(refused.contains(message), "{refused}");
+    }
+    engine.finish();
 }
 
 #[test]
@@ -261,6 +412,73 @@ fn fluentd_with_acknowledgements_across_a_dead_sink_and_a_dead_engine() {
     let mut stream = accept(&listener);
     assert_eq!(next(&mut stream), "second");
     engine.docker(["rm", "-f", "one"]).ok();
+    engine.finish();
+}
+
+#[test]
+fn fluentd_by_a_unix_socket() {
+    let engine = Engine::with_busybox();
+    let path = engine.host().files().join("fluentd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let address = format!("fluentd-address=unix://{}", path.display());
+    run(&engine, &["--name", "one", "--log-driver", "fluentd", "--log-opt", &address], "echo one; echo two >&2");
+    let mut stream = accept_unix(&listener);
+    let both = [unpack(&mut stream), unpack(&mut stream)].map(|message| {
+        let text = |field: &str| message[2][field].as_str().unwrap().to_owned();
+        format!("{} {} {}", text("container_name"), text("source"), text("log"))
+    });
+    let mut sorted = both.clone();
+    sorted.sort();
+    assert_eq!(sorted, ["/one stderr two", "/one stdout one"]);
+    engine.docker(["rm", "one"]).ok();
+    engine.finish();
+}
+
+/// The process that writes a container's log in the non-blocking mode.
+fn log_writer(id: &str) -> String {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let found = processes.into_iter().find(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("--write-log") && line.contains(id)
+    });
+    found.expect("the writer runs").file_name().into_string().unwrap()
+}
+
+#[test]
+fn in_the_non_blocking_mode_a_disk_that_hangs_holds_nobody_up_and_lost_lines_are_counted() {
+    const LINES: u64 = 20_000;
+    let engine = Engine::with_busybox();
+    let options = ["-d", "--name", "one", "--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k"];
+    let script = format!(
+        "while [ ! -e /go ]; do sleep 0.1; done; n=0; while [ $n -lt {LINES} ]; do n=$((n+1)); echo number $n; done; \
+         touch /done; while [ ! -e /end ]; do sleep 0.1; done"
+    );
+    let id = run(&engine, &options, &script);
+    let signal = |name: &str, pid: &str| engine.host().program("kill").args([name, pid]).ok();
+    let writer = log_writer(&id);
+    // A writer that does not go on is a disk that hangs, to whoever waits for it.
+    signal("-STOP", &writer);
+    engine.docker(["exec", "one", "touch", "/go"]).ok();
+    wait_until("the container goes on", || engine.docker(["exec", "one", "test", "-e", "/done"]).run().code == 0);
+    let lost = || inspect(&engine, "one", "{{.State.Log.Dropped}}").parse::<u64>().unwrap_or_default();
+    wait_until("lost lines are told while it runs", || lost() > 0);
+    signal("-CONT", &writer);
+    engine.docker(["exec", "one", "touch", "/end"]).ok();
+    engine.docker(["wait", "one"]).ok();
+    let kept = engine.docker(["logs", "one"]).ok().lines().count() as u64;
+    assert!(kept > 0 && kept < LINES, "{kept}");
+    wait_until("every lost line is counted", || lost() + kept == LINES);
+    let told = format!("{} not written here in time", LINES - kept);
+    let why = engine.conex(["why", "one"]).ok();
+    assert!(why.contains(&told), "{why}");
+    let metrics = engine.get("/metrics").ok();
+    let counted = metrics.lines().find(|line| line.starts_with("conex_container_log_dropped_lines_total{")).unwrap();
+    assert!(counted.ends_with(&format!(" {}", LINES - kept)), "{counted}");
+    assert!(engine.log().contains("the buffer of the non-blocking log is full"), "{}", engine.log());
+    let refused = engine.docker(["create", "--log-opt", "max-buffer-size=1m", "busybox"]).fails(1);
+    assert!(refused.contains("only supported with 'mode=non-blocking'"), "{refused}");
+    engine.docker(["rm", "one"]).ok();
     engine.finish();
 }
 

@@ -318,6 +318,7 @@ impl Engine {
             error: view.state.error.clone(),
             started_at: view.state.started_at,
             end: view.end.clone(),
+            log: self.container_log_forwarding(&view.id),
         })
     }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Signal, Status};
+use super::{LogForwarding, Signal, Status};
 
 /// What is remembered of a run's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,8 @@ pub struct Why {
     pub started_at: Option<Timestamp>,
     /// How its last run ended; none before the first end.
     pub end: Option<RunEnd>,
+    /// How the lines of its log fared, where some were lost or are sent elsewhere.
+    pub log: Option<LogForwarding>,
 }
 
 impl Why {
@@ -141,6 +143,7 @@ impl Why {
         if self.restart_count > 0 {
             said.push(format!("Its restart policy has started it again {} times.", self.restart_count));
         }
+        said.extend(self.log.as_ref().and_then(lost_lines));
         said
     }
 
@@ -161,6 +164,14 @@ impl Why {
             (status, None) => format!("{name} is {}.", status.as_str()),
         }
     }
+}
+
+/// What is missing of a log; nothing where all of it is there.
+fn lost_lines(log: &LogForwarding) -> Option<String> {
+    let lost = [(log.unwritten, "not written here in time"), (log.dropped, "never taken by the log driver's sink")];
+    let told = lost.into_iter().filter(|(lines, _)| *lines > 0).map(|(lines, how)| format!("{lines} {how}"));
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("Lines of its log were lost: {}.", told.join(", ")))
 }
 
 impl RunEnd {
@@ -235,8 +246,19 @@ mod tests {
             error: String::new(),
             started_at: None,
             end: Some(end),
+            log: None,
         };
         why.sentences()[1..].join(" ")
+    }
+
+    #[test]
+    fn lost_lines_are_told_by_where_they_were_lost() {
+        assert_eq!(lost_lines(&LogForwarding { sent: 7, ..LogForwarding::default() }), None);
+        let both = LogForwarding { unwritten: 3, dropped: 4, ..LogForwarding::default() };
+        assert_eq!(
+            lost_lines(&both).unwrap(),
+            "Lines of its log were lost: 3 not written here in time, 4 never taken by the log driver's sink."
+        );
     }
 
     #[test]

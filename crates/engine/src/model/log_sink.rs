@@ -203,19 +203,24 @@ fn syslog_endpoint(text: &str, options: &Options) -> Result<Endpoint, EngineErro
         }
         "udp" => Ok(Endpoint::Udp(with_port(rest, SYSLOG_PORT)?)),
         "tcp" => Ok(Endpoint::Tcp(with_port(rest, SYSLOG_PORT)?)),
-        "tcp+tls" => Ok(Endpoint::Tls(with_port(rest, SYSLOG_PORT)?, syslog_tls(options))),
+        "tcp+tls" => Ok(Endpoint::Tls(with_port(rest, SYSLOG_PORT)?, syslog_tls(options)?)),
         _ => Err(invalid(format!("unsupported scheme: '{scheme}'"))),
     }
 }
 
-fn syslog_tls(options: &Options) -> TlsFiles {
+fn syslog_tls(options: &Options) -> Result<TlsFiles, EngineError> {
     let path = |key: &str| options.get(key).filter(|text| !text.is_empty()).map(PathBuf::from);
-    TlsFiles {
+    let identity = match (path("syslog-tls-cert"), path("syslog-tls-key")) {
+        (Some(_), None) => return Err(invalid("log opt 'syslog-tls-cert' needs 'syslog-tls-key' beside it")),
+        (None, Some(_)) => return Err(invalid("log opt 'syslog-tls-key' needs 'syslog-tls-cert' beside it")),
+        (certificate, key) => certificate.zip(key),
+    };
+    Ok(TlsFiles {
         authority: path("syslog-tls-ca-cert"),
-        identity: path("syslog-tls-cert").zip(path("syslog-tls-key")),
+        identity,
         // Docker looks at whether it is there, not at what it says.
         skip_verification: options.contains_key("syslog-tls-skip-verify"),
-    }
+    })
 }
 
 fn go_words(error: &std::io::Error) -> String {

@@ -75,7 +75,7 @@ struct Trouble {
     dropped_lines: u64,
     /// How many of them were told.
     told_lines: u64,
-    /// Whether the last batch failed: trouble is told when it begins, not again while it lasts.
+    /// Whether the last batch failed: trouble is told when it begins, when it ends, and while it lasts each time it has doubled.
     lasting: bool,
     untold: VecDeque<String>,
 }
@@ -135,7 +135,12 @@ impl Log {
         match self {
             Log::JsonFile(log) => match &mut log.batch.sink {
                 Sink::File(file) => file.child_ended(pid, ended),
-                Sink::Queue(queue) => queue.child_ended(pid),
+                Sink::Queue(queue) => {
+                    queue.child_ended(pid);
+                    let lost = queue.lost();
+                    log.batch.trouble.note(lost);
+                    log.batch.trouble.tell_the_rest();
+                }
             },
             Log::None => {}
         }
@@ -208,6 +213,17 @@ impl Log {
             queue.close();
         }
         log.batch.trouble.tell_the_rest();
+    }
+
+    /// What has not been taken by now is lost.
+    pub(crate) fn abandon(&mut self) {
+        let Log::JsonFile(log) = self else { return };
+        if let Sink::Queue(queue) = &mut log.batch.sink {
+            queue.abandon();
+            let lost = queue.lost();
+            log.batch.trouble.note(lost);
+            log.batch.trouble.tell_the_rest();
+        }
     }
 }
 
@@ -292,20 +308,25 @@ impl Batch {
 }
 
 impl Trouble {
-    /// The last count, where lines were lost since the last one.
+    /// The count where it has grown since it was told.
     fn tell_the_rest(&mut self) {
         if self.dropped_lines > self.told_lines && self.untold.is_empty() {
-            self.untold.push_back("lines were lost until the end".to_owned());
+            self.untold.push_back("more lines were lost until now".to_owned());
         }
     }
 
     fn note(&mut self, outcome: Result<(), (u64, String)>) {
         let was_lasting = std::mem::replace(&mut self.lasting, outcome.is_err());
-        if let Err((lines, message)) = outcome {
-            self.dropped_lines += lines;
-            if !was_lasting {
-                self.untold.push_back(message);
+        match outcome {
+            Err((lines, message)) => {
+                self.dropped_lines += lines;
+                let has_doubled = self.dropped_lines >= self.told_lines * 2 && self.untold.is_empty();
+                if !was_lasting || (has_doubled && lines > 0) {
+                    self.untold.push_back(message);
+                }
             }
+            Ok(()) if was_lasting => self.tell_the_rest(),
+            Ok(()) => {}
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The non-blocking mode of a log: a writer process does the writing, and what it cannot take in time waits in a buffer of
 //! fixed size. What does not fit there is dropped, the newest first, as Docker does.
 //!
-//! A writer process, because writes to files block whatever one asks for, and a thread would cost the same memory.
+//! A writer process, because writes to files block whatever one asks for, and a thread would cost the same memory. What the disk does not
+//! take it tells on its standard output, a byte a line.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use monitor_protocol::Rotated;
 use rustix::fs::OFlags;
@@ -27,9 +28,15 @@ const READ_BYTES: usize = 64 * 1024;
 pub(crate) struct Queue {
     writer: Option<Child>,
     pipe: Option<ChildStdin>,
+    /// A byte for each line that the writer has lost.
+    lost: Option<ChildStdout>,
     waiting: Vec<u8>,
     sent: usize,
     limit_bytes: usize,
+    /// Lines that waited when the writer was gone.
+    stranded: u64,
+    /// Nothing more will come.
+    closing: bool,
 }
 
 impl Queue {
@@ -40,9 +47,13 @@ impl Queue {
         let failed = |source| LogFileError::new("start a writer for", path, source);
         let mut writer = command(path, limits).spawn().map_err(failed)?;
         let pipe = writer.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        set_nonblocking(pipe.as_fd()).map_err(|error| failed(error.into()))?;
+        let lost = writer.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        let opened = set_nonblocking(pipe.as_fd()).and_then(|()| set_nonblocking(lost.as_fd()));
+        opened.map_err(|error| failed(error.into()))?;
         let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-        Ok(Queue { writer: Some(writer), pipe: Some(pipe), waiting: Vec::new(), sent: 0, limit_bytes })
+        let (pipe, lost) = (Some(pipe), Some(lost));
+        let (waiting, stranded) = (Vec::new(), 0);
+        Ok(Queue { writer: Some(writer), pipe, lost, waiting, sent: 0, limit_bytes, stranded, closing: false })
     }
 
     /// Takes whole entries. Fails with the number of those that did not fit.
@@ -57,9 +68,26 @@ impl Queue {
             }
         }
         self.pump();
-        match dropped {
+        if dropped > 0 {
+            return Err((dropped, "the buffer of the non-blocking log is full".to_owned()));
+        }
+        self.lost()
+    }
+
+    /// What the writer has lost since this was asked last. Fails with the number of lines.
+    pub(crate) fn lost(&mut self) -> Result<(), (u64, String)> {
+        let (mut lines, mut bytes) = (std::mem::take(&mut self.stranded), [0; 1024]);
+        while let Some(lost) = &mut self.lost {
+            match lost.read(&mut bytes) {
+                Ok(count @ 1..) => lines += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(_) | Err(_) => self.lost = None,
+            }
+        }
+        match lines {
             0 => Ok(()),
-            _ => Err((dropped, "the buffer of the non-blocking log is full".to_owned())),
+            _ => Err((lines, "the writer of the non-blocking log cannot write to its file".to_owned())),
         }
     }
 
@@ -72,7 +100,7 @@ impl Queue {
     /// Gives the writer what it takes now.
     pub(crate) fn pump(&mut self) {
         while self.sent < self.waiting.len() {
-            let Some(pipe) = &mut self.pipe else { break };
+            let Some(pipe) = &mut self.pipe else { return self.abandon() };
             match pipe.write(&self.waiting[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.give_back(),
@@ -82,6 +110,15 @@ impl Queue {
         }
         self.waiting = Vec::new();
         self.sent = 0;
+        if self.closing {
+            self.pipe = None;
+        }
+    }
+
+    /// Gives up what waits.
+    pub(crate) fn abandon(&mut self) {
+        self.stranded += self.waiting[self.sent..].iter().filter(|byte| **byte == b'\n').count() as u64;
+        (self.waiting, self.sent, self.pipe) = (Vec::new(), 0, None);
     }
 
     /// The pipe while something waits for it.
@@ -89,22 +126,16 @@ impl Queue {
         self.pipe.as_ref().filter(|_| self.sent < self.waiting.len()).map(AsFd::as_fd)
     }
 
-    /// Lets the writer finish: what waits is written in blocking mode, then the pipe is closed.
+    /// Lets the writer finish: once it has what waits, the pipe is closed.
     pub(crate) fn close(&mut self) {
-        if let Some(mut pipe) = self.pipe.take() {
-            let blocking = rustix::fs::fcntl_setfl(&pipe, OFlags::WRONLY);
-            let rest = &self.waiting[self.sent..];
-            // A writer that died cannot be helped.
-            let _ = blocking.map_err(io::Error::from).and_then(|()| pipe.write_all(rest));
-        }
-        self.waiting = Vec::new();
-        self.sent = 0;
+        self.closing = true;
+        self.pump();
     }
 
     /// To be told of every child that was reaped.
     pub(crate) fn child_ended(&mut self, pid: i32) {
         if self.writer.take_if(|writer| writer.id() == pid as u32).is_some() {
-            self.pipe = None;
+            self.abandon();
         }
     }
 
@@ -123,7 +154,7 @@ impl Queue {
 }
 
 fn set_nonblocking(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    rustix::fs::fcntl_setfl(fd, OFlags::WRONLY | OFlags::NONBLOCK)
+    rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)
 }
 
 fn command(path: &Path, limits: Limits) -> Command {
@@ -134,7 +165,7 @@ fn command(path: &Path, limits: Limits) -> Command {
         .args(limits_to_args(limits))
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(Stdio::null());
+        .stdout(Stdio::piped());
     command
 }
 
@@ -164,14 +195,19 @@ pub(crate) fn run_writer(args: &[String]) -> io::Result<()> {
     let (path, limits) = args.split_first().ok_or_else(usage)?;
     let limits = limits_from_args(limits).ok_or_else(usage)?;
     let mut log = RotatingFile::open(&PathBuf::from(path), limits).map_err(io::Error::other)?;
-    write_all_entries(&mut BufReader::with_capacity(READ_BYTES, io::stdin().lock()), &mut log);
+    let mut source = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
+    // Whoever counts is gone where this cannot be written, and waits for this process where it is full.
+    write_all_entries(&mut source, &mut log, &mut || {
+        let _ = rustix::io::write(io::stdout(), b".");
+    });
     while log.is_compressing() {
         reap(&mut log, WaitOptions::empty());
     }
     Ok(())
 }
 
-fn write_all_entries(source: &mut impl BufRead, log: &mut RotatingFile) {
+/// Calls `lost` for each entry that could not be written.
+fn write_all_entries(source: &mut impl BufRead, log: &mut RotatingFile, lost: &mut dyn FnMut()) {
     let mut entry = Vec::new();
     while source.read_until(b'\n', &mut entry).is_ok_and(|count| count > 0) {
         if entry == ROTATE || log.is_full(0) {
@@ -180,8 +216,10 @@ fn write_all_entries(source: &mut impl BufRead, log: &mut RotatingFile) {
             let _ = log.rotate();
         }
         if entry != ROTATE {
-            // A full disk loses the entry; there is nobody here who could be told.
-            let _ = log.write(&entry);
+            // As on a full disk.
+            if log.write(&entry).is_err() {
+                lost();
+            }
         }
         entry.clear();
     }
@@ -199,7 +237,8 @@ fn reap(log: &mut RotatingFile, options: WaitOptions) {
 #[cfg(test)]
 fn queue_into(pipe: std::os::fd::OwnedFd, limit_bytes: usize) -> Queue {
     set_nonblocking(pipe.as_fd()).unwrap();
-    Queue { writer: None, pipe: Some(ChildStdin::from(pipe)), waiting: Vec::new(), sent: 0, limit_bytes }
+    let pipe = Some(ChildStdin::from(pipe));
+    Queue { writer: None, pipe, lost: None, waiting: Vec::new(), sent: 0, limit_bytes, stranded: 0, closing: false }
 }
 
 #[cfg(test)]
@@ -226,9 +265,23 @@ mod tests {
         let mut reader = fs::File::from(read);
         reader.read_exact(&mut received).unwrap();
         queue.close();
+        assert!(queue.waiting_pipe().is_none());
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "twenty bytes of text\n".repeat(4));
+    }
+
+    #[test]
+    fn closing_waits_for_nobody_and_what_is_given_up_is_counted() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let pipe_size = rustix::pipe::fcntl_getpipe_size(&write).unwrap();
+        let mut queue = queue_into(write, 2 * pipe_size);
+        queue.push(&[&vec![b'x'; pipe_size - 1][..], b"\none\ntwo\n"].concat()).unwrap();
+        queue.close();
+        assert!(queue.waiting_pipe().is_some(), "nobody reads");
+        queue.abandon();
+        assert_eq!(queue.lost().unwrap_err().0, 2);
+        drop(read);
     }
 
     #[test]
@@ -237,10 +290,19 @@ mod tests {
         let path = dir.path().join("log");
         let limits = Limits { max_size_bytes: Some(8), max_files: 3, rotated: Rotated::Plain };
         let mut log = RotatingFile::open(&path, limits).unwrap();
-        write_all_entries(&mut &b"one\ntwo\nthree\n\nfour\n"[..], &mut log);
+        write_all_entries(&mut &b"one\ntwo\nthree\n\nfour\n"[..], &mut log, &mut || panic!("nothing is lost"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
         assert_eq!(fs::read_to_string(dir.path().join("log.1")).unwrap(), "three\n");
         assert_eq!(fs::read_to_string(dir.path().join("log.2")).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn the_writer_tells_what_the_disk_does_not_take() {
+        let limits = Limits { max_size_bytes: None, max_files: 1, rotated: Rotated::Plain };
+        let mut log = RotatingFile::open(Path::new("/dev/full"), limits).unwrap();
+        let mut lost = 0;
+        write_all_entries(&mut &b"one\ntwo\nthree\n"[..], &mut log, &mut || lost += 1);
+        assert_eq!(lost, 3);
     }
 
     #[test]

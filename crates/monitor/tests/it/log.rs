@@ -92,6 +92,18 @@ fn a_full_disk_is_told_once_and_stops_nobody() {
 }
 
 #[test]
+fn what_the_writer_of_the_non_blocking_mode_loses_is_counted() {
+    let mut rig = Rig::new();
+    let launch = with_log(&rig, "for i in 1 2 3; do echo $i; done", |json| {
+        json.path = "/dev/full".into();
+        json.delivery = Delivery::NonBlocking { buffer_bytes: 1_000_000 };
+    });
+    rig.start(launch);
+    rig.wait_for(|event| matches!(event, Event::LogTrouble { dropped_lines: 3, .. }).then_some(()));
+    assert_eq!(rig.finish().exit.code, 0);
+}
+
+#[test]
 fn without_a_log_output_still_flows() {
     let mut rig = Rig::new();
     let mut launch = rig.launch("seq 1 50000 | wc -l");

@@ -42,7 +42,15 @@ const POLL: Duration = Duration::from_secs(1);
 /// The forwarders of all containers.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarders {
-    known: Mutex<HashMap<ContainerId, Arc<Mutex<LogForwarding>>>>,
+    known: Mutex<HashMap<ContainerId, Known>>,
+}
+
+/// What is known of a container's lines.
+#[derive(Debug, Default)]
+struct Known {
+    told: Arc<Mutex<LogForwarding>>,
+    /// Whether they are being sent; lines are lost without that as well.
+    is_sent: bool,
 }
 
 impl Forwarders {
@@ -56,14 +64,15 @@ impl Forwarders {
     ) -> Result<(), EngineError> {
         let Some(sink) = record.spec.log.sink()? else { return Ok(()) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains_key(&record.id) {
+        if known.get(&record.id).is_some_and(|known| known.is_sent) {
             return Ok(());
         }
         let path = log_path(record, folder);
         let spool = Spool::open(&path, record.spec.log.max_files()?)
             .map_err(|error| EngineError::system("cannot open the log to send it", error))?;
-        let told = Arc::new(Mutex::new(LogForwarding::default()));
-        known.insert(record.id.clone(), Arc::clone(&told));
+        let entry = known.entry(record.id.clone()).or_default();
+        entry.is_sent = true;
+        let told = Arc::clone(&entry.told);
         let watcher = Watcher::new(&path).ok().flatten();
         let sender = Sender { sink, origin: origin(record)?, transport: None, zone: TimeZone::system() };
         let name = record.name.to_string();
@@ -74,14 +83,14 @@ impl Forwarders {
     /// How sending goes, and what was lost; none for containers whose lines stay here and are all there.
     pub(crate) fn state(&self, id: &ContainerId) -> Option<LogForwarding> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(id).map(|told| told.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        known.get(id).map(|known| known.told.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// A monitor says how many lines it could not write since the container started.
     pub(crate) fn lost_before_writing(&self, id: &ContainerId, lines: u64) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = known.entry(id.clone()).or_default();
-        told.lock().unwrap_or_else(PoisonError::into_inner).unwritten = lines;
+        let known = known.entry(id.clone()).or_default();
+        known.told.lock().unwrap_or_else(PoisonError::into_inner).unwritten = lines;
     }
 
     /// Forgets a container that is gone; its last words may still be on their way.
