@@ -174,7 +174,9 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::ArchiveStat(name) => archive::stat(engine, &name, &request).await,
         Route::ArchiveGet(name) => archive::get(engine, &name, &request).await,
         Route::ArchivePut(name) => archive::put(engine, &name, request).await,
-        Route::PluginList => Ok(unsupported::no_plugins()),
-        other => Err(unsupported::refusal(engine, &other, &request)),
+        Route::PluginList => unsupported::no_plugins(&request),
+        Route::Plugin(asked) => Err(unsupported::plugin(asked, request).await),
+        Route::Swarm(asked) => Err(unsupported::swarm(asked, request).await),
+        other => Err(unsupported::refusal(engine, &other)),
     }
 }

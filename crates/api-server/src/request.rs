@@ -96,7 +96,8 @@ impl Request {
         }
         self.check_json_type()?;
         let (rest, body) = self.split();
-        let document = json::from_slice(&non_empty(read_body(body).await?)?).map_err(|error| invalid_json(&error))?;
+        let bytes = non_empty(read_body(body).await?)?;
+        let document = json::from_slice(&bytes).map_err(|error| invalid_json(&bytes, &error))?;
         Ok((document, rest))
     }
 
@@ -201,12 +202,21 @@ async fn copy_upload(mut body: Incoming, sender: mpsc::Sender<std::io::Result<By
     }
 }
 
-fn invalid_json(error: &serde_json::Error) -> ApiError {
-    ApiError::bad_request(format!("invalid JSON: {error}"))
+/// What Go says where it says nothing of types: of those it names its own.
+fn invalid_json(document: &[u8], error: &serde_json::Error) -> ApiError {
+    let line = document.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    let stray = line.and_then(|line| line.get(error.column().saturating_sub(1)));
+    match stray {
+        Some(stray) if error.is_syntax() && error.to_string().starts_with("expected value") => {
+            let stray = char::from(*stray);
+            ApiError::bad_request(format!("invalid JSON: invalid character {stray:?} looking for beginning of value"))
+        }
+        _ => ApiError::bad_request(format!("invalid JSON: {error}")),
+    }
 }
 
 pub(crate) fn parse_create(body: &[u8]) -> ApiResult<docker_api::container::CreateRequest> {
-    docker_api::container::CreateRequest::parse(body).map_err(|error| invalid_json(&error))
+    docker_api::container::CreateRequest::parse(body).map_err(|error| invalid_json(body, &error))
 }
 
 #[cfg(test)]
@@ -263,6 +273,8 @@ mod tests {
         assert_eq!(answer("/must", "", ""), eof);
         assert_eq!(answer("/", &format!("{JSON}Content-Length: 2\r\n"), "  "), eof);
         assert!(answer("/", &format!("{JSON}Content-Length: 2\r\n"), "[]").contains("invalid JSON"));
+        let stray = r#"{"message":"invalid JSON: invalid character 'x' looking for beginning of value"}"#;
+        assert_eq!(answer("/", &format!("{JSON}Content-Length: 7\r\n"), "{\n\"a\":x"), stray);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use error::ErrorResponse;
 pub use filters::{FilterError, Filters, Timestamp, TimestampError};
 pub use port::{PortParseError, PortSpec, Protocol};
 pub use query::{Query, QueryBuilder, encode_path_segment};
-pub use route::{Route, RouteError, route};
+pub use route::{PluginRequest, Route, RouteError, SwarmRequest, route};
 pub use stream::{FRAME_HEADER_LEN, FrameHeader, StreamKind};
 pub use version::{ApiVersion, VersionError};
 

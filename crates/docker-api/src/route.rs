@@ -102,14 +102,45 @@ pub enum Route {
     VolumeUpdate(String),
     VolumeRemove(String),
     PluginList,
-    /// Any other request below `/plugins`, with its name where it names one.
-    Plugin(Option<String>),
-    /// `GET /swarm` and everything else that only a swarm's manager answers.
-    Swarm,
-    SwarmInit,
-    SwarmLeave,
-    /// The logs of a service or of a task.
-    SwarmLogs,
+    /// Any other request below `/plugins`.
+    Plugin(PluginRequest),
+    /// Everything that is about a swarm.
+    Swarm(SwarmRequest),
+}
+
+/// What is asked about plugins, beyond which there are; with the name of one where it names one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the endpoint of its name")]
+pub enum PluginRequest {
+    Privileges,
+    Pull,
+    Create,
+    Enable(String),
+    Set(String),
+    Upgrade(String),
+    /// Those of which Docker looks at nothing but the name.
+    Other(String),
+}
+
+/// What is asked about a swarm, by what is looked at before it turns out that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwarmRequest {
+    /// Nothing is.
+    Plain,
+    /// A list, and its filters.
+    List,
+    /// One service, and whether defaults are filled in.
+    Service,
+    /// Something to create, or a key: a document.
+    Document,
+    /// A change: a document, and a version. Of a `node`, `service`, `secret`, `config` or of the `swarm` itself.
+    Update(&'static str),
+    /// The logs of a service or of a task, and which streams.
+    Logs,
+    /// Beginning or joining one.
+    Init,
+    /// Leaving one.
+    Leave,
 }
 
 /// Why a path leads nowhere.
@@ -202,7 +233,8 @@ fn find_single(method: &str, word: &str) -> Option<Route> {
         ("GET", "networks") => Route::NetworkList,
         ("GET", "volumes") => Route::VolumeList,
         ("GET", "plugins") => Route::PluginList,
-        ("GET", "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs") => Route::Swarm,
+        ("GET", "swarm") => Route::Swarm(SwarmRequest::Plain),
+        ("GET", "nodes" | "services" | "tasks" | "secrets" | "configs") => Route::Swarm(SwarmRequest::List),
         _ => return None,
     };
     Some(route)
@@ -330,40 +362,54 @@ fn find_volume(method: &str, rest: &str) -> Option<Route> {
 }
 
 fn find_plugin(method: &str, rest: &str) -> Option<Route> {
-    let ends = |actions: &[&str]| {
-        let name = actions.iter().find_map(|action| named(rest, action))?;
-        Some(Route::Plugin(Some(name)))
+    type Make = fn(String) -> PluginRequest;
+    let ends = |actions: &[(&str, Make)]| {
+        actions.iter().find_map(|(action, make)| named(rest, action).map(|name| Route::Plugin(make(name))))
     };
     match (method, rest) {
-        ("GET", "privileges") | ("POST", "pull" | "create") => Some(Route::Plugin(None)),
-        ("GET", _) => ends(&["/json"]),
-        ("POST", _) => ends(&["/enable", "/disable", "/push", "/upgrade", "/set"]),
-        ("DELETE", _) => Some(Route::Plugin(Some(named(rest, "")?))),
+        ("GET", "privileges") => Some(Route::Plugin(PluginRequest::Privileges)),
+        ("POST", "pull") => Some(Route::Plugin(PluginRequest::Pull)),
+        ("POST", "create") => Some(Route::Plugin(PluginRequest::Create)),
+        ("GET", _) => ends(&[("/json", PluginRequest::Other)]),
+        ("POST", _) => ends(&[
+            ("/enable", PluginRequest::Enable),
+            ("/set", PluginRequest::Set),
+            ("/upgrade", PluginRequest::Upgrade),
+            ("/disable", PluginRequest::Other),
+            ("/push", PluginRequest::Other),
+        ]),
+        ("DELETE", _) => ends(&[("", PluginRequest::Other)]),
         _ => None,
     }
 }
 
 fn find_swarm(method: &str, rest: &str) -> Option<Route> {
-    match (method, rest) {
-        ("POST", "init" | "join") => Some(Route::SwarmInit),
-        ("GET", "unlockkey") | ("POST", "update" | "unlock") => Some(Route::Swarm),
-        ("POST", "leave") => Some(Route::SwarmLeave),
-        _ => None,
-    }
+    let asked = match (method, rest) {
+        ("POST", "init" | "join") => SwarmRequest::Init,
+        ("GET", "unlockkey") => SwarmRequest::Plain,
+        ("POST", "unlock") => SwarmRequest::Document,
+        ("POST", "update") => SwarmRequest::Update("swarm"),
+        ("POST", "leave") => SwarmRequest::Leave,
+        _ => return None,
+    };
+    Some(Route::Swarm(asked))
 }
 
 fn find_cluster_object(method: &str, area: &str, rest: &str) -> Option<Route> {
     let name = rest.split('/').next().filter(|name| !name.is_empty())?;
     let action = &rest[name.len()..];
-    let known = match (method, action) {
-        ("POST", "") => rest == "create" && !matches!(area, "nodes" | "tasks"),
-        ("GET", "") => true,
-        ("DELETE", "") => area != "tasks",
-        ("POST", "/update") => area != "tasks",
-        ("GET", "/logs") => matches!(area, "services" | "tasks"),
-        _ => false,
+    let asked = match (method, action, area) {
+        ("POST", "", "services" | "secrets" | "configs") if rest == "create" => SwarmRequest::Document,
+        ("GET", "", "services") => SwarmRequest::Service,
+        ("GET", "", _) | ("DELETE", "", "nodes" | "services" | "secrets" | "configs") => SwarmRequest::Plain,
+        ("POST", "/update", "nodes") => SwarmRequest::Update("node"),
+        ("POST", "/update", "services") => SwarmRequest::Update("service"),
+        ("POST", "/update", "secrets") => SwarmRequest::Update("secret"),
+        ("POST", "/update", "configs") => SwarmRequest::Update("config"),
+        ("GET", "/logs", "services" | "tasks") => SwarmRequest::Logs,
+        _ => return None,
     };
-    known.then_some(if action == "/logs" { Route::SwarmLogs } else { Route::Swarm })
+    Some(Route::Swarm(asked))
 }
 
 fn find_action(rest: &str, actions: &[Action]) -> Option<Route> {
@@ -439,14 +485,21 @@ mod tests {
 
     #[test]
     fn what_only_a_swarm_has_is_known() {
-        for (method, path) in
-            [("GET", "/swarm"), ("GET", "/nodes"), ("POST", "/services/create"), ("DELETE", "/secrets/x")]
-        {
-            assert_eq!(at(method, path), Route::Swarm, "{method} {path}");
+        for (method, path, asked) in [
+            ("GET", "/swarm", SwarmRequest::Plain),
+            ("GET", "/nodes", SwarmRequest::List),
+            ("GET", "/services/x", SwarmRequest::Service),
+            ("POST", "/services/create", SwarmRequest::Document),
+            ("POST", "/secrets/x/update", SwarmRequest::Update("secret")),
+            ("DELETE", "/secrets/x", SwarmRequest::Plain),
+            ("POST", "/swarm/leave", SwarmRequest::Leave),
+            ("GET", "/tasks/x/logs", SwarmRequest::Logs),
+        ] {
+            assert_eq!(at(method, path), Route::Swarm(asked), "{method} {path}");
         }
-        assert_eq!(at("POST", "/swarm/leave"), Route::SwarmLeave);
-        assert_eq!(at("GET", "/tasks/x/logs"), Route::SwarmLogs);
-        assert_eq!(at("GET", "/plugins/x/y:z/json"), Route::Plugin(Some("x/y:z".into())));
+        assert_eq!(at("GET", "/plugins/x/y:z/json"), Route::Plugin(PluginRequest::Other("x/y:z".into())));
+        assert_eq!(at("POST", "/plugins/x/y:z/set"), Route::Plugin(PluginRequest::Set("x/y:z".into())));
+        assert_eq!(route("DELETE", "/plugins"), Err(RouteError::NotFound));
         assert_eq!(route("POST", "/tasks/create"), Err(RouteError::NotFound));
     }
 }

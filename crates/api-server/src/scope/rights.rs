@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use docker_api::Route;
+use docker_api::{PluginRequest, Route};
 
 /// A verb on an area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,12 @@ const SYSTEM_LOOK: Right = right(Area::System, Verb::Read);
 /// What a request needs; every one is named, so that a new one is thought about.
 pub(super) fn need(route: &Route) -> Need {
     match route {
+        Route::Ping | Route::Options | Route::Version => Need::Nothing,
+        Route::Plugin(PluginRequest::Pull | PluginRequest::Create | PluginRequest::Privileges) | Route::PluginList => {
+            Need::Refused("the use of plugins")
+        }
         // No plugin is ever there, and to say so tells nothing.
-        Route::Ping | Route::Options | Route::Version | Route::Plugin(Some(_)) => Need::Nothing,
+        Route::Plugin(_) => Need::Nothing,
         Route::Info | Route::Events | Route::DiskUsage | Route::Metrics | Route::PortsExplain => {
             Need::Rights(&[SYSTEM_LOOK])
         }
@@ -162,8 +166,7 @@ pub(super) fn need(route: &Route) -> Need {
         Route::CheckpointList(_) | Route::CheckpointCreate(_) | Route::CheckpointRemove(..) => {
             Need::Refused("checkpoint and restore")
         }
-        Route::PluginList | Route::Plugin(None) => Need::Refused("the use of plugins"),
-        Route::Swarm | Route::SwarmInit | Route::SwarmLeave | Route::SwarmLogs => Need::Refused("swarm mode"),
+        Route::Swarm(_) => Need::Refused("swarm mode"),
     }
 }
 
