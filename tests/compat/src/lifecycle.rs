@@ -84,6 +84,17 @@ fn lists_and_filters() {
     assert_eq!(names(&["-a", "--filter", "exited=1"]), ["down"]);
     assert_eq!(names(&["-a", "--filter", "status=running"]), ["up"]);
     assert_eq!(names(&["-a", "--filter", "name=ow"]), ["down"]);
+    assert_eq!(names(&["-a", "--filter", "name=^/?d.wn$"]), ["down"], "a regular expression");
+    assert!(names(&["-a", "--filter", "name=^ow"]).is_empty());
+    let id = engine.docker(["inspect", "--format", "{{.Id}}", "up"]).ok();
+    assert_eq!(names(&["-a", "--filter", &format!("id=^{}.{}", &id[..11], &id[12..14])]), ["up"]);
+    engine.docker(["volume", "create", "data-1"]).ok();
+    let listed = |kind: &str, filter: &str| engine.docker([kind, "ls", "-q", "--filter", filter]).ok();
+    assert_eq!(listed("volume", "name=^d.ta-[0-9]$"), "data-1");
+    assert_eq!(listed("volume", "name=^ata"), "");
+    assert_eq!(listed("network", "name=^(no.e|host)$").lines().count(), 2);
+    assert_eq!(listed("network", "name=^one"), "");
+    engine.docker(["volume", "rm", "data-1"]).ok();
     assert_eq!(names(&["-a", "--filter", "ancestor=busybox"]), ["down", "up"]);
     assert_eq!(names(&["-a", "-n", "1"]), ["down"]);
     let table = engine.docker(["ps", "-a"]).ok();

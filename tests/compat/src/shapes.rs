@@ -1,30 +1,119 @@
 //! Every answer is one that another client's types read: bollard's, which are made from Docker's own description of the API.
+//!
+//! Almost every field of theirs may be left out, so a name that they do not know would not be missed: what is read has to be all that there is.
 
 use bollard_stubs::models;
 use harness::Engine;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What those types do not know: what Docker had in older versions of its API, and what is ours (`LastUsed`, `Provenance`, `UniqueSize`).
+const UNKNOWN_TO_THEM: &[&str] = &[
+    "ContainerInspectResponse.NetworkSettings.Bridge",
+    "ContainerInspectResponse.NetworkSettings.EndpointID",
+    "ContainerInspectResponse.NetworkSettings.Gateway",
+    "ContainerInspectResponse.NetworkSettings.GlobalIPv6Address",
+    "ContainerInspectResponse.NetworkSettings.GlobalIPv6PrefixLen",
+    "ContainerInspectResponse.NetworkSettings.HairpinMode",
+    "ContainerInspectResponse.NetworkSettings.IPAddress",
+    "ContainerInspectResponse.NetworkSettings.IPPrefixLen",
+    "ContainerInspectResponse.NetworkSettings.IPv6Gateway",
+    "ContainerInspectResponse.NetworkSettings.LinkLocalIPv6Address",
+    "ContainerInspectResponse.NetworkSettings.LinkLocalIPv6PrefixLen",
+    "ContainerInspectResponse.NetworkSettings.MacAddress",
+    "EventMessage.from",
+    "EventMessage.id",
+    "EventMessage.status",
+    "ImageInspect.Config.AttachStderr",
+    "ImageInspect.Config.AttachStdin",
+    "ImageInspect.Config.AttachStdout",
+    "ImageInspect.Config.Domainname",
+    "ImageInspect.Config.Hostname",
+    "ImageInspect.Config.Image",
+    "ImageInspect.Config.OpenStdin",
+    "ImageInspect.Config.StdinOnce",
+    "ImageInspect.Config.Tty",
+    "ImageInspect.DockerVersion",
+    "ImageInspect.LastUsed",
+    "ImageInspect.Parent",
+    "ImageInspect.Provenance",
+    "ImageSummary[].LastUsed",
+    "ImageSummary[].UniqueSize",
+    "Network[].Containers",
+    "SystemDataUsageResponse.BuildCache",
+    "SystemDataUsageResponse.Containers",
+    "SystemDataUsageResponse.Images",
+    "SystemDataUsageResponse.LayersSize",
+    "SystemDataUsageResponse.Volumes",
+    "SystemInfo.BridgeNfIp6tables",
+    "SystemInfo.BridgeNfIptables",
+    "SystemInfo.InitCommit.Expected",
+    "SystemInfo.KernelMemoryTCP",
+    "SystemInfo.RuncCommit.Expected",
+];
+
+thread_local! {
+    /// What came to nothing in this test so far.
+    static UNREAD: std::cell::RefCell<std::collections::BTreeSet<String>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+}
 
 /// Asks, and reads the answer as a `T`; what is no `T` fails the test with the answer.
 #[track_caller]
-fn get<T: DeserializeOwned>(engine: &Engine, path: &str) -> T {
+fn get<T: DeserializeOwned + Serialize>(engine: &Engine, path: &str) -> T {
     read(path, &engine.get(path).run().stdout)
 }
 
 #[track_caller]
-fn post<T: DeserializeOwned>(engine: &Engine, path: &str, body: &str) -> T {
+fn post<T: DeserializeOwned + Serialize>(engine: &Engine, path: &str, body: &str) -> T {
     send(engine, "POST", path, body)
 }
 
 #[track_caller]
-fn send<T: DeserializeOwned>(engine: &Engine, method: &str, path: &str, body: &str) -> T {
+fn send<T: DeserializeOwned + Serialize>(engine: &Engine, method: &str, path: &str, body: &str) -> T {
     let request = engine.get(path).args(["-X", method, "-H", "Content-Type: application/json", "-d", body]);
     read(path, &request.run().stdout)
 }
 
 #[track_caller]
-fn read<T: DeserializeOwned>(path: &str, answer: &[u8]) -> T {
-    serde_json::from_slice(answer)
-        .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(answer).trim()))
+fn read<T: DeserializeOwned + Serialize>(path: &str, answer: &[u8]) -> T {
+    let wrong = |error: serde_json::Error| panic!("{path}: {error}: {}", String::from_utf8_lossy(answer).trim());
+    let read: T = serde_json::from_slice(answer).unwrap_or_else(wrong);
+    let answer: Value = serde_json::from_slice(answer).unwrap();
+    let mut unread = Vec::new();
+    collect_unread("", &answer, &serde_json::to_value(&read).unwrap(), &mut unread);
+    let name = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default().trim_end_matches('>');
+    UNREAD.with_borrow_mut(|all| all.extend(unread.iter().map(|place| format!("{name}{place}"))));
+    read
+}
+
+/// Fails where an answer had something that its type does not know.
+fn all_was_read() {
+    let known = |place: &String| UNKNOWN_TO_THEM.iter().any(|known| place == known);
+    let unread: Vec<String> = UNREAD.take().into_iter().filter(|place| !known(place)).collect();
+    assert!(unread.is_empty(), "in no type of theirs: {unread:#?}");
+}
+
+/// The places in an answer that came to nothing.
+fn collect_unread(place: &str, answer: &Value, read: &Value, unread: &mut Vec<String>) {
+    match (answer, read) {
+        (Value::Object(answer), Value::Object(read)) => {
+            for (key, value) in answer.iter().filter(|(_, value)| !value.is_null()) {
+                let inside = format!("{place}.{key}");
+                let found = read.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+                match found.map(|(_, found)| found) {
+                    Some(found) => collect_unread(&inside, value, found, unread),
+                    None => unread.push(inside),
+                }
+            }
+        }
+        (Value::Array(answer), Value::Array(read)) => {
+            for (value, found) in answer.iter().zip(read) {
+                collect_unread(&format!("{place}[]"), value, found, unread);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// An engine with something of everything.
@@ -124,6 +213,7 @@ fn what_is_asked_is_read_by_bollards_types() {
     }
     engine.docker(["rm", "-f", "busy", "ended"]).ok();
     engine.docker(["rmi", "committed:1"]).ok();
+    all_was_read();
     engine.finish();
 }
 
@@ -164,5 +254,6 @@ fn what_is_done_is_read_by_bollards_types() {
     for (method, path) in [("GET", "/swarm"), ("POST", "/containers/nobody/start"), ("GET", "/images/nothing/json")] {
         let _: models::ErrorResponse = send(&engine, method, path, "");
     }
+    all_was_read();
     engine.finish();
 }

@@ -59,6 +59,7 @@ export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
 /bin/busybox chmod 1777 /tmp
 while read module; do /bin/busybox insmod /modules/$module || echo "cannot load $module"; done < /modules/order
 export CONEX_PROGRAMS=/conex
+export CONEX_VM=1
 # A disk to limit: the tests only need its number.
 /bin/busybox test -e /dev/vda || /bin/busybox mknod /dev/vda b 7 0
 for word in $(cat /proc/cmdline); do case $word in conex.machine=*) machine=${word#*=} ;; esac; done
@@ -85,6 +86,7 @@ ExecStart=/third
 const THIRD: &str = r#"#!/bin/busybox sh
 export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
 export CONEX_PROGRAMS=/conex
+export CONEX_VM=1
 for word in $(cat /proc/cmdline); do case $word in conex.machine=*) machine=${word#*=} ;; esac; done
 code=$(cat /run/code)
 . /machines/$machine/systemd
