@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Options;
 use super::image::SMALL;
@@ -19,7 +19,7 @@ use crate::process::say;
 const CONTAINERS: usize = 1000;
 /// How many of them are probed once a second.
 const PROBED: usize = 500;
-/// For how long processes are watched.
+/// For how long something is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 /// Runs from creation to removal a round: ten thousand with the usual fifty rounds.
 const CYCLES_A_ROUND: usize = 200;
@@ -90,7 +90,7 @@ fn crowd(report: &mut Report, world: &mut World, rounds: usize) -> Result<()> {
 
 /// What probing costs the daemon. Nobody listens at the port: a refused connection is no cheaper than an accepted one.
 fn probes(report: &mut Report, world: &World) -> Result<()> {
-    let share = share_of(&[pid(world)?], Children::Left)?;
+    let share = share_of(pid(world)?)?;
     report.promise(format!("{PROBED} probes a second, % of a processor"), Bound::AtMost, 5.0, Some(share));
     Ok(())
 }
@@ -127,34 +127,36 @@ pub(super) fn pid(world: &World) -> Result<u32> {
     world.pids().0.ok_or_else(|| anyhow::anyhow!("no daemon"))
 }
 
-/// Whether the time of children that have ended counts.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Children {
-    Included,
-    Left,
+/// What a process takes while it is watched: % of a processor.
+pub(super) fn share_of(pid: u32) -> Result<f64> {
+    share(|| time_of(pid))
 }
 
-/// What processes take while they are watched: % of a processor.
-pub(super) fn share_of(pids: &[u32], children: Children) -> Result<f64> {
-    let of = |pid: &u32| -> Result<f64> {
-        let [user, system, of_children @ ..] = times(*pid)?;
-        Ok(match children {
-            Children::Included => user + system + of_children.iter().sum::<f64>(),
-            Children::Left => user + system,
-        })
-    };
-    let sum = || pids.iter().map(of).sum::<Result<f64>>();
-    let before = sum()?;
+/// What the whole machine takes, to the nanosecond and whoever it was: % of a processor.
+pub(super) fn share_of_machine() -> Result<f64> {
+    share(|| {
+        // cgroup v1, and v2.
+        if let Ok(text) = fs::read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
+            return Ok(text.trim().parse::<f64>()? / 1e9);
+        }
+        let text = fs::read_to_string("/sys/fs/cgroup/cpu.stat")?;
+        let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        Ok(usage.context("cpu.stat has no usage_usec")?.parse::<f64>()? / 1e6)
+    })
+}
+
+fn share(seconds: impl Fn() -> Result<f64>) -> Result<f64> {
+    let before = seconds()?;
     std::thread::sleep(WATCHED);
-    Ok((sum()? - before) / WATCHED.as_secs_f64() * 100.0)
+    Ok((seconds()? - before) / WATCHED.as_secs_f64() * 100.0)
 }
 
-/// User and system time of a process and of its ended children.
-fn times(pid: u32) -> Result<[f64; 4]> {
+/// User and system time of a process, in seconds.
+fn time_of(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>()).unwrap_or_default();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-    Ok([11, 12, 13, 14].map(|index| ticks(index) / rustix::param::clock_ticks_per_second() as f64))
+    Ok((ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// What an engine has, counted.

@@ -1,4 +1,7 @@
 //! What watching containers costs: health checks that are processes, beside Docker's, and statistics that somebody looks at.
+//!
+//! What checks cost is taken from the whole machine, since they run in daemons, helpers, runtimes and containers, and what ends in there is
+//! nobody's child; what the machine takes without them is taken off. So it wants a machine that does nothing else.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,9 +11,8 @@ use anyhow::{Context, Result, ensure};
 use super::Options;
 use super::image::SMALL;
 use super::measure::run_one;
-use super::memory::helpers;
 use super::report::{Bound, Report};
-use super::scale::{Children, in_parallel, pid, share_of};
+use super::scale::{in_parallel, pid, share_of, share_of_machine};
 use super::world::World;
 
 /// How many are checked once a second.
@@ -24,10 +26,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
     let mut report = Report::new();
     ensure!(world.has_conex(), "watch is of Conex, beside Docker where it is there");
-    let ours = checks(world, Engine::Conex)?;
+    let idle = share_of_machine()?;
+    report.figure("the machine, engines idle, of a processor", idle, "%");
+    let ours = checks(world, Engine::Conex, idle)?;
     report.figure(format!("{CHECKED} health checks a second by processes, Conex, of a processor"), ours, "%");
     if world.has_docker() {
-        let theirs = checks(world, Engine::Docker)?;
+        let theirs = checks(world, Engine::Docker, idle)?;
         report.figure(format!("{CHECKED} health checks a second by processes, Docker, of a processor"), theirs, "%");
         report.promise("health checks: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
     }
@@ -49,31 +53,18 @@ impl Engine {
             Self::Docker => world.docker_on_docker(words.iter().copied()),
         }
     }
-
-    /// The daemons, and what runs beside each container.
-    fn processes(self, world: &World) -> Result<Vec<u32>> {
-        let (conex, dockerd, _) = world.pids();
-        let (daemon, programs): (_, &[&str]) = match self {
-            Self::Conex => (conex, &["conex-runtime"]),
-            Self::Docker => (dockerd, &["containerd", "containerd-shim"]),
-        };
-        let daemon = daemon.context("the engine runs")?;
-        let mut all = vec![daemon];
-        for program in programs {
-            all.extend(helpers(daemon, program)?);
-        }
-        Ok(all)
-    }
 }
 
 /// What health checks cost, the checks themselves included: % of a processor.
-fn checks(world: &World, engine: Engine) -> Result<f64> {
+fn checks(world: &World, engine: Engine, idle: f64) -> Result<f64> {
     let options = ["--health-cmd", "/bin/true", "--health-interval", "1s"];
     start(world, engine, CHECKED, &options)?;
     std::thread::sleep(SETTLE);
-    let share = share_of(&engine.processes(world)?, Children::Included);
+    let share = share_of_machine();
     remove(world, engine, CHECKED);
-    share
+    // What is done behind the answers to the removals is not the next one's.
+    std::thread::sleep(SETTLE);
+    Ok(share? - idle)
 }
 
 /// What it costs the daemon that `docker stats` shows containers.
@@ -83,7 +74,7 @@ fn statistics(world: &World) -> Result<f64> {
     let (program, words) = line.split_first().context("a line begins with its program")?;
     let mut client = Command::new(program).args(words).stdout(Stdio::null()).spawn()?;
     std::thread::sleep(SETTLE);
-    let share = pid(world).and_then(|daemon| share_of(&[daemon], Children::Left));
+    let share = pid(world).and_then(share_of);
     client.kill()?;
     client.wait()?;
     remove(world, Engine::Conex, COUNTED);

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::actor::Command;
 use super::handle::Handle;
@@ -21,6 +22,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_START_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_RETRIES: u32 = 3;
 const LOG_LENGTH: usize = 5;
+/// How far apart the moments are at most at which connections are tried.
+const LONGEST_STEP: Duration = Duration::from_millis(50);
 
 /// A running check; dropping it ends the task.
 #[derive(Debug)]
@@ -66,6 +69,15 @@ fn connection(probe: Probe, handle: &Handle) -> Option<Means> {
 }
 
 impl Means {
+    /// Waits until it is time for the next check.
+    async fn wait(&self, interval: Duration) {
+        match self {
+            // Processes that all start at once would stand in each other's way.
+            Self::Command(_) => tokio::time::sleep(interval).await,
+            Self::Connection(..) => tokio::time::sleep_until(in_step(interval)).await,
+        }
+    }
+
     async fn probe(&self, engine: &Engine, handle: &Handle, timeout: Duration) -> (i32, String) {
         match self {
             Self::Command(command) => engine.probe(handle, command, timeout).await,
@@ -90,15 +102,26 @@ fn command(check: &Healthcheck, shell: Option<&[String]>) -> Option<Vec<String>>
     }
 }
 
+/// When an interval is over, or up to a twentieth of it earlier: at a moment that checks of other containers share, since to wake up costs
+/// more than to connect. Whoever is in step has exactly the interval from then on.
+fn in_step(interval: Duration) -> Instant {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    let begin = *BEGIN.get_or_init(Instant::now);
+    let step = (interval / 20).clamp(Duration::from_millis(1), LONGEST_STEP);
+    let due = Instant::now() + interval;
+    let early = due.saturating_duration_since(begin).as_nanos() % step.as_nanos();
+    due - Duration::from_nanos(u64::try_from(early).unwrap_or_default())
+}
+
 async fn run(engine: Engine, handle: Arc<Handle>, check: Healthcheck, means: Means) {
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let start_period = nanoseconds(check.start_period_ns).unwrap_or_default();
     let timeout = nanoseconds(check.timeout_ns).unwrap_or(DEFAULT_TIMEOUT);
     let mut health = starting();
     let mut log = VecDeque::new();
     loop {
         let in_start_period = began.elapsed() < start_period && health.status == HealthStatus::Starting;
-        tokio::time::sleep(interval(&check, in_start_period)).await;
+        means.wait(interval(&check, in_start_period)).await;
         if handle.view().state.status == Status::Paused {
             // Frozen is not ill.
             continue;
@@ -154,7 +177,11 @@ fn nanoseconds(value: i64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::{command, judge, starting};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{command, in_step, judge, starting};
     use crate::model::{HealthStatus, Healthcheck};
 
     #[test]
@@ -167,6 +194,19 @@ mod tests {
         assert_eq!(twice.status, HealthStatus::Unhealthy);
         let well = judge(&twice, 0, 2, false);
         assert_eq!((well.status, well.failing_streak), (HealthStatus::Healthy, 0));
+    }
+
+    #[test]
+    fn intervals_that_begin_close_together_end_together() {
+        for interval in [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(30)] {
+            let now = Instant::now();
+            let first = in_step(interval);
+            let late = now.elapsed();
+            assert!(first <= now + interval + late, "never late");
+            assert!(first + interval / 20 >= now + interval, "not much too early");
+            let ends: std::collections::HashSet<_> = (0..100).map(|_| in_step(interval)).collect();
+            assert!(ends.len() < 100, "{interval:?}: {}", ends.len());
+        }
     }
 
     #[test]

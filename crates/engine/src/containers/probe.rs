@@ -10,9 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock, mpsc};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::model::{ContainerSpec, EngineError};
@@ -77,10 +78,17 @@ impl Probe {
 
     async fn attempt(&self, namespace: Arc<OwnedFd>) -> io::Result<(i32, String)> {
         let (Self::Tcp(address) | Self::Http { address, .. }) = self;
-        let socket = socket_in(namespace, *address).await?;
-        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
-        let mut stream = socket.connect(*address).await?;
-        let Self::Http { host, path, .. } = self else { return Ok((0, format!("{self}: connected"))) };
+        let reached = reach(namespace, *address).await?;
+        let Self::Http { host, path, .. } = self else {
+            if let Reached::Soon(socket) = reached {
+                connected(socket).await?;
+            }
+            return Ok((0, format!("{self}: connected")));
+        };
+        let mut stream = match reached {
+            Reached::Already(socket) => stream_of(socket)?,
+            Reached::Soon(socket) => connected(socket).await?,
+        };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Conex-Health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         );
@@ -154,16 +162,25 @@ fn socket_address(text: &str) -> Result<SocketAddr, EngineError> {
 struct Wanted {
     namespace: Arc<OwnedFd>,
     address: SocketAddr,
-    answer: oneshot::Sender<io::Result<OwnedFd>>,
+    answer: oneshot::Sender<io::Result<Reached>>,
 }
 
-/// A socket of a network namespace. Joining one changes a whole thread, so one thread makes all of them: two system calls each.
-async fn socket_in(namespace: Arc<OwnedFd>, address: SocketAddr) -> io::Result<OwnedFd> {
+/// A connection at its beginning.
+enum Reached {
+    /// Somebody has accepted it: within a container that is known at once.
+    Already(OwnedFd),
+    /// It is not known yet.
+    Soon(OwnedFd),
+}
+
+/// A connection into a network namespace. Joining one changes a whole thread, so one thread begins all of them. It waits for nothing, and
+/// for what is known at once nobody else has to wait either: connecting to a container itself is four system calls.
+async fn reach(namespace: Arc<OwnedFd>, address: SocketAddr) -> io::Result<Reached> {
     static MAKER: OnceLock<mpsc::Sender<Wanted>> = OnceLock::new();
     let maker = MAKER.get_or_init(|| {
         let (sender, wanted) = mpsc::channel();
         // Without the thread every request finds its channel closed.
-        let _ = std::thread::Builder::new().name("probe-sockets".to_owned()).spawn(move || make_sockets(&wanted));
+        let _ = std::thread::Builder::new().name("probe-sockets".to_owned()).spawn(move || begin_all(&wanted));
         sender
     });
     let (answer, made) = oneshot::channel();
@@ -172,13 +189,39 @@ async fn socket_in(namespace: Arc<OwnedFd>, address: SocketAddr) -> io::Result<O
     made.await.map_err(gone)?
 }
 
-fn make_sockets(wanted: &mpsc::Receiver<Wanted>) {
+fn begin_all(wanted: &mpsc::Receiver<Wanted>) {
     for Wanted { namespace, address, answer } in wanted {
-        let made = linux::namespace::join(namespace.as_fd(), linux::namespace::NETWORK).and_then(|()| {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-        });
-        let _ = answer.send(made.map_err(io::Error::from));
+        let _ = answer.send(begin(&namespace, &address).map_err(io::Error::from));
+    }
+}
+
+fn begin(namespace: &OwnedFd, address: &SocketAddr) -> Result<Reached, Errno> {
+    linux::namespace::join(namespace.as_fd(), linux::namespace::NETWORK)?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    match connect(&socket, address) {
+        Ok(()) => Ok(Reached::Already(socket)),
+        // Over loopback both sides are done when the call returns, and asking once more tells.
+        Err(Errno::INPROGRESS) => match connect(&socket, address) {
+            Ok(()) | Err(Errno::ISCONN) => Ok(Reached::Already(socket)),
+            Err(Errno::ALREADY | Errno::INPROGRESS) => Ok(Reached::Soon(socket)),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
+    TcpStream::from_std(std::net::TcpStream::from(socket))
+}
+
+/// Waits for what was begun.
+async fn connected(socket: OwnedFd) -> io::Result<TcpStream> {
+    let stream = stream_of(socket)?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
     }
 }
 

@@ -3,7 +3,10 @@
 //! Commands and the monitor's events come in over channels; each is a [`Happening`] for the pure machine in [`super::life`], whose
 //! [`Action`]s are carried out here. Everything that readers see is published before anybody is answered.
 
-use std::collections::BTreeMap;
+mod launch;
+mod networks;
+mod told;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,37 +17,27 @@ use network::Place;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Sleep;
 
-use super::attachments::Moved;
 use super::handle::{Handle, Live};
 use super::life::{Action, Happening, Life, Phase, Policy, Refusal};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
-use super::relay::{self, Relayed};
-use super::start::{self, HeldAttach};
-use super::{attachments, health, remove, resolver, view};
+use super::start::HeldAttach;
+use super::{health, remove, resolver, view};
 use crate::engine::{Engine, blocking};
 use crate::model::{
-    ContainerName, EndRequest, EndpointSpec, EngineError, EventKind, Health, HealthNote, NetworkMode, RestartPolicy,
-    Signal, UpdateRequest,
+    ContainerName, ContainerView, EndRequest, EndpointSpec, EngineError, Health, HealthNote, RestartPolicy, Signal,
+    UpdateRequest,
 };
 use crate::monitors::{Connection, Incoming, MonitorError};
 use crate::store::{Change, Durability};
 use crate::volumes::HeldVolumes;
 
-/// How long a monitor may take to start a container: a hanging network mount must not hold this container's actor for ever.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
 /// How long freezing, thawing and changing limits may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// How long a monitor may take to clean up behind a container that has ended.
-const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 /// Clients that may wait for a start; the frame that launches can carry 64 descriptors.
 const HELD_ATTACHES: usize = 32;
 
 /// Requests for an end that are remembered of one run.
 const MAX_ASKED: usize = 16;
-/// How long a start or a removal waits for a copy in or out of the container.
-const FILES_LIMIT: Duration = Duration::from_secs(60);
-/// Docker's exit code for failures that are not the program's.
-const OTHER_FAILURE: i32 = 128;
 
 /// Where an answer goes.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -403,110 +396,6 @@ impl Actor {
         if actions.contains(&Action::AutoRemove) { self.auto_remove().await } else { Next::Continue }
     }
 
-    async fn start(&mut self) -> Result<(), EngineError> {
-        self.happen(Happening::StartAsked).await.map_err(|refusal| self.refusal(refusal, "start", ""))?;
-        self.launch().await
-    }
-
-    /// A start that failed removes a `--rm` container.
-    async fn removed_by_start(&mut self) -> Next {
-        self.auto_remove().await
-    }
-
-    async fn restart_due(&mut self) -> Next {
-        self.restart = None;
-        if self.happen(Happening::RestartDue).await.is_ok()
-            && let Err(error) = self.launch().await
-        {
-            tracing::warn!("container {}: cannot be restarted: {error}", self.handle.id);
-        }
-        Next::Continue
-    }
-
-    /// Asks a monitor and lets its answer happen.
-    async fn launch(&mut self) -> Result<(), EngineError> {
-        self.wait_for_cleanup().await;
-        self.keep = Keep::AsConfigured;
-        let launched = match self.borrow_files().await {
-            // Let go only when readers see that it runs.
-            Ok(lent) => self.try_launch().await.map(|started| (started, lent)),
-            Err(error) => Err((OTHER_FAILURE, error)),
-        };
-        match launched {
-            Ok(((connection, pid, at), _lent)) => {
-                self.handle.publish_live(Some(Live { connection: connection.clone(), pid }));
-                self.connection = Some(connection);
-                let _ = self.happen(Happening::Started { pid, at }).await;
-                self.watch_health();
-                Ok(())
-            }
-            Err((exit_code, error)) => {
-                (self.connection, self.incoming) = (None, None);
-                let failed = Happening::StartFailed { exit_code, message: error.message().to_owned() };
-                if self.happen(failed).await.unwrap_or_default().contains(&Action::AutoRemove) {
-                    self.life.phase = Phase::Removing;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn try_launch(&mut self) -> Result<(Connection, i32, jiff::Timestamp), (i32, EngineError)> {
-        let other = |error| (OTHER_FAILURE, error);
-        let joined = self.engine.joined_namespaces(&self.record).map_err(other)?;
-        let (inner, record) = (Arc::clone(&self.engine.inner), self.record.clone());
-        let attaches = std::mem::take(&mut self.held);
-        let started = blocking(move || start::launch(&inner, &record, joined, attaches)).await.map_err(other)?;
-        (self.place, self.names) = (started.place, started.serving);
-        self.volumes = started.volumes;
-        let staged = started.staged;
-        let (connection, incoming, answer) = Connection::adopt(started.launched)
-            .map_err(|error| other(EngineError::system("cannot talk to the container's monitor", error)))?;
-        self.incoming = Some(incoming);
-        // While the monitor works: a daemon that is killed after it has answered must know what the container was given.
-        let (recorded, answer) = tokio::join!(self.record_place(), tokio::time::timeout(LAUNCH_LIMIT, answer.get()));
-        // By now the container has mounts of its own.
-        drop(staged);
-        recorded.map_err(other)?;
-        match answer {
-            Ok(Ok(Response::Started { pid, at })) => Ok((connection, pid, crate::moment::from_monitor(at))),
-            Ok(Ok(_)) => Err(other(EngineError::unavailable("the container's monitor gave a wrong answer"))),
-            Ok(Err(error)) => Err(launch_failure(error)),
-            Err(_) => {
-                // Whatever is going on in there, it must not come to life later on.
-                connection.tell(Request::Kill { signal: monitor_protocol::Signal(9), scope: KillScope::All });
-                Err(other(EngineError::unavailable("the container did not start in time")))
-            }
-        }
-    }
-
-    async fn record_place(&self) -> Result<(), EngineError> {
-        let Some(life) = life_text(&self.life, &self.place).filter(|_| !self.place.endpoints.is_empty()) else {
-            return Ok(());
-        };
-        let change = Change::PutLife { id: self.handle.id.to_string(), life };
-        let written = self.engine.inner.store.write(vec![change], Durability::Daemon).await;
-        written.map_err(|error| EngineError::system("cannot store the container's state", error))
-    }
-
-    /// A container whose files are being copied cannot be started or removed.
-    async fn borrow_files(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, EngineError> {
-        let lent = tokio::time::timeout(FILES_LIMIT, self.handle.borrow_files()).await;
-        lent.map_err(|_| EngineError::conflict(format!("the files of container {} are being copied", self.handle.id)))
-    }
-
-    /// The monitor of the last run may still be giving back its cgroup and mounts.
-    async fn wait_for_cleanup(&mut self) {
-        let end = tokio::time::Instant::now() + CLEANUP_LIMIT;
-        while self.cleaning {
-            match tokio::time::timeout_at(end, receive(&mut self.incoming)).await {
-                Ok(Incoming::Event(MonitorEvent::CleanedUp) | Incoming::Closed) | Err(_) => break,
-                Ok(Incoming::Event(_)) => {}
-            }
-        }
-        (self.cleaning, self.connection, self.incoming) = (false, None, None);
-    }
-
     async fn kill(&mut self, signal: Signal, by: KilledBy, reference: &str) -> Result<(), EngineError> {
         if by == KilledBy::User {
             self.happen(Happening::KillAsked).await.map_err(|refusal| self.refusal(refusal, "kill", reference))?;
@@ -565,150 +454,6 @@ impl Actor {
         self.publish();
         self.tell("rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
-    }
-
-    /// Removes a link: from what the next start is told, and from the hosts file that a running container has.
-    async fn unlink(&mut self, alias: &str) -> Result<(), EngineError> {
-        let before = self.record.spec.links.len();
-        self.record.spec.links.retain(|text| super::links::Link::parse(text).is_ok_and(|link| link.alias != alias));
-        if self.record.spec.links.len() == before {
-            return Err(EngineError::not_found(format!("no such link: /{}/{alias}", self.record.name)));
-        }
-        self.write_record(Durability::Machine).await?;
-        start::forget_host(&self.record, &self.engine.inner.container_dir(&self.record.id), alias);
-        self.handle.publish_record(self.record.clone());
-        self.publish();
-        Ok(())
-    }
-
-    async fn connect(&mut self, network: String, endpoint: EndpointSpec) -> Result<(), EngineError> {
-        let spec = &self.record.spec;
-        if matches!(spec.network, NetworkMode::Container(_)) {
-            return Err(EngineError::invalid(
-                "container sharing network namespace with another container or host cannot be connected to any other network",
-            ));
-        }
-        if spec.endpoints.contains_key(&network) && self.life.pid().is_some() {
-            return Err(EngineError::forbidden(format!(
-                "endpoint with name {} already exists in network {network}",
-                self.record.name
-            )));
-        }
-        attachments::alone(spec.endpoints.keys().chain([&network]).map(String::as_str))?;
-        let mut changed = self.record.clone();
-        changed.spec.endpoints.insert(network.clone(), endpoint);
-        self.change_networks(changed).await?;
-        self.tell_of_network("connect", &network);
-        Ok(())
-    }
-
-    async fn disconnect(&mut self, network: String) -> Result<(), EngineError> {
-        if network == "host" && self.life.pid().is_some() {
-            return Err(EngineError::invalid(
-                "container cannot be disconnected from host network or connected to host network",
-            ));
-        }
-        let mut changed = self.record.clone();
-        if changed.spec.endpoints.remove(&network).is_none() {
-            return Err(EngineError::forbidden(format!(
-                "container {} is not connected to network {network}",
-                self.handle.id
-            )));
-        }
-        self.change_networks(changed).await?;
-        self.tell_of_network("disconnect", &network);
-        Ok(())
-    }
-
-    /// Has the container sit where the changed record says, now if it runs, and keeps the record.
-    async fn change_networks(&mut self, changed: ContainerRecord) -> Result<(), EngineError> {
-        if let Some(pid) = self.life.pid() {
-            let (inner, before, after) = (Arc::clone(&self.engine.inner), self.record.clone(), changed.clone());
-            let mut place = self.place.clone();
-            let (place, moved) = blocking(move || {
-                let moved = attachments::change(&inner, &before, &after, pid, &mut place)?;
-                Ok((place, moved))
-            })
-            .await?;
-            let folder = self.engine.inner.container_dir(&self.record.id);
-            start::change_hosts(&changed, &folder, &self.place, &place);
-            self.place = place;
-            if moved == Moved::Yes {
-                self.move_ports(&changed).await;
-            }
-        }
-        self.record = changed;
-        self.announce();
-        if self.names.is_none()
-            && let Some(pid) = self.life.pid()
-        {
-            self.serve_names(pid).await;
-        }
-        self.write_record(Durability::Machine).await?;
-        self.handle.publish_record(self.record.clone());
-        self.publish();
-        Ok(())
-    }
-
-    /// Tells others by which names a running container is found.
-    fn announce(&self) {
-        if self.life.pid().is_some() {
-            resolver::announce(&self.engine.inner, &self.record, &self.place);
-        }
-    }
-
-    /// Gives a running container a name server, if it has come to a network with names.
-    async fn serve_names(&mut self, pid: i32) {
-        if !resolver::is_named(&self.place) {
-            return;
-        }
-        let (inner, record, place) = (Arc::clone(&self.engine.inner), self.record.clone(), self.place.clone());
-        let served = blocking(move || {
-            let serving = resolver::serve_running(&inner, &record, &place, pid);
-            if serving.is_some() {
-                start::write_resolv_conf(&inner, &record, &inner.container_dir(&record.id), network::Reach::Resolver)?;
-            }
-            Ok(serving)
-        });
-        match served.await {
-            Ok(serving) => {
-                self.place.resolver = serving.as_ref().map(Serving::port);
-                self.names = serving;
-            }
-            Err(error) => tracing::warn!("container {}: {error}", self.handle.id),
-        }
-    }
-
-    /// Has the ports lead to where the container is now.
-    async fn move_ports(&mut self, changed: &ContainerRecord) {
-        if self.place.ports.iter().any(relay::is_relayed) {
-            self.relay(Vec::new()).await;
-        }
-        self.free_ports();
-        let (inner, record, mut place) = (Arc::clone(&self.engine.inner), changed.clone(), self.place.clone());
-        let published = blocking(move || {
-            let relays = attachments::publish(&inner, &record, &mut place)?;
-            Ok((place, relays))
-        });
-        match published.await {
-            Ok((place, relays)) => {
-                self.place = place;
-                if !relays.is_empty() {
-                    self.relay(relays).await;
-                }
-            }
-            Err(error) => tracing::warn!("container {}: its ports are not published: {error}", self.handle.id),
-        }
-    }
-
-    /// Has the monitor pass on calls of these ports, and of no others.
-    async fn relay(&self, relays: Vec<Relayed>) {
-        let Some(connection) = self.connection.clone() else { return };
-        let mut fds = Vec::new();
-        let relays = start::pass_on(relays, &mut fds);
-        if let Err(error) = limited(connection.request(Request::Relay { relays }, fds)).await {
-            tracing::warn!("container {}: calls by IPv6 are not passed on: {error}", self.handle.id);
-        }
     }
 
     async fn update(&mut self, request: UpdateRequest) -> Result<(), EngineError> {
@@ -897,40 +642,6 @@ impl Actor {
         }
     }
 
-    /// An event about this container, with its labels, image and name.
-    pub(super) fn tell(&self, action: &str, more: &[(&str, &str)]) {
-        self.engine.tell_container(&self.record, action, more);
-    }
-
-    fn tell_network(&self, action: &str) {
-        for network in self.record.spec.endpoints.keys() {
-            self.tell_of_network(action, network);
-        }
-    }
-
-    fn tell_of_network(&self, action: &str, network: &str) {
-        let kind = view::driver_of(&self.engine.inner, network);
-        let attributes = [("container", self.handle.id.as_str()), ("name", network), ("type", kind)];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        self.engine.tell(EventKind::Network, action, &self.engine.network_id(network), BTreeMap::from(attributes));
-    }
-
-    fn tell_volumes(&self, action: &str) {
-        for mount in &self.record.mounts {
-            let Some(name) = mount.volume() else { continue };
-            let mut attributes = BTreeMap::from([
-                ("container".to_owned(), self.handle.id.to_string()),
-                ("driver".to_owned(), "local".to_owned()),
-            ]);
-            if action == "mount" {
-                attributes.insert("destination".into(), mount.target.clone());
-                attributes.insert("propagation".into(), String::new());
-                attributes.insert("read/write".into(), (mount.access == crate::model::Access::ReadWrite).to_string());
-            }
-            self.engine.tell(EventKind::Volume, action, name, attributes);
-        }
-    }
-
     fn watch_health(&mut self) {
         self.probe = health::watch(&self.engine, &self.handle, &self.record);
         self.health = self.probe.as_ref().map(|_| health::starting());
@@ -946,8 +657,11 @@ impl Actor {
         let changed = self.health.as_ref().is_none_or(|before| before.status != health.status);
         let status = health.status;
         self.life.health = Some(HealthNote::of(&health));
-        self.health = Some(health);
-        self.publish();
+        self.health = Some(health.clone());
+        // Of all that a view is made of nothing else is new, and this comes again and again.
+        let mut view = ContainerView::clone(&self.handle.view());
+        view.state.health = Some(health);
+        self.handle.publish_view(view);
         if changed {
             self.tell(&format!("health_status: {}", status.as_str()), &[]);
         }
@@ -995,17 +709,6 @@ pub(crate) fn monitor_error(error: MonitorError) -> EngineError {
         (Some(FailureKind::Unsupported), message) => EngineError::not_implemented(message),
         (Some(FailureKind::Other), message) => EngineError::new(crate::model::ErrorKind::System, message),
         (None, _) => EngineError::system("the container cannot be reached", error),
-    }
-}
-
-/// Docker's exit codes and words for a start that failed.
-fn launch_failure(error: MonitorError) -> (i32, EngineError) {
-    let message = format!("failed to create task for container: {}", crate::model::chain(&error));
-    match error.kind() {
-        Some(FailureKind::NotFound) => (127, EngineError::invalid(message)),
-        Some(FailureKind::PermissionDenied) => (126, EngineError::invalid(message)),
-        Some(FailureKind::Invalid) => (128, EngineError::invalid(message)),
-        _ => (128, EngineError::new(crate::model::ErrorKind::System, message)),
     }
 }
 
