@@ -70,20 +70,19 @@ pub(crate) fn load() -> Result<(), String> {
 }
 
 /// The profile of a container, where the kernel has AppArmor, and the default one where it is loaded; none leaves it as the engine is.
-pub(crate) fn profile_of(spec: &ContainerSpec, default_is_loaded: bool) -> String {
+pub(crate) fn profile_of(spec: &ContainerSpec, default_is_loaded: bool) -> &str {
     let asked = spec.security.iter().rev().find_map(|option| match &option.meaning {
         SecurityMeaning::AppArmorProfile(name) => Some(name.as_str()),
         SecurityMeaning::AppArmorUnconfined => Some(UNCONFINED),
         _ => None,
     });
-    let profile = match asked {
+    match asked {
         // Whether there is AppArmor at all is looked at when the container is made.
         Some(UNCONFINED) | None if !default_is_loaded => "",
         Some(name) => name,
         None if spec.privileged => UNCONFINED,
         None => DEFAULT,
-    };
-    profile.to_owned()
+    }
 }
 
 #[cfg(test)]

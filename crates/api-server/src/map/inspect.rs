@@ -39,7 +39,7 @@ pub(crate) fn inspect(view: &ContainerView, sizes: Option<ContainerSizes>) -> In
         restart_count: i64::from(view.restart_count),
         driver: view.graph.driver.clone(),
         platform: view.platform.clone(),
-        app_armor_profile: view.apparmor_profile.clone(),
+        app_armor_profile: view.apparmor_profile().to_owned(),
         exec_ids: null_if_empty(&view.exec_ids),
         host_config: host::host_config(view),
         graph_driver: graph_driver(view),

@@ -14,6 +14,7 @@ use super::handle::{Handle, Progress};
 use super::life::Life;
 use super::plan::{self, PlannedMount, PlannedSource};
 use super::record::{ContainerRecord, RECORD_VERSION};
+use super::remove::{Size, remove_files};
 use super::{attachments, names, validate, view};
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
@@ -64,6 +65,7 @@ impl Engine {
         self.resolve_references(&mut spec)?;
         spec.runtime = self.inner.current.runtimes().name_for(spec.runtime)?;
         attachments::settle(self, &mut spec)?;
+        let size_bytes = validate::storage_options(&spec)?;
         let warnings = validate::spec(&mut spec, &self.inner.host)?;
         if spec.shm_size_bytes == 0 {
             spec.shm_size_bytes = self.inner.current.settings().shm_size_bytes();
@@ -91,7 +93,7 @@ impl Engine {
             mounts,
             spec,
         };
-        let made = self.make(record).await?;
+        let made = self.make(record, size_bytes).await?;
         // From here on the container itself tells that they are taken.
         drop(claim);
         Ok(CreatedContainer { id: made, warnings })
@@ -140,14 +142,14 @@ impl Engine {
     }
 
     /// Makes what the record says; on failure nothing stays.
-    async fn make(&self, mut record: ContainerRecord) -> Result<ContainerId, EngineError> {
+    async fn make(&self, mut record: ContainerRecord, size_bytes: Option<u64>) -> Result<ContainerId, EngineError> {
         // While this lives, no image's removal takes the layers away.
         let _lease = self.inner.images.lease();
-        let result = self.make_parts(&mut record).await;
+        let result = self.make_parts(&mut record, size_bytes).await;
         if let Err(error) = result {
             self.inner.index.remove(&record.id, &record.name);
             let folder = self.inner.container_dir(&record.id);
-            let _ = blocking(move || super::remove::remove_files(&folder)).await;
+            let _ = blocking(move || remove_files(&folder, Size::Limited)).await;
             return Err(error);
         }
         let life = Life::new();
@@ -159,11 +161,10 @@ impl Engine {
         Ok(record.id)
     }
 
-    async fn make_parts(&self, record: &mut ContainerRecord) -> Result<(), EngineError> {
+    async fn make_parts(&self, record: &mut ContainerRecord, size_bytes: Option<u64>) -> Result<(), EngineError> {
         self.make_volumes(record).await?;
         let (inner, id, layers) = (Arc::clone(&self.inner), record.id.clone(), record.layers.clone());
-        let size = validate::storage_options(&record.spec)?;
-        blocking(move || make_folder(&inner, &id, &layers, size)).await?;
+        blocking(move || make_folder(&inner, &id, &layers, size_bytes)).await?;
         // A `--rm` container need not survive the machine's crash: it would be removed then anyway.
         let durability = if record.spec.auto_remove { Durability::Daemon } else { Durability::Machine };
         let change = put_container(record, &Life::new(), &Place::default())?;

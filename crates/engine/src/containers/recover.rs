@@ -16,6 +16,7 @@ use super::actor::{Actor, Command, Recovered, Remains};
 use super::handle::{Handle, Progress};
 use super::life::{Happening, Life, Phase};
 use super::record::{ContainerRecord, LifeRecord, RECORD_VERSION};
+use super::remove::{Size, remove_files};
 use super::resolver::Survivor;
 use super::{Containers, Index, view};
 use crate::engine::{Engine, blocking};
@@ -351,7 +352,7 @@ fn unrecorded_run(folder: &Path, life: &mut Life) -> Option<Happening> {
 fn sweep(folder: &Path, known: &HashSet<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if !known.contains(&*entry.file_name().to_string_lossy())
-            && let Err(error) = super::remove::remove_files(&entry.path())
+            && let Err(error) = remove_files(&entry.path(), Size::Limited)
         {
             tracing::warn!("{error}");
         }

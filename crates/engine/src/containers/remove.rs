@@ -9,17 +9,33 @@ use crate::model::{EngineError, Status};
 use crate::store::{Change, Durability};
 use crate::volumes::remove_tree;
 
+/// Whether a container's size is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    Free,
+    /// It is, or nobody knows.
+    Limited,
+}
+
+impl Size {
+    fn of(record: &ContainerRecord) -> Self {
+        if record.spec.storage_options.is_empty() { Self::Free } else { Self::Limited }
+    }
+}
+
 /// Removes a container's folder; one that is not there is no error.
-pub(super) fn remove_files(folder: &Path) -> Result<(), EngineError> {
-    crate::quota::release(&folder.join("upper"));
+pub(super) fn remove_files(folder: &Path, size: Size) -> Result<(), EngineError> {
+    if size == Size::Limited {
+        crate::quota::release(&folder.join("upper"));
+    }
     remove_tree(folder)
 }
 
 /// Removes everything, and reports what could not be.
 pub(super) async fn remove(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<(), EngineError> {
     // The files first: as long as they are there, the container is, so that a failure can be seen and tried again.
-    let folder = engine.inner.container_dir(&record.id);
-    blocking(move || remove_files(&folder)).await?;
+    let (folder, size) = (engine.inner.container_dir(&record.id), Size::of(record));
+    blocking(move || remove_files(&folder, size)).await?;
     forget(engine, record, Durability::Machine).await?;
     clean(engine, record, volumes).await
 }
@@ -53,7 +69,7 @@ pub(super) async fn clean(engine: &Engine, record: &ContainerRecord, volumes: bo
     inner.image_used(&record.image_id);
     engine.may_shrink();
     blocking(move || {
-        remove_files(&inner.container_dir(&record.id))?;
+        remove_files(&inner.container_dir(&record.id), Size::of(&record))?;
         let image = images::ImageId::new(record.image_id);
         if inner.images.catalogue().get(&image).is_none() {
             inner

@@ -7,7 +7,6 @@ use crate::model::{
 
 /// Checks a merged specification; returns warnings.
 pub(super) fn spec(spec: &mut ContainerSpec, host: &Host) -> Result<Vec<String>, EngineError> {
-    storage_options(spec)?;
     modes(spec)?;
     security(spec, host)?;
     sysctls(spec)?;

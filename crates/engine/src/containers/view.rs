@@ -68,7 +68,7 @@ pub(super) fn of(
         runtime: runtime_of(&record.spec).to_owned(),
         platform: "linux".into(),
         cgroupns: if record.private_cgroup_namespace { "private" } else { "host" },
-        apparmor_profile: crate::apparmor::profile_of(&record.spec, inner.host.spec.apparmor_default),
+        apparmor_default: inner.host.spec.apparmor_default,
     }
 }
 

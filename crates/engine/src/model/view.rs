@@ -48,8 +48,15 @@ pub struct ContainerView {
     pub platform: String,
     /// Whether its namespaces of cgroup are private, as decided at create.
     pub cgroupns: &'static str,
+    /// Whether a profile of AppArmor confines those that ask for none.
+    pub apparmor_default: bool,
+}
+
+impl ContainerView {
     /// The AppArmor profile that confines it; empty where there is none.
-    pub apparmor_profile: String,
+    pub fn apparmor_profile(&self) -> &str {
+        crate::apparmor::profile_of(&self.spec, self.apparmor_default)
+    }
 }
 
 /// A container's state, as Docker's `State`.

@@ -165,7 +165,7 @@ pub(crate) fn exec_process(container: &ContainerSpec, hostname: &str, host: &Spe
         no_new_privileges: no_new_privileges(container),
         apparmor_profile: match exec.privileged && host.apparmor_default {
             true => apparmor::UNCONFINED.to_owned(),
-            false => apparmor::profile_of(container, host.apparmor_default),
+            false => apparmor::profile_of(container, host.apparmor_default).to_owned(),
         },
         ..Process::default()
     }
@@ -187,7 +187,7 @@ fn process(input: &SpecInput<'_>) -> Result<Process, EngineError> {
         capabilities: Some(capabilities::container_capabilities(spec, &input.host.capabilities)),
         rlimits: rlimits(spec)?,
         no_new_privileges: no_new_privileges(spec),
-        apparmor_profile: apparmor::profile_of(spec, input.host.apparmor_default),
+        apparmor_profile: apparmor::profile_of(spec, input.host.apparmor_default).to_owned(),
         oom_score_adj: Some(spec.oom_score_adj),
         ..Process::default()
     })

@@ -279,7 +279,9 @@ impl Engine {
             // What is mounted there belongs to somebody else, and must not be removed with the folder.
             local::unmount_all(&place)
                 .map_err(|error| EngineError::system(&format!("cannot unmount {}", place.display()), error))?;
-            crate::quota::release(&place);
+            if volume.options.is_some() {
+                crate::quota::release(&place);
+            }
             remove_tree(&folder)
         })
         .await
