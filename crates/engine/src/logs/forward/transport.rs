@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where the host's syslog listens, as Docker looks for it.
 const LOCAL_SYSLOG: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 const LARGEST_ACK: usize = 4096;
+/// How long a sink may take to refuse a certificate after the handshake.
+const REFUSAL: Duration = Duration::from_millis(300);
 
 /// An open way.
 #[derive(Debug)]
@@ -151,7 +153,14 @@ async fn tls(address: &str, files: &TlsFiles) -> io::Result<Transport> {
     };
     let inside = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
     inside.set_nonblocking(true)?;
-    UnixStream::from_std(inside).map(Transport::Unix)
+    let stream = UnixStream::from_std(inside)?;
+    // With TLS 1.3 a sink that does not like our certificate says so when we think that we are in: what is sent by then would be lost.
+    let is_told = tokio::time::timeout(REFUSAL, stream.readable()).await.is_ok();
+    let transport = Transport::Unix(stream);
+    if is_told {
+        transport.check()?;
+    }
+    Ok(transport)
 }
 
 /// The host's own.
