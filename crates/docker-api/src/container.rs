@@ -512,7 +512,8 @@ pub struct SummaryHostConfig {
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "the fields are Docker's, under Docker's names")]
 pub struct SummaryNetworkSettings {
-    pub networks: BTreeMap<String, EndpointSettings>,
+    /// Boxed, because a map keeps room for eleven from the first one on: four KiB for each container of a list.
+    pub networks: BTreeMap<String, Box<EndpointSettings>>,
 }
 
 /// A port in a list, one entry for each address family it is published on.

@@ -9,7 +9,7 @@ use super::{endpoint, inspect, status};
 /// One container of a list; `image` is the name to show.
 pub(crate) fn summary(view: &ContainerView, image: String, sizes: Option<ContainerSizes>, now: Timestamp) -> Summary {
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-    let networks = view.networks.endpoints.iter().map(|(name, view)| (name.clone(), endpoint::show(view)));
+    let networks = view.networks.endpoints.iter().map(|(name, view)| (name.clone(), Box::new(endpoint::show(view))));
     Summary {
         id: view.id.to_string(),
         names: vec![format!("/{}", view.name)],
