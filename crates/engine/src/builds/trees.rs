@@ -115,13 +115,15 @@ fn subjects_below(directory: &OwnedFd, above: &str, subjects: &mut Vec<(String, 
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
-        names.push((entry.file_name().to_string_lossy().into_owned(), entry.file_type()));
+        names.push((entry.file_name().to_owned(), entry.file_type()));
     }
     names.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (name, kind) in names {
-        let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
+        // JSON has no names but text; files may have any.
+        let text = name.to_string_lossy();
+        let path = if above.is_empty() { text.clone().into_owned() } else { format!("{above}/{text}") };
         match kind {
-            _ if name == "." || name == ".." => {}
+            _ if text == "." || text == ".." => {}
             FileType::Directory => {
                 let below = open(directory.as_fd(), &name, OFlags::DIRECTORY)?;
                 subjects_below(&below, &path, subjects)?;
@@ -138,7 +140,7 @@ fn subjects_below(directory: &OwnedFd, above: &str, subjects: &mut Vec<(String, 
     Ok(())
 }
 
-fn open(at: BorrowedFd<'_>, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+fn open(at: BorrowedFd<'_>, name: impl rustix::path::Arg, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
@@ -156,6 +158,8 @@ mod tests {
         for (path, text) in [("b/c", "1"), ("a", "2")] {
             std::fs::write(folder.path().join(path), text).unwrap();
         }
+        let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"d\xff");
+        std::fs::write(folder.path().join(odd), "3").unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
         let root = std::fs::File::open(folder.path()).unwrap();
         let predicate = images::Predicate { kind: "kind".to_owned(), value: json!({ "said": 1 }) };
@@ -167,7 +171,7 @@ mod tests {
         let subject =
             |name: &str, text: &str| json!({ "name": name, "digest": { "sha256": Digest::of(text.as_bytes()).hex() } });
         assert_eq!((name.as_str(), &statement["predicateType"]), ("p-x.json", &json!("kind")));
-        assert_eq!(statement["subject"], json!([subject("a", "2"), subject("b/c", "1")]));
+        assert_eq!(statement["subject"], json!([subject("a", "2"), subject("b/c", "1"), subject("d\u{fffd}", "3")]));
         std::fs::write(folder.path().join("x.json"), "").unwrap();
         assert!(statements(root.as_fd(), &attested, "").unwrap_err().message().contains("x.json"));
         assert!(statements(root.as_fd(), &attested, "../").is_err());
