@@ -1,7 +1,7 @@
 //! One container's name server.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,47 +23,13 @@ const SILENCE: Duration = Duration::from_secs(10);
 const DATAGRAM_BYTES: usize = 4096;
 const STREAM_BYTES: usize = 65535;
 
-/// Sockets that were opened in a container's namespace.
+/// Sockets that were opened in a container's namespace, at one port.
 #[derive(Debug)]
 pub struct Sockets {
     /// For datagrams.
     pub datagrams: std::net::UdpSocket,
     /// For connections.
     pub connections: std::net::TcpListener,
-}
-
-impl Sockets {
-    /// Opens both at the same port of `address`, in the calling thread's network namespace.
-    pub fn open(address: Ipv4Addr) -> io::Result<Self> {
-        /// The port of one may be taken for the other.
-        const ATTEMPTS: usize = 10;
-        let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
-        for _ in 0..ATTEMPTS {
-            let datagrams = std::net::UdpSocket::bind((address, 0))?;
-            match Self::beside(datagrams) {
-                Ok(sockets) => return Ok(sockets),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    /// Opens both at a port where they were before, in the calling thread's network namespace.
-    pub fn reopen(address: Ipv4Addr, port: u16) -> io::Result<Self> {
-        Self::beside(std::net::UdpSocket::bind((address, port))?)
-    }
-
-    fn beside(datagrams: std::net::UdpSocket) -> io::Result<Self> {
-        let connections = std::net::TcpListener::bind(datagrams.local_addr()?)?;
-        datagrams.set_nonblocking(true)?;
-        connections.set_nonblocking(true)?;
-        Ok(Self { datagrams, connections })
-    }
-
-    /// Their port.
-    pub fn port(&self) -> io::Result<u16> {
-        Ok(self.datagrams.local_addr()?.port())
-    }
 }
 
 /// Whose questions are answered, and who is asked what is not known here.
@@ -96,7 +62,9 @@ impl Serving {
         directory: Arc<Directory>,
         forwarder: Arc<Forwarder>,
     ) -> io::Result<Self> {
-        let port = sockets.port()?;
+        let port = sockets.datagrams.local_addr()?.port();
+        sockets.datagrams.set_nonblocking(true)?;
+        sockets.connections.set_nonblocking(true)?;
         let datagrams = Arc::new(UdpSocket::from_std(sockets.datagrams)?);
         let connections = TcpListener::from_std(sockets.connections)?;
         let server = Arc::new(Server { client, directory, forwarder, questions: Arc::new(Semaphore::new(QUESTIONS)) });
@@ -239,6 +207,8 @@ async fn serve_connection(server: &Server, mut stream: TcpStream) -> io::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::directory::Membership;
     use crate::message::tests::{addresses, query};
@@ -268,7 +238,9 @@ mod tests {
             directory.put(client, vec![membership]);
         }
         let outside = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let sockets = Sockets::open(Ipv4Addr::LOCALHOST).unwrap();
+        let datagrams = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let connections = std::net::TcpListener::bind(datagrams.local_addr().unwrap()).unwrap();
+        let sockets = Sockets { datagrams, connections };
         let address = sockets.datagrams.local_addr().unwrap();
         let client = Client { id: "1".into(), servers: vec![outside.local_addr().unwrap()] };
         let serving = Serving::start(sockets, client, directory, Arc::default()).unwrap();

@@ -103,6 +103,9 @@ pub struct Network {
     pub containers: Option<BTreeMap<String, EndpointResource>>,
     pub options: Option<BTreeMap<String, String>>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// What is wrong with it on this host; ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A network's address pools.

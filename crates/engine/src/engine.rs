@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) policy: Option<trust::Policy>,
     pub(crate) registries: Registries,
     pub(crate) networks: network::Networks,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) names: Names,
     pub(crate) builds: Builds,
     pub(crate) forwarders: Forwarders,
@@ -180,7 +180,8 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents, Vec<Recorded>), Engi
     let (store, contents) = Store::open(&options.root.join("conex.db"))
         .map_err(|error| EngineError::system("cannot open the store", error))?;
     // Containers that outlived the last daemon have their names back before anything that takes longer is done.
-    let (registry, index, names) = (Registry::open(&contents.networks), Arc::new(Index::default()), Names::default());
+    let registry = Arc::new(Registry::open(&contents.networks));
+    let (index, names) = (Arc::new(Index::default()), Names::default());
     let records = Containers::recorded(&contents, &index)?;
     names.reopen(&options, &registry, &index, &Containers::survivors(&records, &options.root.join("containers")));
     let snapshotter = snapshots::open(&options.root, &options.run, choice(options.storage))
@@ -196,6 +197,7 @@ fn open(options: EngineOptions) -> Result<(Inner, Contents, Vec<Recorded>), Engi
     let volumes = Volumes::open(&options.root, &contents.volumes);
     let id = engine_id(&options.root)?;
     let networks = open_networks(&options, &contents, &registry, remap.as_ref(), &id)?;
+    watch_routes(&networks, &registry);
     let builds = Builds::open(&options.root, &options.run, snapshotter.as_ref())?;
     let inner = Inner {
         id,
@@ -310,6 +312,19 @@ fn open_networks(
         .collect();
     network::Networks::open(&wanted, &networks, &places)
         .map_err(|error| EngineError::system("cannot open the networks", error))
+}
+
+/// Has the log say which routes of the host lead into networks, from now on.
+fn watch_routes(networks: &network::Networks, registry: &Arc<Registry>) {
+    let registry = Arc::clone(registry);
+    let watching = networks.watch_routes(move |conflict| {
+        let name =
+            registry.by_id(&conflict.network).map_or_else(|| conflict.network.clone(), |record| record.name.clone());
+        tracing::warn!("network {name}: {conflict}");
+    });
+    if let Err(error) = watching {
+        tracing::warn!("the host's routes are not watched: {error}");
+    }
 }
 
 /// A stable id of the root, made once.

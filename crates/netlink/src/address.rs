@@ -27,12 +27,31 @@ pub struct LinkAddress {
     pub prefix: u8,
 }
 
+/// A version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// All families.
+pub(crate) const AF_UNSPEC: u8 = 0;
+
+impl Version {
+    /// The family number.
+    pub(crate) fn family(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+}
+
 /// The family number of an address.
 pub(crate) fn family(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 2,
-        IpAddr::V6(_) => 10,
-    }
+    if address.is_ipv4() { Version::V4.family() } else { Version::V6.family() }
 }
 
 /// The bytes of an address.
@@ -88,7 +107,18 @@ impl LinkAddress {
 impl Socket {
     /// All addresses of all links.
     pub fn addresses(&mut self) -> Result<Vec<LinkAddress>, RequestError> {
-        let request = Request::new(RTM_GETADDR, DUMP, &[0; HEADER_BYTES], "list addresses");
+        self.list_addresses(AF_UNSPEC)
+    }
+
+    /// Those of one version of IP.
+    pub fn addresses_of(&mut self, version: Version) -> Result<Vec<LinkAddress>, RequestError> {
+        self.list_addresses(version.family())
+    }
+
+    fn list_addresses(&mut self, family: u8) -> Result<Vec<LinkAddress>, RequestError> {
+        let mut filter = [0; HEADER_BYTES];
+        filter[0] = family;
+        let request = Request::new(RTM_GETADDR, DUMP, &filter, "list addresses");
         let replies = self.dump(&request)?;
         Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWADDR).filter_map(LinkAddress::read).collect())
     }

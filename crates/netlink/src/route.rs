@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::address::{family, octets};
+use crate::address::{AF_UNSPEC, Version, family, octets};
 use crate::request::{CREATE, DUMP, EXCLUSIVE, Request};
 use crate::socket::{Reply, RequestError, Socket};
 
@@ -120,7 +120,19 @@ impl Route {
 impl Socket {
     /// The unicast routes of all tables.
     pub fn routes(&mut self) -> Result<Vec<Route>, RequestError> {
-        let request = Request::new(RTM_GETROUTE, DUMP, &[0; HEADER_BYTES], "list routes");
+        self.list_routes(AF_UNSPEC)
+    }
+
+    /// Those of one version of IP.
+    pub fn routes_of(&mut self, version: Version) -> Result<Vec<Route>, RequestError> {
+        self.list_routes(version.family())
+    }
+
+    fn list_routes(&mut self, family: u8) -> Result<Vec<Route>, RequestError> {
+        let mut filter = [0; HEADER_BYTES];
+        // Every address has three more routes that are not looked at here.
+        (filter[0], filter[7]) = (family, RTN_UNICAST);
+        let request = Request::new(RTM_GETROUTE, DUMP, &filter, "list routes");
         let replies = self.dump(&request)?;
         Ok(replies.iter().filter(|reply| reply.kind == RTM_NEWROUTE).filter_map(Route::read).collect())
     }

@@ -55,12 +55,15 @@ pub enum Family {
 pub enum Group {
     /// Changes to nf_tables.
     Rules,
+    /// Changes to routes of either version of IP.
+    Routes,
 }
 
 impl Group {
     fn mask(self) -> u32 {
         match self {
             Self::Rules => 1 << (7 - 1),
+            Self::Routes => 1 << (7 - 1) | 1 << (11 - 1),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use netlink::address::Version;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -13,6 +14,8 @@ pub trait Ip: Copy + Ord + std::hash::Hash + fmt::Debug + fmt::Display + FromStr
     const BITS: u8;
     /// A network of this family, as an example in messages.
     const EXAMPLE: &str;
+    /// Which version of IP it is of.
+    const VERSION: Version;
 
     /// Its number.
     fn number(self) -> u128;
@@ -27,6 +30,7 @@ pub trait Ip: Copy + Ord + std::hash::Hash + fmt::Debug + fmt::Display + FromStr
 impl Ip for Ipv4Addr {
     const BITS: u8 = 32;
     const EXAMPLE: &str = "172.17.0.0/16";
+    const VERSION: Version = Version::V4;
 
     fn number(self) -> u128 {
         self.to_bits().into()
@@ -44,6 +48,7 @@ impl Ip for Ipv4Addr {
 impl Ip for Ipv6Addr {
     const BITS: u8 = 128;
     const EXAMPLE: &str = "fd00:1::/64";
+    const VERSION: Version = Version::V6;
 
     fn number(self) -> u128 {
         self.to_bits()

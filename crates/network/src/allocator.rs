@@ -1,6 +1,6 @@
 //! Which addresses of a network are taken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
@@ -34,6 +34,15 @@ pub struct Pair {
     pub ipv6: Option<Ipv6Addr>,
 }
 
+/// Who has an address that is not free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A container.
+    Container,
+    /// Nobody: it is of an interface that waits for a container, or that one has left.
+    Nobody,
+}
+
 /// The addresses of one network, of both families.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
@@ -48,9 +57,9 @@ impl Space {
     }
 
     /// One of each family that there is: the one that was asked for, or the next free one.
-    pub(crate) fn take(&mut self, wanted: Pair) -> Result<Pair, AddressError> {
-        let ipv4 = take(&mut self.ipv4, wanted.ipv4, "IPv4")?;
-        match take(&mut self.ipv6, wanted.ipv6, "IPv6") {
+    pub(crate) fn take(&mut self, wanted: Pair, holder: Holder) -> Result<Pair, AddressError> {
+        let ipv4 = take(&mut self.ipv4, wanted.ipv4, holder, "IPv4")?;
+        match take(&mut self.ipv6, wanted.ipv6, holder, "IPv6") {
             Ok(ipv6) => Ok(Pair { ipv4, ipv6 }),
             Err(error) => {
                 self.release(Pair { ipv4, ipv6: None });
@@ -65,27 +74,39 @@ impl Space {
         held.ipv6.into_iter().for_each(|address| self.ipv6.iter_mut().for_each(|pool| pool.reserve(address)));
     }
 
+    /// Passes addresses on that are not free.
+    pub(crate) fn pass_on(&mut self, held: Pair, holder: Holder) {
+        let pools = self.ipv4.iter_mut().filter_map(|pool| pool.taken.get_mut(&held.ipv4?));
+        let pools6 = self.ipv6.iter_mut().filter_map(|pool| pool.taken.get_mut(&held.ipv6?));
+        pools.chain(pools6).for_each(|of| *of = holder);
+    }
+
     /// Makes addresses free again.
     pub(crate) fn release(&mut self, held: Pair) {
         held.ipv4.into_iter().for_each(|address| self.ipv4.iter_mut().for_each(|pool| pool.release(address)));
         held.ipv6.into_iter().for_each(|address| self.ipv6.iter_mut().for_each(|pool| pool.release(address)));
     }
 
-    /// Whether nobody has any.
+    /// Whether no container has any.
     pub(crate) fn is_idle(&self) -> bool {
         self.ipv4.iter().all(Addresses::is_idle) && self.ipv6.iter().all(Addresses::is_idle)
     }
 }
 
-fn take<A: Ip>(pools: &mut [Addresses<A>], wanted: Option<A>, family: &'static str) -> Result<Option<A>, AddressError> {
+fn take<A: Ip>(
+    pools: &mut [Addresses<A>],
+    wanted: Option<A>,
+    holder: Holder,
+    family: &'static str,
+) -> Result<Option<A>, AddressError> {
     match wanted {
         Some(wanted) => {
             let pool = pools.iter_mut().find(|pool| pool.subnet.contains(wanted));
-            pool.ok_or(AddressError::Outside(wanted.into()))?.take_this(wanted)?;
+            pool.ok_or(AddressError::Outside(wanted.into()))?.take_this(wanted, holder)?;
             Ok(Some(wanted))
         }
         None if pools.is_empty() => Ok(None),
-        None => pools.iter_mut().find_map(Addresses::take).map(Some).ok_or(AddressError::Exhausted(family)),
+        None => pools.iter_mut().find_map(|pool| pool.take(holder)).map(Some).ok_or(AddressError::Exhausted(family)),
     }
 }
 
@@ -100,7 +121,7 @@ struct Addresses<A: Ip> {
     range: (u128, u128),
     /// Those that are nobody's to have.
     reserved: BTreeSet<u128>,
-    taken: BTreeSet<A>,
+    taken: BTreeMap<A, Holder>,
     next: u128,
 }
 
@@ -115,13 +136,13 @@ impl<A: Ip> Addresses<A> {
         }
         let from = pool.range.unwrap_or(pool.subnet);
         let range = (from.network().number(), from.last().number());
-        Self { subnet: pool.subnet, range, reserved, taken: BTreeSet::new(), next: range.0 }
+        Self { subnet: pool.subnet, range, reserved, taken: BTreeMap::new(), next: range.0 }
     }
 
-    /// Marks an address as taken, if it is in the subnet.
+    /// Marks an address as a container's, if it is in the subnet.
     fn reserve(&mut self, address: A) {
         if self.subnet.contains(address) {
-            self.taken.insert(address);
+            self.taken.insert(address, Holder::Container);
             if (self.range.0..=self.range.1).contains(&address.number()) {
                 self.next = self.next.max(address.number());
             }
@@ -129,24 +150,27 @@ impl<A: Ip> Addresses<A> {
     }
 
     /// Takes a certain address of the subnet.
-    fn take_this(&mut self, address: A) -> Result<(), AddressError> {
-        let is_free = !self.reserved.contains(&address.number()) && self.taken.insert(address);
-        if is_free { Ok(()) } else { Err(AddressError::Taken) }
+    fn take_this(&mut self, address: A, holder: Holder) -> Result<(), AddressError> {
+        if self.reserved.contains(&address.number()) || self.taken.contains_key(&address) {
+            return Err(AddressError::Taken);
+        }
+        self.taken.insert(address, holder);
+        Ok(())
     }
 
     fn is_idle(&self) -> bool {
-        self.taken.is_empty()
+        self.taken.values().all(|holder| *holder == Holder::Nobody)
     }
 
     /// Takes the next free address; `None` when all are taken.
-    fn take(&mut self) -> Option<A> {
+    fn take(&mut self, holder: Holder) -> Option<A> {
         let (first, last) = self.range;
         // Ends long before the last address of a large network: at the first that is neither taken nor reserved.
         for _ in first..=last {
             let candidate = self.next;
             self.next = if candidate == last { first } else { candidate + 1 };
             let address = A::of_number(candidate);
-            if !self.reserved.contains(&candidate) && self.taken.insert(address) {
+            if self.take_this(address, holder).is_ok() {
                 return Some(address);
             }
         }
@@ -173,7 +197,7 @@ mod tests {
     }
 
     fn rest(addresses: &mut Addresses<Ipv4Addr>) -> Vec<u8> {
-        std::iter::from_fn(|| addresses.take()).map(|address| address.octets()[3]).collect()
+        std::iter::from_fn(|| addresses.take(Holder::Container)).map(|address| address.octets()[3]).collect()
     }
 
     #[test]
@@ -181,16 +205,16 @@ mod tests {
         let mut addresses = small();
         assert_eq!(rest(&mut addresses), [2, 3, 4, 5, 6]);
         addresses.release(Ipv4Addr::new(10, 0, 0, 4));
-        assert_eq!(addresses.take(), Some(Ipv4Addr::new(10, 0, 0, 4)));
-        assert_eq!(addresses.take(), None);
+        assert_eq!(addresses.take(Holder::Container), Some(Ipv4Addr::new(10, 0, 0, 4)));
+        assert_eq!(addresses.take(Holder::Container), None);
     }
 
     #[test]
     fn a_freed_address_rests_while_there_are_others() {
         let mut addresses = small();
-        let first = addresses.take().unwrap();
+        let first = addresses.take(Holder::Container).unwrap();
         addresses.release(first);
-        assert_eq!(addresses.take(), Some(Ipv4Addr::new(10, 0, 0, 3)));
+        assert_eq!(addresses.take(Holder::Container), Some(Ipv4Addr::new(10, 0, 0, 3)));
     }
 
     #[test]
@@ -207,7 +231,7 @@ mod tests {
         let mut space = Space::of(&[Pool { range, reserved: vec![Ipv4Addr::new(10, 0, 0, 3)], ..pool() }], &[]);
         let mut ask = |last: u8| {
             let wanted = Pair { ipv4: Some(Ipv4Addr::new(10, 0, last / 100, last % 100)), ipv6: None };
-            space.take(wanted).map(|_| ())
+            space.take(wanted, Holder::Container).map(|_| ())
         };
         assert_eq!(ask(6), Ok(()));
         assert_eq!(ask(6), Err(AddressError::Taken));
@@ -218,18 +242,34 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_idle_when_no_container_has_an_address() {
+        let mut space = Space::of(&[pool()], &[]);
+        let ready = space.take(Pair::default(), Holder::Nobody).unwrap();
+        assert!(space.is_idle());
+        space.pass_on(ready, Holder::Container);
+        assert!(!space.is_idle());
+        assert_eq!(space.take(ready, Holder::Nobody), Err(AddressError::Taken));
+        space.pass_on(ready, Holder::Nobody);
+        assert!(space.is_idle());
+        assert_eq!(space.take(ready, Holder::Container), Err(AddressError::Taken), "its interface is still there");
+        space.release(ready);
+        space.pass_on(ready, Holder::Container);
+        assert!(space.is_idle(), "what is free is nobody's to pass on");
+    }
+
+    #[test]
     fn both_families_are_taken_or_neither() {
         let six = |text: &str| Pool { subnet: text.parse().unwrap(), gateway: None, range: None, reserved: Vec::new() };
         let mut space = Space::of(&[pool()], &[six("fd00::/126")]);
-        let taken: Vec<Pair> = (0..3).map(|_| space.take(Pair::default()).unwrap()).collect();
+        let taken: Vec<Pair> = (0..3).map(|_| space.take(Pair::default(), Holder::Container).unwrap()).collect();
         assert_eq!(taken[2].ipv6, Some("fd00::3".parse().unwrap()), "the last is nobody's broadcast");
-        assert_eq!(space.take(Pair::default()), Err(AddressError::Exhausted("IPv6")));
+        assert_eq!(space.take(Pair::default(), Holder::Container), Err(AddressError::Exhausted("IPv6")));
         space.release(taken[0]);
-        assert_eq!(space.take(Pair::default()).unwrap().ipv4, Some(Ipv4Addr::new(10, 0, 0, 6)));
+        assert_eq!(space.take(Pair::default(), Holder::Container).unwrap().ipv4, Some(Ipv4Addr::new(10, 0, 0, 6)));
         let mut only = Space::of(&[], &[six("fd00::/64"), six("fd01::/64")]);
         let wanted = Pair { ipv6: Some("fd01::9".parse().unwrap()), ipv4: None };
-        assert_eq!(only.take(wanted), Ok(wanted));
-        assert_eq!(only.take(Pair::default()).unwrap().ipv4, None);
+        assert_eq!(only.take(wanted, Holder::Container), Ok(wanted));
+        assert_eq!(only.take(Pair::default(), Holder::Container).unwrap().ipv4, None);
     }
 
     proptest! {
@@ -239,7 +279,7 @@ mod tests {
             let mut held: Vec<Ipv4Addr> = Vec::new();
             for (take, which) in steps {
                 if take {
-                    let taken = addresses.take();
+                    let taken = addresses.take(Holder::Container);
                     prop_assert_eq!(taken.is_none(), held.len() == 5);
                     if let Some(taken) = taken {
                         prop_assert!(!held.contains(&taken) && taken.octets()[3] > 1 && taken.octets()[3] < 7);

@@ -1,5 +1,6 @@
 //! The default bridge: the interface that containers are plugged into.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
@@ -79,7 +80,7 @@ pub(crate) fn ensure_user(
     if !definition.internal {
         admit_loopback(&definition.interface, warnings);
     }
-    set_addresses(socket, index, &gateways_of(definition, index))?;
+    switch_on(socket, index, definition)?;
     Ok(index)
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn ensure_router(socket: &mut Socket, names: &Names, definition: &Def
         None => create(socket, names, interface, mac_of(definition), ETHERNET_MTU)?,
     };
     protect(interface, !definition.ipv6.is_empty(), &mut Vec::new());
-    set_addresses(socket, index, &gateways_of(definition, index))?;
+    switch_on(socket, index, definition)?;
     Ok(index)
 }
 
@@ -179,18 +180,26 @@ pub(crate) fn sweep_user(
     gate: Option<&Gate>,
 ) -> Result<(), RequestError> {
     let links = socket.links()?;
+    let wanted: HashSet<&str> = known.iter().map(|definition| definition.interface.as_str()).collect();
+    let held: HashSet<&str> = running.iter().map(|endpoint| endpoint.host_interface.as_str()).collect();
     let ours = links.iter().filter(|link| link.alias == names.alias());
     let is_gate = |link: &Link| gate.is_some_and(|gate| gate.entrance == link.name);
+    let mut kept = HashSet::new();
     for link in ours.filter(|link| link.name != names.bridge() && !is_gate(link)) {
-        if known.iter().all(|definition| definition.interface != link.name) {
+        if wanted.contains(link.name.as_str()) {
+            kept.insert(link.index);
+        } else {
             gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
-        } else if link.kind == "bridge" {
-            remove_strangers(socket, link.index, running)?;
         }
     }
+    let is_port = |link: &&Link| link.kind == "veth" && link.master.is_some_and(|master| kept.contains(&master));
+    for link in links.iter().filter(is_port).filter(|link| !held.contains(link.name.as_str())) {
+        gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
+    }
     let groups: Vec<u32> = known.iter().filter_map(Definition::group).collect();
-    let is_known = |link: &Link| running.iter().any(|endpoint| endpoint.host_interface == link.name);
-    for link in links.iter().filter(|link| link.kind == "veth" && groups.contains(&link.group) && !is_known(link)) {
+    let is_strange =
+        |link: &&Link| link.kind == "veth" && groups.contains(&link.group) && !held.contains(link.name.as_str());
+    for link in links.iter().filter(is_strange) {
         gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
     }
     Ok(())
@@ -345,6 +354,14 @@ fn gateway_of<A: Ip>(subnet: Subnet<A>, index: u32) -> LinkAddress {
     LinkAddress { link: index, address: subnet.gateway().into(), prefix: subnet.prefix() }
 }
 
+/// Gives a new bridge its addresses and switches it on.
+fn switch_on(socket: &mut Socket, index: u32, definition: &Definition) -> Result<(), RequestError> {
+    let up = Change { power: Some(Power::Up), ..Change::default() };
+    let mut batch: Vec<_> = gateways_of(definition, index).iter().map(LinkAddress::add).collect();
+    batch.push(link::change(Target::Index(index), &up));
+    socket.execute(&mut batch)
+}
+
 /// Makes these the bridge's only addresses of their families, beside the one that IPv6 gives every link, and switches the bridge on.
 fn set_addresses(socket: &mut Socket, index: u32, wanted: &[LinkAddress]) -> Result<(), RequestError> {
     let is_every_links = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
@@ -377,14 +394,15 @@ fn remove_strangers(socket: &mut Socket, index: u32, running: &[Endpoint]) -> Re
     Ok(())
 }
 
-/// Takes the bridge away.
-pub(crate) fn remove(socket: &mut Socket, names: &Names, interface: &str) -> Result<(), RequestError> {
-    match socket.link_by_name(interface)? {
-        Some(link) if link.alias == names.alias() => {
-            gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))
-        }
-        _ => Ok(()),
-    }
+/// Takes a user's network's addresses from the interface that it hangs off, and says whether that is there and ours.
+pub(crate) fn retire(socket: &mut Socket, names: &Names, definition: &Definition) -> Result<bool, RequestError> {
+    let Some(link) = socket.link_by_name(&definition.interface)?.filter(|link| link.alias == names.alias()) else {
+        return Ok(false);
+    };
+    let mut addresses: Vec<_> = gateways_of(definition, link.index).iter().map(LinkAddress::remove).collect();
+    // Somebody may have done so before.
+    let _ = socket.execute(&mut addresses);
+    Ok(true)
 }
 
 /// That a link to be deleted is not there any more is what was wanted.

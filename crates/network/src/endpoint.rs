@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Ip, Mac};
 use crate::allocator::Pair;
 use crate::ports::Published;
+use crate::resolver::NameSockets;
 
 /// The default bridge among the networks of [`Endpoint::network`].
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -102,6 +103,8 @@ pub struct Sandbox {
     pub user_namespace: Option<OwnedFd>,
     /// Its place in the network; `None` when there is only loopback.
     pub endpoint: Option<Endpoint>,
+    /// Where its questions for names arrive; `None` where that is not prepared.
+    pub name_sockets: Option<NameSockets>,
 }
 
 /// What an interface carried since it was made, as seen from inside the container.

@@ -7,6 +7,7 @@ use nftables::{Family as Version, Fate, Hook, Kernel, Packet};
 use crate::firewall::FirewallError;
 use crate::networks::{Networks, PublishPolicy};
 use crate::ports::{Published, Transport};
+use crate::routes::Loses;
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,10 @@ impl Way<'_> {
                     open.extend(on.into_iter().filter(|rule| !open.contains(rule)).collect::<Vec<_>>())
                 }
             }
+        }
+        if let Some(conflict) = self.networks.misled(self.port.target) {
+            let reached = if conflict.loses == Loses::Network { Reached::No } else { Reached::Depends };
+            return Ok((reached, vec![conflict.to_string()]));
         }
         if open.is_empty() { Ok((Reached::Yes, vec![self.leads()])) } else { Ok((Reached::Depends, open)) }
     }

@@ -42,6 +42,7 @@ mod owner;
 mod pools;
 mod ports;
 mod resolver;
+mod routes;
 mod settings;
 mod supply;
 mod watch;
@@ -68,6 +69,8 @@ pub use networks::{
 pub use owner::{IdRange, Owner, OwnerError};
 pub use pools::{AddressPool, AddressPoolError};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
-pub use resolver::{RESOLVER, ResolverError, open_resolver, reopen_resolver};
+pub use resolver::{NameSockets, RESOLVER, ResolverError, open_resolver, reopen_resolver};
+pub use routes::{Loses, RouteConflict};
 pub use settings::SettingError;
 pub use supply::SupplyError;
+pub use watch::WatchError;

@@ -12,18 +12,22 @@ use netlink::route::Route;
 use netlink::{Errno, Family as SocketFamily, OpenError as SocketError, RequestError, Socket};
 use thiserror::Error;
 
-use crate::address::{Mac, Subnet};
+use crate::address::{Ip, Mac, Subnet};
 use crate::allocator::Pair;
-use crate::bridge::{Ready, gone};
+use crate::bridge::{self, Ready, gone};
+use crate::definition::{Definition, Driver, Pool};
 use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, Sandbox};
 use crate::names::Names;
-use crate::networks::Bridge;
+use crate::networks::{AttachError, AttachRequest, OpenError};
 use crate::owner::{Owner, OwnerError};
+use crate::resolver;
 use crate::settings::{self, SettingError};
+use crate::supply::Dead;
 
 /// The index that the first device of every namespace has.
 const LOOPBACK: u32 = 1;
-const CONTAINER_INTERFACE: &str = "eth0";
+/// What a container's first interface is called.
+pub(crate) const USUAL_INTERFACE: &str = "eth0";
 /// The host's link-local address on each cable of a routed network.
 const ROUTER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// A pair's name can be taken by a container that lives on from before; the next number is then tried, this often.
@@ -130,7 +134,8 @@ pub(crate) struct Maker {
     host_socket: Mutex<Socket>,
     names: Names,
     bridge: u32,
-    view: Bridge,
+    /// The default bridge's.
+    mtu: u32,
     number: AtomicU32,
     owner: Option<Owner>,
     ipv6: bool,
@@ -146,7 +151,7 @@ impl Maker {
             host_socket: Mutex::new(host_socket),
             names,
             bridge: bridge.index,
-            view: bridge.view.clone(),
+            mtu: bridge.view.mtu,
             number: AtomicU32::new(now.as_millis() as u32),
             owner,
             ipv6: settings::has_ipv6(),
@@ -159,7 +164,7 @@ impl Maker {
         let mut inside = Socket::open(SocketFamily::Route)?;
         inside.execute(&mut [power_up(LOOPBACK)])?;
         apply_container_settings();
-        Ok(Sandbox { namespace, user_namespace, endpoint: None })
+        Ok(Sandbox { namespace, user_namespace, endpoint: None, name_sockets: None })
     }
 
     /// The same for other users than usual; the calling thread stays where it is.
@@ -170,30 +175,64 @@ impl Maker {
             apply_container_settings();
             Ok(())
         })??;
-        Ok(Sandbox { namespace: owned.network, user_namespace: Some(owned.user), endpoint: None })
+        Ok(Sandbox { namespace: owned.network, user_namespace: Some(owned.user), endpoint: None, name_sockets: None })
     }
 
-    /// A namespace on the bridge, with these addresses. Leaves the calling thread in another namespace until
-    /// [`Maker::return_home`].
-    pub(crate) fn bridged_here(&self, held: Pair) -> Result<Sandbox, MakeError> {
+    /// A namespace on a network, with these addresses and with all that a container usually has there. Leaves the calling thread in
+    /// another namespace until [`Maker::return_home`].
+    pub(crate) fn joined_here(&self, definition: &Definition, held: Pair) -> Result<Sandbox, MakeError> {
+        let link = self.find_link(definition)?;
         let (namespace, user_namespace) = self.leave_for_new()?;
         let mut inside = Socket::open(SocketFamily::Route)?;
-        let plug = Plug {
-            network: DEFAULT_NETWORK,
-            interface: CONTAINER_INTERFACE,
-            way: Way::Bridge(self.bridge),
-            mtu: Some(self.view.mtu),
-            ipv4: self.view.held4(held),
-            ipv6: self.view.held6(held),
-            mac: mac_of(held),
-            leads_out: LeadsOut::YES,
-            link_local: &[],
-            settings: &[],
-            neighbours: Neighbours::Reachable,
-        };
-        let endpoint = self.plug_here(&mut inside, &plug)?;
+        let usual = AttachRequest::usual(&definition.id);
+        let endpoint = self.plug_here(&mut inside, &self.plug_of(definition, link, held, &usual))?;
         apply_container_settings();
-        Ok(Sandbox { namespace, user_namespace, endpoint: Some(endpoint) })
+        // Where there cannot be one, whoever starts the container finds out why.
+        let name_sockets = if definition.id == DEFAULT_NETWORK { None } else { resolver::open_here().ok() };
+        Ok(Sandbox { namespace, user_namespace, endpoint: Some(endpoint), name_sockets })
+    }
+
+    /// The index of the host's interface that a network hangs off, which is there.
+    fn find_link(&self, definition: &Definition) -> Result<u32, MakeError> {
+        if definition.id == DEFAULT_NETWORK {
+            return Ok(self.bridge);
+        }
+        Ok(self.host_socket().link_by_name(&definition.interface)?.ok_or(MakeError::Vanished)?.index)
+    }
+
+    /// The same, made where it is not there.
+    pub(crate) fn ensure_link(&self, definition: &Definition) -> Result<u32, OpenError> {
+        if definition.id == DEFAULT_NETWORK {
+            return Ok(self.bridge);
+        }
+        let mut socket = self.host_socket();
+        match definition.driver {
+            // What this host cannot do was told for the default bridge.
+            Driver::Bridge => {
+                let mtu = definition.mtu.unwrap_or(self.mtu);
+                bridge::ensure_user(&mut socket, &self.names, definition, mtu, &mut Vec::new())
+            }
+            Driver::Routed { .. } => bridge::ensure_router(&mut socket, &self.names, definition),
+            Driver::Macvlan(_) | Driver::Ipvlan(..) => {
+                bridge::ensure_parent(&mut socket, self.host.as_fd(), &self.names, definition)
+            }
+        }
+    }
+
+    fn plug_of<'a>(&self, definition: &Definition, link: u32, taken: Pair, request: &AttachRequest<'a>) -> Plug<'a> {
+        Plug {
+            network: request.network,
+            interface: request.interface,
+            way: way(definition, link),
+            mtu: definition.mtu.or_else(|| definition.driver.passes_the_host().then_some(self.mtu)),
+            ipv4: taken.ipv4.and_then(|address| held(address, &definition.ipv4, definition.internal)),
+            ipv6: taken.ipv6.and_then(|address| held(address, &definition.ipv6, definition.internal)),
+            mac: request.mac.unwrap_or_else(|| mac_of(taken)),
+            leads_out: request.leads_out,
+            link_local: request.link_local,
+            settings: request.settings,
+            neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
+        }
     }
 
     /// Moves the calling thread into a new network namespace, which belongs to a new user namespace where there is an owner.
@@ -204,9 +243,17 @@ impl Maker {
         Ok((owned.network, Some(owned.user)))
     }
 
-    /// Plugs a namespace that is there, with what is in it, into a bridge.
-    pub(crate) fn plug(&self, namespace: BorrowedFd<'_>, plug: &Plug<'_>) -> Result<Endpoint, MakeError> {
-        namespace::within(namespace, || self.plug_here(&mut Socket::open(SocketFamily::Route)?, plug))?
+    /// Joins a namespace that is there, with what is in it, to a network, under these addresses.
+    pub(crate) fn join(
+        &self,
+        namespace: BorrowedFd<'_>,
+        definition: &Definition,
+        taken: Pair,
+        request: &AttachRequest<'_>,
+    ) -> Result<Endpoint, AttachError> {
+        let plug = self.plug_of(definition, self.ensure_link(definition)?, taken, request);
+        let joined = namespace::within(namespace, || self.plug_here(&mut Socket::open(SocketFamily::Route)?, &plug));
+        Ok(joined.map_err(MakeError::from)??)
     }
 
     /// Makes the pair between the calling thread's namespace and the bridge, with address and route.
@@ -268,16 +315,6 @@ impl Maker {
                 None => Ok(()),
             }
         })?
-    }
-
-    /// The host's namespace.
-    pub(crate) fn host(&self) -> BorrowedFd<'_> {
-        self.host.as_fd()
-    }
-
-    /// The default bridge's index.
-    pub(crate) fn bridge(&self) -> u32 {
-        self.bridge
     }
 
     /// Takes the calling thread back to where it belongs, so that it does not keep a container's namespace alive.
@@ -395,7 +432,7 @@ impl Maker {
         namespace::within(sandbox.namespace.as_fd(), || -> Result<(), MakeError> {
             let change = Change { mac: Some(mac.octets()), ..Change::default() };
             Ok(Socket::open(SocketFamily::Route)?
-                .execute(&mut [link::change(Target::Name(CONTAINER_INTERFACE), &change)])?)
+                .execute(&mut [link::change(Target::Name(USUAL_INTERFACE), &change)])?)
         })??;
         if let Some(endpoint) = &mut sandbox.endpoint {
             endpoint.mac = mac;
@@ -417,7 +454,7 @@ impl Maker {
         }
     }
 
-    /// Takes an interface that the host has no end of out of a namespace that goes on.
+    /// Takes an interface out of a namespace that goes on, and the host's end of it with it.
     pub(crate) fn take_out(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), MakeError> {
         namespace::within(namespace, || -> Result<(), MakeError> {
             let mut inside = Socket::open(SocketFamily::Route)?;
@@ -425,22 +462,22 @@ impl Maker {
         })?
     }
 
-    /// Deletes the pairs of these endpoints, and returns those that could not be deleted.
-    pub(crate) fn unplug(&self, endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    /// Deletes these interfaces, and returns the names of those that could not be deleted.
+    pub(crate) fn unplug(&self, dead: &[Dead]) -> Vec<String> {
         // Who has no end here ended with its namespace, or was taken out of it.
-        let endpoints: Vec<_> = endpoints.into_iter().filter(|dead| !dead.host_interface.is_empty()).collect();
-        if endpoints.is_empty() {
-            return endpoints;
+        let names: Vec<&str> = dead.iter().map(Dead::interface).filter(|name| !name.is_empty()).collect();
+        if names.is_empty() {
+            return Vec::new();
         }
         let group = self.names.group();
         let into_group = Change { group: Some(group), ..Change::default() };
-        let collected = endpoints.iter().map(|dead| link::change(Target::Name(&dead.host_interface), &into_group));
+        let collected = names.iter().map(|name| link::change(Target::Name(name), &into_group));
         // All in one go: the kernel waits once for readers of its tables, however many links there are.
         let mut batch: Vec<_> = collected.chain([link::delete_group(group)]).collect();
         let mut socket = self.host_socket();
         match socket.execute(&mut batch) {
             Ok(()) => Vec::new(),
-            Err(_) => endpoints.into_iter().filter(|dead| !unplug_one(&mut socket, dead)).collect(),
+            Err(_) => names.into_iter().filter(|name| !unplug_one(&mut socket, name)).map(str::to_owned).collect(),
         }
     }
 
@@ -516,6 +553,29 @@ impl Plug<'_> {
     }
 }
 
+/// How a container is joined to a network that hangs off the link of this index.
+fn way(definition: &Definition, link: u32) -> Way {
+    match (definition.driver, definition.driver.share()) {
+        (Driver::Routed { group }, _) => Way::Routed {
+            group,
+            gateway4: definition.ipv4.iter().find_map(|pool| pool.gateway),
+            gateway6: definition.ipv6.iter().find_map(|pool| pool.gateway),
+        },
+        (driver, Some(share)) => {
+            let gateway = if driver.needs_no_gateway() { Needed::No } else { Needed::Yes };
+            Way::Share { parent: link, share, gateway }
+        }
+        (_, None) => Way::Bridge(link),
+    }
+}
+
+/// An address with what the pool that it is from says of it.
+fn held<A: Ip>(address: A, pools: &[Pool<A>], internal: bool) -> Option<Held<A>> {
+    let pool = pools.iter().find(|pool| pool.subnet.contains(address))?;
+    let gateway = pool.gateway.filter(|_| !internal);
+    Some(Held { address, prefix: pool.subnet.prefix(), gateway })
+}
+
 /// How many bits an address has.
 fn whole(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
@@ -536,8 +596,8 @@ pub(crate) fn mac_of(held: Pair) -> Mac {
     Mac::of_address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
-fn unplug_one(socket: &mut Socket, dead: &Endpoint) -> bool {
-    gone(socket.execute(&mut [link::delete(Target::Name(&dead.host_interface))])).is_ok()
+fn unplug_one(socket: &mut Socket, name: &str) -> bool {
+    gone(socket.execute(&mut [link::delete(Target::Name(name))])).is_ok()
 }
 
 fn power_up(index: u32) -> netlink::Request {

@@ -56,6 +56,11 @@ impl Names {
         format!("{}*", self.veth_prefix)
     }
 
+    /// Whether this is one of [`Names::veth`].
+    pub(crate) fn is_host_end(&self, interface: &str) -> bool {
+        interface.starts_with(&self.veth_prefix)
+    }
+
     /// The interface with a routed network's gateway address.
     pub fn router(id: &str) -> String {
         format!("rt-{}", id.get(..12).unwrap_or(id))

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use netlink::link::Link;
 use netlink::namespace::{self, NamespaceError};
@@ -16,19 +17,20 @@ use crate::address::{Ip, Mac, Subnet};
 use crate::allocator::{AddressError, Pair, Space};
 use crate::bridge;
 use crate::definition::{Definition, Driver, GatewayMode, Pool};
-use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, Held, InterfaceStatistics, Place, Sandbox};
+use crate::endpoint::{DEFAULT_NETWORK, Endpoint, Family, InterfaceStatistics, Place, Sandbox};
 use crate::files::{read_host_resolv_conf, servers_of};
 use crate::firewall::{Firewall, FirewallError, Plan};
 use crate::forwarding::{self, Enabled, Forwarding};
 use crate::gate;
-use crate::maker::{LeadsOut, MakeError, Maker, Needed, Neighbours, Plug, Way, mac_of};
+use crate::maker::{LeadsOut, MakeError, Maker, USUAL_INTERFACE};
 use crate::names::Names;
 use crate::owner::Owner;
 use crate::pools::{AddressPool, Surroundings};
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published, Transport};
+use crate::routes::{Lookout, RouteConflict};
 use crate::settings::SettingError;
-use crate::supply::{Supply, SupplyError};
-use crate::watch::Watch;
+use crate::supply::{self, Dead, Supply, SupplyError};
+use crate::watch::{Watch, WatchError};
 
 /// What an engine's networks are made from.
 #[derive(Clone, Debug)]
@@ -121,15 +123,6 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    pub(crate) fn held4(&self, pair: Pair) -> Option<Held<Ipv4Addr>> {
-        Some(Held { address: pair.ipv4?, prefix: self.subnet.prefix(), gateway: Some(self.gateway) })
-    }
-
-    pub(crate) fn held6(&self, pair: Pair) -> Option<Held<Ipv6Addr>> {
-        let subnet = self.subnet6?;
-        Some(Held { address: pair.ipv6?, prefix: subnet.prefix(), gateway: Some(subnet.gateway()) })
-    }
-
     fn definition(&self) -> Definition {
         Definition {
             interface: self.interface.clone(),
@@ -292,6 +285,21 @@ pub struct AttachRequest<'a> {
     pub settings: &'a [(String, String)],
 }
 
+impl<'a> AttachRequest<'a> {
+    /// With what a container has that asks for nothing.
+    pub(crate) fn usual(network: &'a str) -> Self {
+        Self {
+            network,
+            interface: USUAL_INTERFACE,
+            addresses: Pair::default(),
+            mac: None,
+            leads_out: LeadsOut::YES,
+            link_local: &[],
+            settings: &[],
+        }
+    }
+}
+
 /// Where published ports of a container lead: its endpoints that packets for elsewhere leave by.
 #[derive(Clone, Copy, Debug)]
 pub struct Targets<'a> {
@@ -398,7 +406,10 @@ pub struct Networks {
     ports: Mutex<HostPorts>,
     policy: PublishPolicy,
     /// By id.
-    users: Mutex<BTreeMap<String, Definition>>,
+    users: Arc<Mutex<BTreeMap<String, Arc<Definition>>>>,
+    /// Routes of the host that lead into networks, and who looks for them.
+    conflicts: Arc<Mutex<Vec<RouteConflict>>>,
+    lookout: OnceLock<Watch>,
 }
 
 impl Networks {
@@ -431,14 +442,17 @@ impl Networks {
         let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: BTreeMap::new(), gate };
         let firewall = Arc::new(Firewall::new(plan).with_ports(&published));
         let watch = install_rules(&firewall, &mut warnings);
-        let spaces = spaces_of(all(), &endpoints);
+        let all: Vec<Arc<Definition>> = all().cloned().map(Arc::new).collect();
+        let spaces = spaces_of(&all, &endpoints);
         let maker = Maker::new(host, socket, names.clone(), &ready, options.owner.clone());
-        let supply = Supply::start(maker, Arc::clone(&firewall), spaces, options.ready).map_err(OpenError::Thread)?;
+        let supply = Supply::start(maker, Arc::clone(&firewall), all.iter().cloned().zip(spaces), options.ready)
+            .map_err(OpenError::Thread)?;
         let mut ports = HostPorts::new(ports::ephemeral_range());
         published.iter().for_each(|one| ports.reserve(one));
         let run = options.run.clone();
-        let users = networks.iter().map(|definition| (definition.id.clone(), definition.clone())).collect();
-        let (ports, users) = (Mutex::new(ports), Mutex::new(users));
+        // The first is the default bridge's.
+        let users = all.into_iter().skip(1).map(|definition| (definition.id.clone(), definition)).collect();
+        let (ports, users) = (Mutex::new(ports), Arc::new(Mutex::new(users)));
         let (identity, policy) = (options.identity.clone(), options.publish_policy);
         let pools = options.pools.clone();
         Ok(Self {
@@ -454,7 +468,38 @@ impl Networks {
             ports,
             policy,
             users,
+            conflicts: Arc::default(),
+            lookout: OnceLock::new(),
         })
+    }
+
+    /// Looks for routes of the host that lead into networks, now and whenever one comes or goes, and tells of each that is new. For
+    /// threads in the host's namespace.
+    pub fn watch_routes(&self, mut told: impl FnMut(&RouteConflict) + Send + 'static) -> Result<(), WatchError> {
+        let mut lookout = Lookout::new(self.names.clone(), Socket::open(SocketFamily::Route)?);
+        let default = Arc::new(self.bridge.definition());
+        let (users, conflicts) = (Arc::clone(&self.users), Arc::clone(&self.conflicts));
+        let watch = Watch::routes(move || {
+            let all: Vec<Arc<Definition>> = lock(&users).values().chain([&default]).cloned().collect();
+            let found = lookout.look(&all);
+            let before = std::mem::replace(&mut *lock(&conflicts), found.clone());
+            found.iter().filter(|conflict| !before.contains(conflict)).for_each(&mut told);
+            // A route that goes with its link goes without a word.
+            (!found.is_empty()).then_some(CONFLICTS_SEEN_AGAIN)
+        })?;
+        // Asked for a second time, the first goes on.
+        let _ = self.lookout.set(watch);
+        Ok(())
+    }
+
+    /// The routes of the host that lead into a network, as far as they are known by now.
+    pub fn route_conflicts(&self, network: &str) -> Vec<RouteConflict> {
+        lock(&self.conflicts).iter().filter(|conflict| conflict.network == network).cloned().collect()
+    }
+
+    /// The route of the host that takes packets for a container's address elsewhere, for sure or perhaps.
+    pub(crate) fn misled(&self, address: IpAddr) -> Option<RouteConflict> {
+        lock(&self.conflicts).iter().find(|conflict| conflict.misleads(address)).cloned()
     }
 
     /// A subnet for a network whose user asks for none. Until it is added, another caller may be given the same.
@@ -478,7 +523,7 @@ impl Networks {
         let mut socket = self.supply.maker().host_socket();
         let leads_there =
             |route: &Route| A::of(route.destination) == Some(taken.network()) && route.prefix == taken.prefix();
-        let route = socket.routes()?.into_iter().find(leads_there);
+        let route = socket.routes_of(A::VERSION)?.into_iter().find(leads_there);
         let link = route.and_then(|route| route.link).map(|index| socket.link_by_index(index)).transpose()?.flatten();
         let device = link.map(|link| format!(" dev {}", link.name)).unwrap_or_default();
         Ok(Some(SubnetConflict::Host(format!("{taken}{device}"))))
@@ -487,7 +532,7 @@ impl Networks {
     fn surroundings<A: Ip>(&self) -> Result<Surroundings<A>, RequestError> {
         let servers = servers_of(&read_host_resolv_conf().unwrap_or_default());
         let mut socket = self.supply.maker().host_socket();
-        Ok(Surroundings::of(&socket.addresses()?, &socket.routes()?, None, &servers))
+        Ok(Surroundings::of(&socket.addresses_of(A::VERSION)?, &socket.routes_of(A::VERSION)?, None, &servers))
     }
 
     /// The subnets of a family, each with its network's id.
@@ -499,24 +544,25 @@ impl Networks {
             let id = definition.id.clone();
             all.into_iter().filter_map(of_family).map(move |subnet| (id.clone(), subnet)).collect::<Vec<_>>()
         };
-        lock(&self.users).values().flat_map(of).chain(of(&self.bridge.definition())).collect()
+        lock(&self.users).values().flat_map(|user| of(user)).chain(of(&self.bridge.definition())).collect()
     }
 
     /// Makes a user's network. What was begun is taken back on failure.
     pub fn add(&self, definition: &Definition) -> Result<(), CreateError> {
-        self.ensure_link(definition)?;
+        self.supply.outlive_link(&definition.interface);
+        self.supply.maker().ensure_link(definition)?;
         if !definition.ipv6.is_empty() {
             self.forward_ipv6()?;
         }
         if let Some(segment) = definition.segment()
             && let Err(error) = self.firewall.add(&segment)
         {
-            self.remove_link(&definition.interface);
-            let _ = self.firewall.take_away(&definition.id);
+            self.retire(definition);
             return Err(error.into());
         }
-        self.supply.add_network(&definition.id, definition.space());
-        lock(&self.users).insert(definition.id.clone(), definition.clone());
+        let definition = Arc::new(definition.clone());
+        self.supply.add_network(Arc::clone(&definition));
+        lock(&self.users).insert(definition.id.clone(), definition);
         Ok(())
     }
 
@@ -527,9 +573,7 @@ impl Networks {
         }
         let removed = lock(&self.users).remove(id);
         if let Some(definition) = removed {
-            self.remove_link(&definition.interface);
-            // At worst some elements of sets stay that no packet meets.
-            let _ = self.firewall.take_away(&definition.id);
+            self.retire(&definition);
         }
         true
     }
@@ -539,29 +583,16 @@ impl Networks {
         let network = request.network;
         let definition = match lock(&self.users).get(network).cloned() {
             Some(definition) => definition,
-            None if network == DEFAULT_NETWORK => self.bridge.definition(),
+            None if network == DEFAULT_NETWORK => Arc::new(self.bridge.definition()),
             None => return Err(AddressError::NoNetwork.into()),
         };
-        let link =
-            if network == DEFAULT_NETWORK { self.supply.maker().bridge() } else { self.ensure_link(&definition)? };
         let taken = self.supply.take_addresses(network, request.addresses)?;
-        let plug = Plug {
-            network,
-            interface: request.interface,
-            way: way(&definition, link),
-            mtu: definition.mtu.or_else(|| definition.driver.passes_the_host().then_some(self.bridge.mtu)),
-            ipv4: taken.ipv4.and_then(|address| held(address, &definition.ipv4, definition.internal)),
-            ipv6: taken.ipv6.and_then(|address| held(address, &definition.ipv6, definition.internal)),
-            mac: request.mac.unwrap_or_else(|| mac_of(taken)),
-            leads_out: request.leads_out,
-            link_local: request.link_local,
-            settings: request.settings,
-            neighbours: if definition.talk { Neighbours::Reachable } else { Neighbours::KeptApart },
+        let join = || self.supply.maker().join(namespace, &definition, taken, request);
+        let joined = match join() {
+            Err(AttachError::Make(MakeError::Full)) if self.supply.make_room(network) => join(),
+            joined => joined,
         };
-        self.supply.maker().plug(namespace, &plug).map_err(|error| {
-            self.supply.return_addresses(network, taken);
-            error.into()
-        })
+        joined.inspect_err(|_| self.supply.return_addresses(network, taken))
     }
 
     /// Has the host forward IPv6, since there is a network now that needs it.
@@ -582,23 +613,9 @@ impl Networks {
         self.supply.maker().change_default_route(namespace, family, before, after)
     }
 
-    /// The index of the host's interface that a network hangs off.
-    fn ensure_link(&self, definition: &Definition) -> Result<u32, OpenError> {
-        let mtu = definition.mtu.unwrap_or(self.bridge.mtu);
-        let mut socket = self.supply.maker().host_socket();
-        match definition.driver {
-            // What this host cannot do was told for the default bridge.
-            Driver::Bridge => bridge::ensure_user(&mut socket, &self.names, definition, mtu, &mut Vec::new()),
-            Driver::Routed { .. } => bridge::ensure_router(&mut socket, &self.names, definition),
-            Driver::Macvlan(_) | Driver::Ipvlan(..) => {
-                bridge::ensure_parent(&mut socket, self.supply.maker().host(), &self.names, definition)
-            }
-        }
-    }
-
     /// A number for the host's ends of a routed network that no other one has.
     pub fn free_group(&self) -> u32 {
-        let taken: Vec<u32> = lock(&self.users).values().filter_map(Definition::group).collect();
+        let taken: Vec<u32> = lock(&self.users).values().filter_map(|user| user.group()).collect();
         let start = crate::names::fnv(self.identity.as_bytes());
         let mut groups = (0..).map(|offset| (start.wrapping_add(offset) % ROUTED_GROUPS) | ROUTED_GROUPS);
         groups.find(|group| !taken.contains(group)).unwrap_or(ROUTED_GROUPS)
@@ -607,20 +624,28 @@ impl Networks {
     /// Another network whose containers share the cable of this interface.
     pub fn sharing(&self, interface: &str) -> Option<String> {
         let users = lock(&self.users);
-        let shares = |user: &&Definition| user.driver.share().is_some() && user.interface == interface;
+        let shares = |user: &&Arc<Definition>| user.driver.share().is_some() && user.interface == interface;
         users.values().find(shares).map(|user| user.id.clone())
     }
 
-    /// Takes an endpoint that the host has no end of out of a namespace that goes on; others are taken away by
-    /// [`Networks::release`].
+    /// Takes an endpoint out of a namespace that goes on; its addresses are given back by [`Networks::release`].
     pub fn take_out(&self, namespace: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), MakeError> {
-        if endpoint.host_interface.is_empty() { self.supply.maker().take_out(namespace, endpoint) } else { Ok(()) }
+        self.supply.maker().take_out(namespace, endpoint)
     }
 
-    fn remove_link(&self, interface: &str) {
-        let mut socket = self.supply.maker().host_socket();
+    /// Takes its addresses from the interface that a network hangs off, so that they are free at once; the interface, if it is ours, and
+    /// the network's part in the rules are taken away behind the answer.
+    fn retire(&self, definition: &Definition) {
+        self.firewall.forget_segment(&definition.id);
+        let retired = bridge::retire(&mut self.supply.maker().host_socket(), &self.names, definition);
         // What stays is swept at the next start.
-        let _ = bridge::remove(&mut socket, &self.names, interface);
+        if let Ok(true) = retired {
+            self.supply.bury_link(&definition.interface);
+        }
+        if !definition.driver.passes_the_host() {
+            // Somebody else may want to have the cable, and there is one of it.
+            self.supply.outlive_link(&definition.interface);
+        }
     }
 
     /// Publishes ports for the container that is reached by `targets`, all or none. From the answer on, what comes to them goes
@@ -706,8 +731,8 @@ impl Networks {
     /// The bridge behind which an address is.
     pub(crate) fn interface_to(&self, address: IpAddr) -> Option<String> {
         let users = lock(&self.users);
-        let all = users.values().cloned().chain([self.bridge.definition()]).collect::<Vec<_>>();
-        let has = |definition: &&Definition| match address {
+        let all = users.values().cloned().chain([Arc::new(self.bridge.definition())]).collect::<Vec<_>>();
+        let has = |definition: &&Arc<Definition>| match address {
             IpAddr::V4(address) => definition.ipv4.iter().any(|pool| pool.subnet.contains(address)),
             IpAddr::V6(address) => definition.ipv6.iter().any(|pool| pool.subnet.contains(address)),
         };
@@ -730,10 +755,19 @@ impl Networks {
         Ok(self.supply.take(attachment)?)
     }
 
-    /// As [`Networks::take`] of the bridge, with this hardware address (`--mac-address`) instead of the one that follows from
-    /// the IP address.
-    pub fn take_with_mac(&self, mac: Mac) -> Result<Sandbox, TakeError> {
-        let mut sandbox = self.supply.take(Attachment::Bridge)?;
+    /// A namespace on a user's network, with the usual interface and default routes, if one is ready.
+    pub fn take_if_ready(&self, network: &str) -> Option<Sandbox> {
+        self.supply.take_if_ready(network)
+    }
+
+    /// Has a namespace made ready on a user's network, for a container that will start there.
+    pub fn expect(&self, network: &str) {
+        self.supply.expect(network);
+    }
+
+    /// Gives a namespace that was taken another hardware address (`--mac-address`) than the one that follows from the IP address.
+    /// On failure everything is given back.
+    pub fn with_mac(&self, mut sandbox: Sandbox, mac: Mac) -> Result<Sandbox, TakeError> {
         match self.supply.maker().set_mac(&mut sandbox, mac) {
             Ok(()) => Ok(sandbox),
             Err(source) => {
@@ -769,19 +803,19 @@ impl Networks {
     /// Takes away what the engine made, as far as no container needs it any more; waits until that is done.
     pub fn close(&self, remaining: Remaining) -> Result<(), CloseError> {
         self.supply.stop();
-        if let Some(watch) = &self.watch {
-            watch.stop();
-        }
+        self.watch.iter().chain(self.lookout.get()).for_each(Watch::stop);
         if remaining == Remaining::Containers {
             return Ok(());
         }
         let left = {
             let mut socket = self.supply.maker().host_socket();
-            let users: Vec<String> = lock(&self.users).values().map(|user| user.interface.clone()).collect();
-            let [gate, _] = self.names.gate();
-            for interface in users.iter().map(String::as_str).chain([self.names.bridge(), &gate]) {
-                bridge::remove(&mut socket, &self.names, interface)?;
+            let ours = socket.links()?.into_iter().filter(|link| link.alias == self.names.alias());
+            let ours: Vec<Dead> = ours.map(|link| Dead::Link(link.name)).collect();
+            drop(socket);
+            for some in ours.chunks(supply::UNPLUGGED_MAX) {
+                self.supply.maker().unplug(some);
             }
+            let mut socket = self.supply.maker().host_socket();
             interfaces(&mut socket)?.present
         };
         self.firewall.remove()?;
@@ -803,43 +837,24 @@ fn interfaces(socket: &mut Socket) -> Result<Forwarding, RequestError> {
     })
 }
 
-/// Who has which address, by network.
-fn spaces_of<'a>(networks: impl Iterator<Item = &'a Definition>, running: &[Endpoint]) -> HashMap<String, Space> {
-    let mut all: HashMap<String, Space> =
-        networks.map(|definition| (definition.id.clone(), definition.space())).collect();
+/// Who has which address of each network.
+fn spaces_of(networks: &[Arc<Definition>], running: &[Endpoint]) -> Vec<Space> {
+    let mut spaces: Vec<Space> = networks.iter().map(|definition| definition.space()).collect();
+    let by_id: HashMap<&str, usize> =
+        networks.iter().enumerate().map(|(index, definition)| (definition.id.as_str(), index)).collect();
     for endpoint in running {
-        if let Some(space) = all.get_mut(&endpoint.network) {
-            space.reserve(endpoint.pair());
+        if let Some(index) = by_id.get(endpoint.network.as_str()) {
+            spaces[*index].reserve(endpoint.pair());
         }
     }
-    all
+    spaces
 }
 
 /// Groups of routed networks have this bit and none above it, by which they are set apart from those of others.
 const ROUTED_GROUPS: u32 = 0x2000_0000;
 
-/// How a container is joined to a network that hangs off the link of this index.
-fn way(definition: &Definition, link: u32) -> Way {
-    match (definition.driver, definition.driver.share()) {
-        (Driver::Routed { group }, _) => Way::Routed {
-            group,
-            gateway4: definition.ipv4.iter().find_map(|pool| pool.gateway),
-            gateway6: definition.ipv6.iter().find_map(|pool| pool.gateway),
-        },
-        (driver, Some(share)) => {
-            let gateway = if driver.needs_no_gateway() { Needed::No } else { Needed::Yes };
-            Way::Share { parent: link, share, gateway }
-        }
-        (_, None) => Way::Bridge(link),
-    }
-}
-
-/// An address with what the pool that it is from says of it.
-fn held<A: Ip>(address: A, pools: &[Pool<A>], internal: bool) -> Option<Held<A>> {
-    let pool = pools.iter().find(|pool| pool.subnet.contains(address))?;
-    let gateway = pool.gateway.filter(|_| !internal);
-    Some(Held { address, prefix: pool.subnet.prefix(), gateway })
-}
+/// How soon is looked again whether a conflict is still there.
+const CONFLICTS_SEEN_AGAIN: Duration = Duration::from_secs(2);
 
 /// Locks; a panic elsewhere leaves the register of ports whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -866,7 +881,7 @@ fn install_rules(firewall: &Arc<Firewall>, warnings: &mut Vec<Warning>) -> Optio
     match firewall.install() {
         Ok(unhelped) => {
             warnings.extend(unhelped.into_iter().map(Warning::ForeignDrop));
-            Watch::start(Arc::clone(firewall))
+            Watch::keep_up(Arc::clone(firewall))
                 .map_err(|error| warnings.push(Warning::Unwatched(error.to_string())))
                 .ok()
         }

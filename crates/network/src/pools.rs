@@ -21,6 +21,9 @@ pub(crate) struct Surroundings<A: Ip = Ipv4Addr> {
     pub(crate) servers: Vec<A>,
 }
 
+/// A default route, or half of one, leads everywhere and says nothing about a single network.
+pub(crate) const NARROWEST_EVERYWHERE: u8 = 4;
+
 impl<A: Ip> Default for Surroundings<A> {
     fn default() -> Self {
         Self { connected: Vec::new(), routed: Vec::new(), servers: Vec::new() }
@@ -36,8 +39,6 @@ impl<A: Ip> Surroundings<A> {
         {
             found.connected.extend(network(address.address, address.prefix));
         }
-        // A default route, or half of one, leads everywhere and says nothing about a single network.
-        const NARROWEST_EVERYWHERE: u8 = 4;
         let others = routes.iter().filter(|route| route.link != own || own.is_none());
         let others = others.filter(|route| route.prefix > NARROWEST_EVERYWHERE && !is_every_links(route.destination));
         for route in others {
@@ -196,7 +197,7 @@ fn cut<A: Ip>((base, size): (Subnet<A>, u8)) -> impl Iterator<Item = Subnet<A>> 
 }
 
 /// Addresses that every link has of its own.
-fn is_every_links(address: IpAddr) -> bool {
+pub(crate) fn is_every_links(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_multicast(),
         IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),

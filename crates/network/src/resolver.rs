@@ -3,7 +3,7 @@
 //! The sockets are bound to another port, because a container may want to be a name server itself and bind port 53 of every address.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 
 use netlink::namespace::{self, NamespaceError};
@@ -34,28 +34,60 @@ pub enum ResolverError {
     Redirect(#[from] TransactionError),
 }
 
-/// Opens a name server's sockets in a namespace and leads port 53 of [`RESOLVER`] there to the port that `open` returns with them. What
-/// led elsewhere before, as of a daemon that was killed, is replaced.
-pub fn open_resolver<S: Send>(
-    namespace: BorrowedFd<'_>,
-    open: impl FnOnce() -> io::Result<(S, u16)> + Send,
-) -> Result<S, ResolverError> {
-    namespace::within(namespace, || {
-        let (sockets, port) = open()?;
-        let mut transaction = Transaction::new();
-        transaction.replace(&redirection(port));
-        transaction.commit()?;
-        Ok(sockets)
-    })?
+/// The sockets of one container's name server, in its namespace.
+#[derive(Debug)]
+pub struct NameSockets {
+    /// For datagrams.
+    pub datagrams: UdpSocket,
+    /// For connections, at the same port.
+    pub connections: TcpListener,
 }
 
-/// Opens a name server's sockets once more in a namespace where port 53 of [`RESOLVER`] leads to them already, because the daemon that
-/// had them was killed.
-pub fn reopen_resolver<S: Send>(
-    namespace: BorrowedFd<'_>,
-    open: impl FnOnce() -> io::Result<S> + Send,
-) -> Result<S, ResolverError> {
-    Ok(namespace::within(namespace, open)??)
+impl NameSockets {
+    /// In the calling thread's namespace, at a port that is free.
+    fn open() -> io::Result<Self> {
+        /// The port of one may be taken for the other.
+        const ATTEMPTS: usize = 10;
+        let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
+        for _ in 0..ATTEMPTS {
+            match Self::at(0) {
+                Ok(sockets) => return Ok(sockets),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn at(port: u16) -> io::Result<Self> {
+        let datagrams = UdpSocket::bind((RESOLVER, port))?;
+        let connections = TcpListener::bind(datagrams.local_addr()?)?;
+        Ok(Self { datagrams, connections })
+    }
+}
+
+/// Opens a name server's sockets in a namespace and leads port 53 of [`RESOLVER`] there to them. What led elsewhere before, as of a
+/// daemon that was killed, is replaced.
+pub fn open_resolver(namespace: BorrowedFd<'_>) -> Result<NameSockets, ResolverError> {
+    namespace::within(namespace, open_here)?
+}
+
+/// The same in the calling thread's namespace.
+pub(crate) fn open_here() -> Result<NameSockets, ResolverError> {
+    let sockets = NameSockets::open()?;
+    let table = redirection(sockets.datagrams.local_addr()?.port());
+    let commit = |change: for<'a> fn(&'a mut Transaction, &Table) -> &'a mut Transaction| {
+        let mut transaction = Transaction::new();
+        change(&mut transaction, &table);
+        transaction.commit()
+    };
+    commit(Transaction::create).or_else(|_| commit(Transaction::replace))?;
+    Ok(sockets)
+}
+
+/// Opens a name server's sockets once more in a namespace where port 53 of [`RESOLVER`] leads to this port already, because the daemon
+/// that had them was killed.
+pub fn reopen_resolver(namespace: BorrowedFd<'_>, port: u16) -> Result<NameSockets, ResolverError> {
+    Ok(namespace::within(namespace, || NameSockets::at(port))??)
 }
 
 fn redirection(port: u16) -> Table {

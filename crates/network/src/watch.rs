@@ -1,5 +1,7 @@
-//! Keeping the rules in place: `nft flush ruleset`, a firewall's reload or the start of another engine may take them away or put
-//! a drop in front of them, and every container would be cut off, or open to its neighbours.
+//! Seeing what others change on the host: rules and routes.
+//!
+//! Rules are put back: `nft flush ruleset`, a firewall's reload or the start of another engine may take them away or put a drop in front
+//! of them, and every container would be cut off, or open to its neighbours.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -12,16 +14,16 @@ use thiserror::Error;
 
 use crate::firewall::Firewall;
 
-/// Changes come in bursts; rules are looked at when nothing has happened for this long.
+/// Changes come in bursts; what is watched is looked at when nothing has happened for this long.
 const QUIET: Duration = Duration::from_millis(50);
 /// Rules are put back this many times in a row at once, and then no oftener than every so long: if somebody else insists on
 /// removing them, the two must not wear the machine out.
 const EAGER_REPAIRS: u32 = 5;
 const REPAIR_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why the rules cannot be watched.
+/// Why nothing can be watched.
 #[derive(Debug, Error)]
-pub(crate) enum WatchError {
+pub enum WatchError {
     /// There is no socket that tells of changes.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -33,7 +35,7 @@ pub(crate) enum WatchError {
     Thread(#[from] std::io::Error),
 }
 
-/// A thread that puts the rules back whenever they are gone.
+/// A thread that looks whenever something has changed.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: OwnedFd,
@@ -41,18 +43,35 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts the thread.
-    pub(crate) fn start(firewall: Arc<Firewall>) -> Result<Self, WatchError> {
+    /// Puts the rules back whenever they are gone.
+    pub(crate) fn keep_up(firewall: Arc<Firewall>) -> Result<Self, WatchError> {
+        let mut repairs = 0;
         let events = Socket::subscribe(Family::Netfilter, Group::Rules)?;
+        Self::start("network-rules", events, move |stopped| {
+            repair(&firewall, &mut repairs, stopped);
+            None
+        })
+    }
+
+    /// Looks whenever a route came or went, and once at the start; again by itself after as long as the last look says.
+    pub(crate) fn routes(mut look: impl FnMut() -> Option<Duration> + Send + 'static) -> Result<Self, WatchError> {
+        let events = Socket::subscribe(Family::Route, Group::Routes)?;
+        Self::start("network-routes", events, move |_| look())
+    }
+
+    fn start(
+        name: &str,
+        events: Socket,
+        look: impl FnMut(&OwnedFd) -> Option<Duration> + Send + 'static,
+    ) -> Result<Self, WatchError> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stopped = stop.try_clone()?;
-        let worker = thread::Builder::new()
-            .name("network-rules".to_owned())
-            .spawn(move || Worker { firewall, events, stopped, repairs: 0 }.run())?;
+        let worker =
+            thread::Builder::new().name(name.to_owned()).spawn(move || Worker { look, events, stopped }.run())?;
         Ok(Self { stop, worker: Mutex::new(Some(worker)) })
     }
 
-    /// Ends the thread, before the rules are taken away for good.
+    /// Ends the thread.
     pub(crate) fn stop(&self) {
         // It cannot fail: the counter is far from its limit.
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
@@ -69,11 +88,10 @@ impl Drop for Watch {
     }
 }
 
-struct Worker {
-    firewall: Arc<Firewall>,
+struct Worker<L> {
+    look: L,
     events: Socket,
     stopped: OwnedFd,
-    repairs: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +101,15 @@ enum Woken {
     Stopped,
 }
 
-impl Worker {
+impl<L: FnMut(&OwnedFd) -> Option<Duration>> Worker<L> {
     fn run(mut self) {
-        // The rules may have been touched between their making and the subscription.
-        let mut woken = Woken::Event;
+        // Something may have changed before the subscription.
+        let (mut woken, mut again) = (Woken::Event, None);
         while woken != Woken::Stopped {
-            if woken == Woken::Event && self.until_quiet() == Woken::Timeout {
-                self.repair();
+            if woken == Woken::Timeout || self.until_quiet() == Woken::Timeout {
+                again = (self.look)(&self.stopped);
             }
-            woken = self.wait(None);
+            woken = self.wait(again);
         }
     }
 
@@ -102,25 +120,6 @@ impl Worker {
                 other => return other,
             }
         }
-    }
-
-    /// Puts the rules back if they are not there. Its own changes wake it again, and then all is well.
-    fn repair(&mut self) {
-        if self.firewall.is_complete().unwrap_or(true) {
-            self.repairs = 0;
-            return;
-        }
-        self.repairs += 1;
-        if self.repairs > EAGER_REPAIRS {
-            self.pause();
-        }
-        // A failure is tried again at the next change; there is nobody here to tell.
-        let _ = self.firewall.install();
-    }
-
-    fn pause(&self) {
-        let mut fds = [PollFd::new(&self.stopped, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&timespec(REPAIR_PAUSE)));
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Woken {
@@ -142,6 +141,21 @@ impl Worker {
         }
         Woken::Timeout
     }
+}
+
+/// Puts the rules back if they are not there. Its own changes wake it again, and then all is well.
+fn repair(firewall: &Firewall, repairs: &mut u32, stopped: &OwnedFd) {
+    if firewall.is_complete().unwrap_or(true) {
+        *repairs = 0;
+        return;
+    }
+    *repairs += 1;
+    if *repairs > EAGER_REPAIRS {
+        let mut fds = [PollFd::new(stopped, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&timespec(REPAIR_PAUSE)));
+    }
+    // A failure is tried again at the next change; there is nobody here to tell.
+    let _ = firewall.install();
 }
 
 fn timespec(duration: Duration) -> Timespec {

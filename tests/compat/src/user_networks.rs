@@ -1,5 +1,7 @@
 //! Networks that users make.
 
+use std::time::{Duration, Instant};
+
 use harness::{Engine, Output};
 
 use crate::peers::{address, reaches};
@@ -254,5 +256,65 @@ fn routes_that_appear_on_the_host_are_kept_clear_of() {
     engine.docker(["network", "rm", "two"]).ok();
     engine.docker(["network", "create", "--subnet", &taken, "three"]).ok();
     engine.docker(["network", "rm", "three"]).ok();
+    engine.finish();
+}
+
+#[test]
+fn a_route_that_comes_over_a_network_is_named() {
+    let engine = Engine::with_busybox();
+    engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "back"]).ok();
+    run(&engine, "web", &["--network", "back", "-p", "8080:80"]);
+    assert!(!engine.get("/networks/back").ok().contains("Warnings"));
+    let host = |words: &str| drop(engine.host().program("ip").args(words.split(' ')).ok());
+    host("link add vpn0 type veth peer name vpn1");
+    host("link set vpn0 up");
+    host("route add 10.77.0.0/25 dev vpn0");
+    let route = "the host's route to 10.77.0.0/25 dev vpn0 overlaps with the network's 10.77.0.0/24";
+    let says = |wanted: bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while engine.get("/networks/back").ok().contains(route) != wanted && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    says(true);
+    let found = engine.get("/networks/back").ok();
+    assert!(found.contains(route) && !engine.get("/networks/bridge").ok().contains(route), "{found}");
+    assert!(engine.log().contains(&format!("network back: {route}")), "{}", engine.log());
+    let explained = engine.conex(["ports", "explain", "web"]).ok();
+    assert!(explained.contains(route), "{explained}");
+    host("link delete vpn0");
+    says(false);
+    assert!(!engine.get("/networks/back").ok().contains("Warnings"));
+    engine.finish();
+}
+
+#[test]
+fn what_is_refused_and_what_is_not_is_as_with_docker() {
+    let engine = Engine::with_busybox();
+    // Of IPv6 that is not enabled nothing comes, and it is shown.
+    engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "both"]).ok();
+    let shown = &engine.docker(["network", "inspect", "both"]).run().json()[0];
+    assert_eq!((&shown["EnableIPv6"], &shown["IPAM"]["Config"][1]["Subnet"]), (&false.into(), &"fd77::/64".into()));
+    run(&engine, "web", &["--network", "both"]);
+    assert!(!engine.docker(["exec", "web", "ip", "-6", "address"]).ok().contains("fd77"));
+    let status = |path: &str| engine.get(path).args(["-o", "/dev/null", "-w", "%{http_code}"]).ok();
+    assert_eq!([status("/networks/bridge?scope=local"), status("/networks/bridge?scope=swarm")], ["200", "404"]);
+    let automatic = ["network", "create", "--subnet", "10.78.0.0/24", "--aux-address", "router=10.78.0.1", "other"];
+    let error = engine.docker(automatic).fails(1);
+    assert!(error.contains("secondary ip address (router:10.78.0.1): Address already in use"), "{error}");
+    let body = r#"{"Container":"web"}"#;
+    let disconnect = engine.get("/networks/bridge/disconnect").args(["-w", "%{http_code}", "-d", body]);
+    let refused = disconnect.args(["-H", "Content-Type: application/json"]).ok();
+    assert!(refused.contains("is not connected to network bridge") && refused.ends_with("500"), "{refused}");
+    // Whose network is shared has to be there at the start.
+    engine.docker(["create", "--network", "container:donor", "--name", "guest", "busybox", "sleep", "1000"]).ok();
+    let error = engine.docker(["start", "guest"]).fails(1);
+    assert!(error.contains("No such container: donor"), "{error}");
+    run(&engine, "donor", &[]);
+    engine.docker(["start", "guest"]).ok();
+    assert_eq!(
+        engine.docker(["exec", "guest", "cat", "/etc/hosts"]).ok(),
+        engine.docker(["exec", "donor", "cat", "/etc/hosts"]).ok()
+    );
     engine.finish();
 }

@@ -50,6 +50,7 @@ pub(crate) fn show(view: &NetworkView, detail: Detail, version: ApiVersion) -> N
         containers: Some(members),
         options: Some(view.options.clone()),
         labels: Some(view.labels.clone()),
+        warnings: view.warnings.clone(),
         ..Network::default()
     }
 }

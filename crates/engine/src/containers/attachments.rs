@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use network::{AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, LeadsOut, Mac, Pair, Place, Targets};
+use network::{
+    AttachRequest, Attachment, DEFAULT_NETWORK, Endpoint, Family, LeadsOut, Mac, NameSockets, Pair, Place, Sandbox,
+    Targets,
+};
 
 use super::links;
 use super::record::ContainerRecord;
@@ -29,6 +32,8 @@ pub(super) struct Taken {
     /// The user namespace that it belongs to, where that is not the engine's own.
     pub(super) user_namespace: Option<OwnedFd>,
     pub(super) endpoints: Vec<Endpoint>,
+    /// Where its questions for names arrive, if they were opened ahead.
+    pub(super) name_sockets: Option<NameSockets>,
 }
 
 /// A network that a container is to sit in.
@@ -315,42 +320,71 @@ fn leading<'a>(wanted: &[Wanted<'a>]) -> Leading<'a> {
 /// A namespace with everything in it that the container is to have. What was taken is given back on failure.
 pub(super) fn take(inner: &Inner, record: &ContainerRecord) -> Result<Taken, EngineError> {
     let wanted = wanted(inner, record)?;
-    let own_ids = record.id_mappings.as_ref().filter(|_| has_own_ids(record));
-    if let [only] = wanted.as_slice()
-        && only.id == DEFAULT_NETWORK
-        && own_ids.is_none()
-        && only.endpoint.driver_options.is_empty()
-        && only.endpoint.link_local.is_empty()
-    {
-        return take_default(inner, only.endpoint);
-    }
-    let sandbox = match own_ids {
-        Some(mappings) => inner.networks.take_for(&mappings.owner()),
-        None => inner.networks.take(Attachment::None),
-    };
-    let sandbox = sandbox.map_err(|error| EngineError::system("failed to set up container networking", error))?;
-    let mut place = Place::default();
-    for one in &wanted {
-        if let Err(error) = plug(inner, sandbox.namespace.as_fd(), &mut place, one, leading(&wanted)) {
+    let leading = leading(&wanted);
+    let sandbox = take_sandbox(inner, record, &wanted, leading)?;
+    let mut place = Place { endpoints: sandbox.endpoint.into_iter().collect(), ..Place::default() };
+    for one in wanted.iter().skip(place.endpoints.len()) {
+        if let Err(error) = plug(inner, sandbox.namespace.as_fd(), &mut place, one, leading) {
             give_back(inner, place);
             return Err(error);
         }
     }
-    Ok(Taken { namespace: sandbox.namespace, user_namespace: sandbox.user_namespace, endpoints: place.endpoints })
+    let Sandbox { namespace, user_namespace, name_sockets, .. } = sandbox;
+    Ok(Taken { namespace, user_namespace, endpoints: place.endpoints, name_sockets })
 }
 
-/// The usual case, for which everything is ready.
-fn take_default(inner: &Inner, endpoint: &EndpointSpec) -> Result<Taken, EngineError> {
-    let taken = match mac_of(endpoint)? {
-        Some(mac) => inner.networks.take_with_mac(mac),
-        None => inner.networks.take(Attachment::Bridge),
+/// A namespace on the first of these networks, where one is ready or can be made at once, or with loopback alone.
+fn take_sandbox(
+    inner: &Inner,
+    record: &ContainerRecord,
+    wanted: &[Wanted<'_>],
+    leading: Leading<'_>,
+) -> Result<Sandbox, EngineError> {
+    let networks = &inner.networks;
+    let failed = |error| EngineError::system("failed to set up container networking", error);
+    if let Some(mappings) = record.id_mappings.as_ref().filter(|_| has_own_ids(record)) {
+        return networks.take_for(&mappings.owner()).map_err(failed);
+    }
+    let usual = wanted.first().filter(|first| first.is_usual(leading));
+    let ready = match usual {
+        Some(first) if first.id == DEFAULT_NETWORK => Some(
+            networks
+                .take(Attachment::Bridge)
+                .map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?,
+        ),
+        Some(first) => networks.take_if_ready(&first.id),
+        None => None,
     };
-    let sandbox = taken.map_err(|error| EngineError::system("failed to create endpoint on network bridge", error))?;
-    Ok(Taken {
-        namespace: sandbox.namespace,
-        user_namespace: sandbox.user_namespace,
-        endpoints: sandbox.endpoint.into_iter().collect(),
-    })
+    match (ready, usual.map(|first| mac_of(first.endpoint)).transpose()?.flatten()) {
+        (Some(ready), Some(mac)) => networks.with_mac(ready, mac).map_err(failed),
+        (Some(ready), None) => Ok(ready),
+        (None, _) => networks.take(Attachment::None).map_err(failed),
+    }
+}
+
+/// Tells the networks of a container that will start, as far as something can be made ready for it.
+pub(super) fn expect(inner: &Inner, record: &ContainerRecord) {
+    // What is not there is found missing at the start.
+    let Ok(wanted) = wanted(inner, record) else { return };
+    let leading = leading(&wanted);
+    if let Some(first) = wanted.first().filter(|first| first.is_usual(leading) && !has_own_ids(record)) {
+        inner.networks.expect(&first.id);
+    }
+}
+
+impl Wanted<'_> {
+    /// Whether it is to be as those are that are made ahead: the first interface, under any address, that leads wherever it can.
+    fn is_usual(&self, leading: Leading<'_>) -> bool {
+        let leads = |family: Option<&str>| family.is_none_or(|leader| leader == self.name);
+        let EndpointSpec { ipv4, ipv6, driver_options, link_local, .. } = self.endpoint;
+        ipv4.is_none()
+            && ipv6.is_none()
+            && driver_options.is_empty()
+            && link_local.is_empty()
+            && self.traits.interface_prefix == INTERFACE_PREFIX
+            && (leads(leading.ipv4) || !self.traits.ipv4)
+            && (leads(leading.ipv6) || !self.traits.ipv6)
+    }
 }
 
 fn mac_of(endpoint: &EndpointSpec) -> Result<Option<Mac>, EngineError> {

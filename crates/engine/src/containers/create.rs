@@ -19,7 +19,7 @@ use super::{attachments, names, validate, view};
 use crate::engine::{Engine, Inner, blocking};
 use crate::model::{
     Access, CgroupnsMode, ContainerName, ContainerSpec, CopyUp, CreateRequest, CreatedContainer, EngineError,
-    Healthcheck, IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
+    ErrorKind, Healthcheck, IpcMode, NetworkMode, PidMode, Port, Signal, VolumeName, VolumeRequest, VolumesFrom,
 };
 use crate::store::Durability;
 use crate::userns::{self, IdMappings};
@@ -93,6 +93,7 @@ impl Engine {
             mounts,
             spec,
         };
+        attachments::expect(&self.inner, &record);
         let made = self.make(record, size_bytes).await?;
         // From here on the container itself tells that they are taken.
         drop(claim);
@@ -127,7 +128,7 @@ impl Engine {
             oci::Reference::parse(name).is_ok_and(|reference| reference.with_default_tag().canonical() == images::HELLO)
         };
         match self.resolve_image(name) {
-            Err(error) if error.kind() == crate::model::ErrorKind::NotFound && is_builtin() => {
+            Err(error) if error.kind() == ErrorKind::NotFound && is_builtin() => {
                 let inner = Arc::clone(&self.inner);
                 let made = move || {
                     inner
@@ -226,7 +227,11 @@ impl Engine {
             Ok(())
         };
         if let NetworkMode::Container(reference) = &mut spec.network {
-            id_of(reference)?;
+            // As with Docker: one that is not there is missed at the start.
+            match id_of(reference) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                found => found?,
+            }
         }
         if let IpcMode::Container(reference) = &mut spec.ipc {
             id_of(reference)?;
@@ -251,7 +256,10 @@ impl Engine {
         let on_host = spec.network == NetworkMode::Host || spec.uts == crate::model::UtsMode::Host;
         match (&spec.hostname, &spec.network) {
             (Some(name), _) if !name.is_empty() => Ok(name.clone()),
-            (_, NetworkMode::Container(other)) => Ok(self.inner.index.find(other)?.record().hostname.clone()),
+            (_, NetworkMode::Container(other)) => {
+                let other = self.inner.index.find(other);
+                Ok(other.map_or_else(|_| id.short().to_owned(), |other| other.record().hostname.clone()))
+            }
             _ if on_host => Ok(self.inner.host.hostname.clone()),
             _ => Ok(id.short().to_owned()),
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dns::{Client, Membership, Serving, Sockets};
-use network::{DEFAULT_NETWORK, Place};
+use network::{DEFAULT_NETWORK, NameSockets, Place};
 use oci::ContainerId;
 
 use super::Index;
@@ -51,7 +51,7 @@ impl Names {
         }
         let usual = usual_servers(options);
         let share = survivors.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-        let sockets: Vec<(&ContainerRecord, Sockets)> = std::thread::scope(|scope| {
+        let sockets: Vec<(&ContainerRecord, NameSockets)> = std::thread::scope(|scope| {
             let opener = |share| scope.spawn(move || open_all_again(share));
             let openers: Vec<_> = survivors.chunks(share).map(opener).collect();
             openers.into_iter().filter_map(|opener| opener.join().ok()).flatten().collect()
@@ -75,8 +75,9 @@ impl Names {
         self.reopened().clear();
     }
 
-    fn serve(&self, record: &ContainerRecord, sockets: Sockets, usual: &[IpAddr]) -> std::io::Result<Serving> {
+    fn serve(&self, record: &ContainerRecord, sockets: NameSockets, usual: &[IpAddr]) -> std::io::Result<Serving> {
         let client = Client { id: record.id.to_string(), servers: servers(record, usual) };
+        let sockets = Sockets { datagrams: sockets.datagrams, connections: sockets.connections };
         Serving::start(sockets, client, Arc::clone(&self.directory), Arc::clone(&self.forwarder))
     }
 
@@ -85,15 +86,14 @@ impl Names {
     }
 }
 
-fn open_all_again<'a>(survivors: &[Survivor<'a>]) -> Vec<(&'a ContainerRecord, Sockets)> {
+fn open_all_again<'a>(survivors: &[Survivor<'a>]) -> Vec<(&'a ContainerRecord, NameSockets)> {
     survivors.iter().filter_map(open_again).collect()
 }
 
-fn open_again<'a>(survivor: &Survivor<'a>) -> Option<(&'a ContainerRecord, Sockets)> {
+fn open_again<'a>(survivor: &Survivor<'a>) -> Option<(&'a ContainerRecord, NameSockets)> {
     let port = survivor.life.place.resolver?;
     let namespace = network::namespace_of(survivor.pid.unsigned_abs()).ok()?;
-    let open = || Sockets::reopen(network::RESOLVER, port);
-    Some((survivor.record, network::reopen_resolver(namespace.as_fd(), open).ok()?))
+    Some((survivor.record, network::reopen_resolver(namespace.as_fd(), port).ok()?))
 }
 
 /// Tells others how a running container is found on users' networks.
@@ -146,22 +146,19 @@ pub(super) fn is_named(place: &Place) -> bool {
     place.endpoints.iter().any(|endpoint| endpoint.network != DEFAULT_NETWORK)
 }
 
-/// Starts a container's name server in its namespace, if it is on a network with names. Without one it has the host's servers, which
-/// is told and stops nobody.
+/// Starts a container's name server in its namespace, if it is on a network with names; `ready` are its sockets where they are open.
+/// Without one it has the host's servers, which is told and stops nobody.
 pub(super) fn serve(
     inner: &Inner,
     record: &ContainerRecord,
     place: &Place,
     namespace: BorrowedFd<'_>,
+    ready: Option<NameSockets>,
 ) -> Option<Serving> {
     if !is_named(place) {
         return None;
     }
-    let opened = network::open_resolver(namespace, || {
-        let sockets = Sockets::open(network::RESOLVER)?;
-        let port = sockets.port()?;
-        Ok((sockets, port))
-    });
+    let opened = ready.map_or_else(|| network::open_resolver(namespace), Ok);
     let started = opened.map_err(|error| error.to_string()).and_then(|sockets| {
         inner.names.serve(record, sockets, &usual_servers(&inner.options)).map_err(|error| error.to_string())
     });
@@ -171,7 +168,7 @@ pub(super) fn serve(
 /// As [`serve`], for a container that runs.
 pub(super) fn serve_running(inner: &Inner, record: &ContainerRecord, place: &Place, pid: i32) -> Option<Serving> {
     let namespace = network::namespace_of(pid.unsigned_abs()).ok()?;
-    serve(inner, record, place, namespace.as_fd())
+    serve(inner, record, place, namespace.as_fd(), None)
 }
 
 /// Those of the engine's options, or the host's, for containers that name none: also those on its loopback, since it is the engine that asks.

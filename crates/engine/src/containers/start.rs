@@ -11,7 +11,7 @@ use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Relay, Rootfs, Rotated,
     SeccompProgram, StdinMode, Stdio, WindowSize,
 };
-use network::{Place, Reach};
+use network::{NameSockets, Place, Reach};
 use oci::runtime::{LinuxDeviceType, Spec};
 
 use super::attachments;
@@ -68,10 +68,11 @@ pub(crate) fn launch(
     let mut staged = Staged::new(inner.staging_dir().join(record.id.as_str()));
     let mounts =
         record.mounts.iter().map(|mount| user_mount(inner, mount, &mut staged)).collect::<Result<Vec<_>, _>>()?;
-    let network = take_network(inner, record, joined)?;
+    let mut network = take_network(inner, record, joined)?;
+    let name_sockets = network.name_sockets.take();
     let mut place = Place { endpoints: network.endpoints.clone(), ..Place::default() };
     let namespace = network.namespace.as_ref().map(AsFd::as_fd);
-    let serving = namespace.and_then(|namespace| resolver::serve(inner, record, &place, namespace));
+    let serving = namespace.and_then(|namespace| resolver::serve(inner, record, &place, namespace, name_sockets));
     place.resolver = serving.as_ref().map(Serving::port);
     let reach = reach(&record.spec.network, serving.is_some(), &place);
     resolver::announce(inner, record, &place);
@@ -138,6 +139,14 @@ struct TakenNetwork {
     /// The user namespace that it belongs to.
     user_namespace: Option<OwnedFd>,
     endpoints: Vec<network::Endpoint>,
+    name_sockets: Option<NameSockets>,
+}
+
+impl TakenNetwork {
+    /// Without a place of its own.
+    fn of_another(namespace: Option<OwnedFd>) -> Self {
+        Self { namespace, user_namespace: None, endpoints: Vec::new(), name_sockets: None }
+    }
 }
 
 fn take_network(
@@ -146,14 +155,12 @@ fn take_network(
     joined: JoinedNamespaces,
 ) -> Result<TakenNetwork, EngineError> {
     match &record.spec.network {
-        NetworkMode::Host if !record.spec.network_disabled => {
-            Ok(TakenNetwork { namespace: None, user_namespace: None, endpoints: Vec::new() })
-        }
+        NetworkMode::Host if !record.spec.network_disabled => Ok(TakenNetwork::of_another(None)),
         NetworkMode::Container(_) => {
             let pid = joined.network.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
             let namespace = network::namespace_of(pid)
                 .map_err(|error| EngineError::system("cannot join the other container's network", error))?;
-            Ok(TakenNetwork { namespace: Some(namespace), user_namespace: None, endpoints: Vec::new() })
+            Ok(TakenNetwork::of_another(Some(namespace)))
         }
         _ => {
             let taken = attachments::take(inner, record)?;
@@ -162,6 +169,7 @@ fn take_network(
                 // One in the host's user namespace has all rights over those of others.
                 user_namespace: taken.user_namespace.filter(|_| record.id_mappings.is_some()),
                 endpoints: taken.endpoints,
+                name_sockets: taken.name_sockets,
             })
         }
     }
@@ -177,7 +185,7 @@ fn send(
     let folder = inner.container_dir(&record.id);
     let files_folder = match &record.spec.network {
         // Who shares a network shares its names and addresses.
-        NetworkMode::Container(other) => inner.containers_dir().join(other),
+        NetworkMode::Container(other) => inner.container_dir(&inner.index.find(other)?.id),
         _ => folder.clone(),
     };
     let linked = links::look(inner, record, &network.endpoints)?;

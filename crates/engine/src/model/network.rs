@@ -41,6 +41,8 @@ pub struct NetworkView {
     pub config_from: String,
     /// Running containers on it, by container id.
     pub containers: BTreeMap<String, NetworkMember>,
+    /// What is wrong with it on this host.
+    pub warnings: Vec<String>,
 }
 
 /// A network to be made.

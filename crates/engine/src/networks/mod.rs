@@ -11,7 +11,7 @@ mod explain;
 mod record;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,7 +71,10 @@ impl Found {
 impl Engine {
     /// A network by name, id or unique prefix, with its members.
     pub fn network(&self, reference: &str) -> Result<NetworkView, EngineError> {
-        Ok(self.network_view(&self.find_network(reference)?))
+        let found = self.find_network(reference)?;
+        let mut view = self.network_view(&found);
+        view.containers = self.members(found.name());
+        Ok(view)
     }
 
     /// What a name, an id or a unique prefix leads to.
@@ -106,7 +109,12 @@ impl Engine {
                 && query.label.iter().all(|label| label.matches(&view.labels))
                 && query.dangling.is_none_or(|dangling| dangling == (kind_of == "custom" && view.containers.is_empty()))
         };
-        let views = predefined.chain(users).map(|found| (self.network_view(&found), found));
+        let mut members = self.all_members();
+        let views = predefined.chain(users).map(|found| {
+            let mut view = self.network_view(&found);
+            view.containers = members.remove(found.name()).unwrap_or_default();
+            (view, found)
+        });
         Ok(views.filter(|(view, found)| shown(found, view)).map(|(view, _)| view).collect())
     }
 
@@ -189,6 +197,8 @@ impl Engine {
             Ok((ipv4, settle(&inner, ipv6, || networks.choose_subnet6())?))
         })
         .await?;
+        let is_unused = |pool: &IpamPool| !request.enable_ipv6 && pool.subnet.contains(':');
+        let unused = request.pools.into_iter().filter(is_unused);
         let definition = Definition {
             driver,
             interface,
@@ -213,7 +223,7 @@ impl Engine {
             labels: request.labels,
             options: request.options,
             ipam_options: request.ipam_options,
-            pools: ipv4.iter().map(Pool::shown).chain(ipv6.iter().map(Pool::shown)).collect(),
+            pools: ipv4.iter().map(Pool::shown).chain(ipv6.iter().map(Pool::shown)).chain(unused).collect(),
             subnet_given,
             subnet6_given,
             host_binding: options.host_binding,
@@ -320,9 +330,17 @@ impl Engine {
         self.tell(EventKind::Network, action, &record.id, BTreeMap::from(attributes));
     }
 
+    /// A network without its members.
     fn network_view(&self, found: &Found) -> NetworkView {
+        let id = match found {
+            Found::Predefined(name, _) => self.network_id(name),
+            Found::User(record) => record.id.clone(),
+        };
+        let known_as = if matches!(found, Found::Predefined("bridge", _)) { network::DEFAULT_NETWORK } else { &id };
+        let conflicts = self.inner.networks.route_conflicts(known_as);
         let mut view = NetworkView {
-            id: self.network_id(found.name()),
+            warnings: conflicts.iter().map(network::RouteConflict::to_string).collect(),
+            id,
             name: found.name().into(),
             driver: found.driver().into(),
             // As old as the engine that made them.
@@ -338,7 +356,7 @@ impl Engine {
             labels: BTreeMap::new(),
             config_only: false,
             config_from: String::new(),
-            containers: self.members(found.name()),
+            containers: BTreeMap::new(),
         };
         match found {
             Found::Predefined("bridge", _) => {
@@ -357,7 +375,6 @@ impl Engine {
             }
             Found::Predefined(..) => {}
             Found::User(record) => {
-                view.id.clone_from(&record.id);
                 view.created = record.created;
                 view.internal = record.definition.internal;
                 view.enable_ipv4 = !record.definition.ipv4.is_empty();
@@ -377,23 +394,30 @@ impl Engine {
         view
     }
 
+    /// The containers that run on a network.
     fn members(&self, network: &str) -> BTreeMap<String, NetworkMember> {
-        let mut members = BTreeMap::new();
-        for handle in self.inner.index.all() {
+        self.all_members().remove(network).unwrap_or_default()
+    }
+
+    /// The containers that run on each network, by its name.
+    fn all_members(&self) -> HashMap<String, BTreeMap<String, NetworkMember>> {
+        let mut all: HashMap<String, BTreeMap<String, NetworkMember>> = HashMap::new();
+        for handle in self.inner.index.all().into_iter().filter(|handle| handle.live().is_some()) {
             let view = handle.view();
-            let (Some(_), Some(endpoint)) = (handle.live(), view.networks.endpoints.get(network)) else { continue };
-            let member = NetworkMember {
-                name: view.name.to_string(),
-                endpoint_id: endpoint.endpoint_id.clone(),
-                mac_address: endpoint.mac_address.clone(),
-                ipv4: endpoint.ipv4,
-                ipv4_prefix: endpoint.ipv4_prefix,
-                ipv6: endpoint.ipv6,
-                ipv6_prefix: endpoint.ipv6_prefix,
-            };
-            members.insert(handle.id.to_string(), member);
+            for (network, endpoint) in &view.networks.endpoints {
+                let member = NetworkMember {
+                    name: view.name.to_string(),
+                    endpoint_id: endpoint.endpoint_id.clone(),
+                    mac_address: endpoint.mac_address.clone(),
+                    ipv4: endpoint.ipv4,
+                    ipv4_prefix: endpoint.ipv4_prefix,
+                    ipv6: endpoint.ipv6,
+                    ipv6_prefix: endpoint.ipv6_prefix,
+                };
+                all.entry(network.clone()).or_default().insert(handle.id.to_string(), member);
+            }
         }
-        members
+        all
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use netlink::Family::{Netfilter, Route};
 use netlink::conntrack::Flow;
 use netlink::{OpenError, RequestError, Socket};
-use nftables::{Family as Version, Kernel, Keyed, Transaction, TransactionError};
+use nftables::{Family as Version, Kernel, Transaction, TransactionError};
 use thiserror::Error;
 
 use crate::endpoint::Family;
@@ -54,6 +54,8 @@ struct FirewallState {
     plan: Plan,
     /// Ports that nobody has any more and that are still in the kernel.
     stale: Vec<(Place, Target)>,
+    /// Bridges that are gone, and whose elements are still there: no packet meets them.
+    stale_segments: Vec<Segment>,
     kernel: InKernel,
 }
 
@@ -69,7 +71,12 @@ impl Firewall {
     /// The rules of a plan, not in the kernel yet.
     pub(crate) fn new(plan: Plan) -> Self {
         Self {
-            state: Mutex::new(FirewallState { plan, stale: Vec::new(), kernel: InKernel::No("not yet".to_owned()) }),
+            state: Mutex::new(FirewallState {
+                plan,
+                stale: Vec::new(),
+                stale_segments: Vec::new(),
+                kernel: InKernel::No("not yet".to_owned()),
+            }),
         }
     }
 
@@ -85,6 +92,7 @@ impl Firewall {
         let unhelped = install(&state.plan).inspect_err(|error| state.kernel = InKernel::No(error.to_string()))?;
         state.kernel = InKernel::Yes;
         state.stale.clear();
+        state.stale_segments.clear();
         Ok(unhelped)
     }
 
@@ -103,7 +111,7 @@ impl Firewall {
     pub(crate) fn add(&self, segment: &Segment) -> Result<(), FirewallError> {
         let mut state = self.lock();
         state.plan.segments.push(segment.clone());
-        state.change_segment(segment, Transaction::add_elements)
+        state.exchange_segments(Some(segment))
     }
 
     /// Keeps packets of a family from going from one of these interfaces to another.
@@ -120,14 +128,13 @@ impl Firewall {
         if state.kernel == InKernel::Yes { install(&state.plan).map(drop) } else { Ok(()) }
     }
 
-    /// Takes those of a bridge away.
-    pub(crate) fn take_away(&self, id: &str) -> Result<(), FirewallError> {
+    /// Forgets those of a bridge; they leave the kernel with the next change, or with [`Firewall::sweep`].
+    pub(crate) fn forget_segment(&self, id: &str) {
         let mut state = self.lock();
-        let Some(index) = state.plan.segments.iter().position(|segment| segment.id == id) else {
-            return Ok(());
-        };
-        let segment = state.plan.segments.remove(index);
-        state.change_segment(&segment, Transaction::remove_elements)
+        if let Some(index) = state.plan.segments.iter().position(|segment| segment.id == id) {
+            let segment = state.plan.segments.remove(index);
+            state.stale_segments.push(segment);
+        }
     }
 
     /// Sends what comes to these ports where they lead.
@@ -158,9 +165,11 @@ impl Firewall {
         }
     }
 
-    /// Takes forgotten ports out of the kernel.
+    /// Takes forgotten ports and bridges out of the kernel.
     pub(crate) fn sweep(&self) -> Result<(), FirewallError> {
-        self.lock().exchange_ports(&[])
+        let mut state = self.lock();
+        state.exchange_ports(&[])?;
+        state.exchange_segments(None)
     }
 
     /// Takes all rules away.
@@ -196,18 +205,19 @@ impl FirewallState {
         Ok(())
     }
 
-    fn change_segment(
-        &mut self,
-        segment: &Segment,
-        change: for<'a> fn(&'a mut Transaction, Version, &str, &str, &Keyed) -> &'a mut Transaction,
-    ) -> Result<(), FirewallError> {
-        if self.kernel != InKernel::Yes {
+    /// Takes the elements of bridges that are gone out and puts those of a new one in, in one transaction.
+    fn exchange_segments(&mut self, new: Option<&Segment>) -> Result<(), FirewallError> {
+        let stale = std::mem::take(&mut self.stale_segments);
+        if self.kernel != InKernel::Yes || (new.is_none() && stale.is_empty()) {
             return Ok(());
         }
         let table = self.plan.names.table().to_owned();
         let mut transaction = Transaction::new();
-        for (family, set) in self.plan.segment_elements(segment) {
-            change(&mut transaction, family, &table, &set.name, &set.elements);
+        for (family, set) in self.plan.segment_elements(&stale) {
+            transaction.remove_elements(family, &table, &set.name, &set.elements);
+        }
+        for (family, set) in self.plan.segment_elements(new.map(std::slice::from_ref).unwrap_or_default()) {
+            transaction.add_elements(family, &table, &set.name, &set.elements);
         }
         // A chain that drops by default has rules of ours by name of bridge: then everything is put in place anew.
         let others = Foreign::find(&mut Kernel::open()?, &self.plan)?;

@@ -394,9 +394,8 @@ impl Plan {
         all
     }
 
-    /// The elements that a segment has in sets, each set with its table's family.
-    pub(super) fn segment_elements(&self, segment: &Segment) -> Vec<(Version, Set)> {
-        let segments = std::slice::from_ref(segment);
+    /// The elements that segments have in sets, each set with its table's family.
+    pub(super) fn segment_elements(&self, segments: &[Segment]) -> Vec<(Version, Set)> {
         let mut all: Vec<_> = segment_sets(segments).into_iter().map(|set| (Version::Inet, set)).collect();
         if self.gate.is_some() {
             let internal = || JOINTS.iter().map(|joint| joint.internal_set(segments));

@@ -228,7 +228,7 @@ fn a_container_may_choose_its_hardware_address() {
     let host = Host::new();
     let networks = host.open();
     let mac = "02:42:00:00:00:99".parse().unwrap();
-    let sandbox = networks.take_with_mac(mac).unwrap();
+    let sandbox = networks.with_mac(take(&networks), mac).unwrap();
     assert_eq!(sandbox.endpoint.as_ref().unwrap().mac, mac);
     let mut inside = within(sandbox.namespace.as_fd(), || Socket::open(Family::Route).unwrap());
     assert_eq!(inside.link_by_name("eth0").unwrap().unwrap().mac, Some(mac.octets()));
@@ -250,7 +250,7 @@ fn neighbours_learn_at_once_that_an_address_has_a_new_owner() {
         call_tcp(caller.namespace.as_fd(), server.address).unwrap();
         server.caller();
     };
-    let first = networks.take_with_mac("02:42:00:00:00:99".parse().unwrap()).unwrap();
+    let first = networks.with_mac(take(&networks), "02:42:00:00:00:99".parse().unwrap()).unwrap();
     let address = first.endpoint.as_ref().unwrap().ipv4.unwrap().address;
     speaks_with(&first);
     networks.release(first.endpoint.clone().unwrap());

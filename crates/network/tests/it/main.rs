@@ -7,4 +7,5 @@ mod foreign;
 mod lifecycle;
 mod ports;
 mod reach;
+mod supply;
 mod world;

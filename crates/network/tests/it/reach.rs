@@ -3,7 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use network::{Attachment, Family, Networks, Options, Sandbox, Warning};
+use network::{
+    AttachRequest, Attachment, Border, Definition, Family, GatewayMode, LeadsOut, Networks, Options, Pair, Sandbox,
+    Warning,
+};
 
 use crate::world::{Host, Machine, call_tcp, echo_udp, serve_tcp, within};
 
@@ -147,5 +150,55 @@ fn any_user_may_bind_low_ports_and_ping() {
             assert_eq!(setting("ip_unprivileged_port_start").trim(), "0");
             assert_eq!(setting("ping_group_range").split_whitespace().collect::<Vec<_>>(), ["0", "2147483647"]);
         });
+    }
+}
+
+#[test]
+fn containers_speak_on_a_bridge_without_an_address() {
+    let host = Host::new();
+    let networks = host.open();
+    // As where br_netfilter has bridged packets pass the rules.
+    host.machine.run(|| std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").unwrap());
+    let inhibited = |definition| Definition { inhibit_ipv4: true, ..definition };
+    let isolated = |definition| {
+        let border4 = Border { mode: GatewayMode::Isolated, masquerade: false };
+        Definition { border4, internal: true, ..definition }
+    };
+    for (number, id) in ["a123456789abcdef", "b123456789abcdef"].into_iter().enumerate() {
+        let subnet: network::Subnet = format!("10.7{number}.0.0/24").parse().unwrap();
+        let interface = network::Names::user_bridge(id);
+        let ipv4 = vec![network::Pool::whole(subnet)];
+        let definition = Definition { interface, ipv4, talk: true, ..Definition::nothing(id) };
+        let definition = if number == 0 { inhibited(definition) } else { isolated(definition) };
+        host.machine.run(|| networks.add(&definition).unwrap());
+        let [one, two] = [(); 2].map(|()| {
+            let sandbox = networks.take(Attachment::None).unwrap();
+            let request = AttachRequest {
+                network: id,
+                interface: "eth0",
+                addresses: Pair::default(),
+                mac: None,
+                leads_out: LeadsOut::YES,
+                link_local: &[],
+                settings: &[],
+            };
+            let endpoint = networks.attach(sandbox.namespace.as_fd(), &request).unwrap();
+            (sandbox, endpoint.ipv4.unwrap().address)
+        });
+        echo_udp(one.0.namespace.as_fd(), two.0.namespace.as_fd(), two.1).unwrap();
+        // Under an address of elsewhere nothing gets through.
+        let stolen: std::net::Ipv4Addr = [192, 0, 2, 7].into();
+        within(one.0.namespace.as_fd(), || {
+            let mut socket = netlink::Socket::open(netlink::Family::Route).unwrap();
+            let link = socket.link_by_name("eth0").unwrap().unwrap().index;
+            let stolen = netlink::address::LinkAddress { link, address: stolen.into(), prefix: 32 };
+            socket.execute(&mut [stolen.add()]).unwrap();
+        });
+        let server = within(two.0.namespace.as_fd(), || std::net::UdpSocket::bind((two.1, 9)).unwrap());
+        server.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        within(one.0.namespace.as_fd(), || {
+            std::net::UdpSocket::bind((stolen, 0)).unwrap().send_to(b"spoofed", (two.1, 9)).unwrap();
+        });
+        server.recv(&mut [0; 8]).unwrap_err();
     }
 }
