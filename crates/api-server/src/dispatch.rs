@@ -160,7 +160,7 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::Auth => registries::login(engine, request).await,
         Route::ImageRemove(name) => images::remove(engine, &name, &request).await,
         Route::NetworkList => networks::list(engine, &request),
-        Route::NetworkInspect(name) => networks::inspect(engine, &name, request.version),
+        Route::NetworkInspect(name) => networks::inspect(engine, &name, &request),
         Route::NetworkCreate => networks::create(engine, request).await,
         Route::NetworkRemove(name) => networks::remove(engine, &name).await,
         Route::NetworkConnect(name) => networks::connect(engine, &name, request).await,

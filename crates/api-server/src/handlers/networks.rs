@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use docker_api::ApiVersion;
 use docker_api::network::{
     ConnectRequest, CreateRequest, CreateResponse, DisconnectRequest, Network, PortExplanation, PruneReport,
 };
+use engine::model::EngineError;
 use engine::{Engine, PortCaller, PortView, Reached};
 
 use super::done;
@@ -23,8 +23,13 @@ pub(crate) fn list(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     Ok(reply::document(&list))
 }
 
-pub(crate) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> ApiResult<Reply> {
-    Ok(reply::document(&show(&engine.network(name)?, Detail::Inspect, version)))
+pub(crate) fn inspect(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
+    let network = engine.network(name)?;
+    let scope = request.query.get("scope");
+    if !scope.is_empty() && scope != network.scope {
+        return Err(EngineError::not_found(format!("network {name} not found")).into());
+    }
+    Ok(reply::document(&show(&network, Detail::Inspect, request.version)))
 }
 
 /// Who reaches which published port, of one container (`container`) or of all that run.

@@ -1,11 +1,11 @@
 //! From a request to a network's definition: Docker's checks, in its words, and what is not built, by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use network::{Border, Driver, GatewayMode, Ip, IpvlanFlag, IpvlanMode, MacvlanMode, Names, Subnet, SubnetError};
 
-use crate::model::{EngineError, IpamPool, NetworkRequest};
+use crate::model::{EngineError, ErrorKind, IpamPool, NetworkRequest};
 
 /// What a request asks for, checked; subnets may still have to be chosen.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,12 +95,15 @@ pub(super) fn check(request: &NetworkRequest) -> Result<Wanted, EngineError> {
     if !request.internal && [options.border4.mode, options.border6.mode].contains(&GatewayMode::Isolated) {
         return Err(EngineError::invalid("gateway mode 'isolated' can only be used for an internal network"));
     }
+    ipv4.iter().try_for_each(Pool::check_auxiliary)?;
+    ipv6.iter().try_for_each(Pool::check_auxiliary)?;
     let driver = kind(&request.driver, &options);
     let most = if matches!(driver, Kind::Share { .. }) { usize::MAX } else { 1 };
     Ok(Wanted {
         driver,
         ipv4: of_family("IPv4", has_ipv4, ipv4, most)?,
-        ipv6: of_family("IPv6", request.enable_ipv6, ipv6, most)?,
+        // As with Docker, what is said of IPv6 is kept and shown, and nothing comes of it unless there is to be IPv6.
+        ipv6: if request.enable_ipv6 { of_family("IPv6", true, ipv6, most)? } else { Pools::None },
         options,
     })
 }
@@ -337,14 +340,22 @@ impl<A: Ip> Pool<A> {
         Self { subnet, range: None, gateway: None, auxiliary: BTreeMap::new() }
     }
 
-    /// The gateway: as given, or the first address that is nobody else's.
+    /// The gateway: as given, or the first address.
     pub(super) fn gateway(&self) -> A {
-        let taken: BTreeSet<A> = self.auxiliary.values().copied().collect();
         let start = self.range.map_or(self.subnet.network(), Subnet::network);
         let first = if start == self.subnet.network() { self.subnet.gateway() } else { start };
-        let last = self.subnet.last().number();
-        let free = (first.number()..last).map(A::of_number).find(|address| !taken.contains(address));
-        self.gateway.or(free).unwrap_or(first)
+        self.gateway.unwrap_or(first)
+    }
+
+    /// What is somebody else's cannot be the gateway's, which comes first; in Docker's words and with its status.
+    fn check_auxiliary(&self) -> Result<(), EngineError> {
+        match self.auxiliary.iter().find(|(_, address)| **address == self.gateway()) {
+            None => Ok(()),
+            Some((name, address)) => Err(EngineError::new(
+                ErrorKind::System,
+                format!("failed to allocate secondary ip address ({name}:{address}): Address already in use"),
+            )),
+        }
     }
 
     /// As the networks know it.
@@ -434,7 +445,7 @@ mod tests {
         assert!(dual.ipv4 == Pools::Any && matches!(dual.ipv6, Pools::These(_)));
         assert_eq!(check(false, true, &[]).unwrap().ipv4, Pools::None);
         assert!(check(false, false, &[]).unwrap_err().contains("IPv4 or IPv6 must be enabled"));
-        assert!(check(true, false, &["fd00::/64"]).unwrap_err().contains("IPv6 is not enabled"));
+        assert_eq!(check(true, false, &["fd00::/64"]).unwrap().ipv6, Pools::None);
         let two = check(true, false, &["10.0.0.0/24", "10.1.0.0/24"]).unwrap_err();
         assert!(two.contains("bridge driver doesn't support multiple IPv4 subnets"), "{two}");
     }
@@ -446,7 +457,10 @@ mod tests {
         assert_eq!(gateway("10.0.0.0/24", "10.0.0.128/25"), Ipv4Addr::new(10, 0, 0, 128));
         let mut pool = pool("10.0.0.0/24", "", "").unwrap().unwrap();
         pool.auxiliary.insert("router".into(), "10.0.0.1".parse().unwrap());
-        assert_eq!(pool.gateway(), Ipv4Addr::new(10, 0, 0, 2));
+        let refused = pool.check_auxiliary().unwrap_err();
+        assert!(refused.message().contains("(router:10.0.0.1): Address already in use"), "{refused}");
+        pool.gateway = Some(Ipv4Addr::new(10, 0, 0, 9));
+        pool.check_auxiliary().unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::containers::record::ContainerRecord;
 use crate::containers::relay::{self, Relayed};
 use crate::containers::{links, resolver, start};
 use crate::engine::blocking;
-use crate::model::{EndpointSpec, EngineError, NetworkMode};
+use crate::model::{EndpointSpec, EngineError, ErrorKind, NetworkMode};
 use crate::store::Durability;
 
 impl Actor {
@@ -58,10 +58,11 @@ impl Actor {
         }
         let mut changed = self.record.clone();
         if changed.spec.endpoints.remove(&network).is_none() {
-            return Err(EngineError::forbidden(format!(
-                "container {} is not connected to network {network}",
-                self.handle.id
-            )));
+            // Docker's status for it.
+            return Err(EngineError::new(
+                ErrorKind::System,
+                format!("container {} is not connected to network {network}", self.handle.id),
+            ));
         }
         self.change_networks(changed).await?;
         self.tell_of_network("disconnect", &network);
