@@ -22,6 +22,8 @@ use crate::scope::Scope;
 const MAX_DOCUMENT: usize = 8 << 20;
 /// How long a document may take to come.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// So much of an upload is still read when nobody wants it any more.
+const FORGOTTEN: usize = 256 << 10;
 /// How many pieces of an upload may wait to be used.
 const UPLOAD_PIECES: usize = 16;
 /// A `start` with more than this is one of the oldest clients, which sent a host configuration.
@@ -151,7 +153,7 @@ impl Request {
         Ok(unbodied)
     }
 
-    /// The body in pieces, for the engine. A task copies; it ends with the body or with the reader.
+    /// The body in pieces, for the engine. A task copies; it ends with the body, or soon after the reader.
     pub(crate) fn into_upload(self) -> mpsc::Receiver<std::io::Result<Bytes>> {
         let (sender, receiver) = mpsc::channel(UPLOAD_PIECES);
         tokio::spawn(copy_upload(self.body, sender));
@@ -196,10 +198,28 @@ async fn copy_upload(mut body: Incoming, sender: mpsc::Sender<std::io::Result<By
             Err(error) => Err(std::io::Error::other(error)),
         };
         let failed = piece.is_err();
-        if sender.send(piece).await.is_err() || failed {
+        if sender.send(piece).await.is_err() {
+            forget(body).await;
+            return;
+        }
+        if failed {
             return;
         }
     }
+}
+
+/// Reads a little more of what nobody wants any more, as Go's servers do: who still writes when the connection ends does not read why.
+async fn forget(mut body: Incoming) {
+    let forget = async {
+        let mut left = FORGOTTEN;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // A client that stops writing has had its answer.
+    let _ = tokio::time::timeout(DOCUMENT_TIMEOUT, forget).await;
 }
 
 /// What Go says where it says nothing of types: of those it names its own.

@@ -1,6 +1,9 @@
 //! `cp` in and out of containers, and containers that want it to go astray.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use harness::Engine;
 
@@ -62,6 +65,35 @@ fn files_go_both_ways_while_it_runs_and_while_it_does_not() {
 /// What `docker cp FROM -` writes.
 fn docker_tar(engine: &Engine, from: &str) -> Vec<u8> {
     engine.docker(["cp", from, "-"]).run().expect_code(0).stdout
+}
+
+/// Who still sends when the refusal comes reads it, and goes on over the same connection.
+#[test]
+fn a_refused_upload_is_read_to_its_end() {
+    let engine = Engine::with_busybox();
+    docker(&engine, &["create", "--name", "one", "--read-only", "busybox", "true"]);
+    let mut stream = UnixStream::connect(engine.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let length = 100_000;
+    let head = "PUT /v1.40/containers/one/archive?path=/etc HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar";
+    write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n0123456789").unwrap();
+    let mut answer = read_until(&mut stream, "marked read-only\"}\n");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    stream.write_all(&vec![0; length - 10]).unwrap();
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    answer = read_until(&mut stream, "OK");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    engine.finish();
+}
+
+fn read_until(stream: &mut UnixStream, mark: &str) -> String {
+    let mut text = String::new();
+    let mut byte = [0];
+    while !text.ends_with(mark) {
+        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {text}"));
+        text.push(char::from(byte[0]));
+    }
+    text
 }
 
 #[test]
