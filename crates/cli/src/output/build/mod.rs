@@ -256,6 +256,13 @@ impl Board {
             Form::Screen => self.ended_on_screen(&row, standing, seconds, columns),
             Form::Plain | Form::Json => ended(step, &row, standing, seconds),
         };
+        if let Some(error) = error.filter(|_| standing == Standing::Failed) {
+            // Not every failure ends the build, which then says nothing of it: a cache that cannot be read.
+            lines.extend(error.lines().map(|line| match self.form {
+                Form::Screen => picture::below(line, columns, self.ink),
+                Form::Plain | Form::Json => format!("#{step} ERROR: {line}"),
+            }));
+        }
         if self.reasons == Reasons::Told && !row.reasons.is_empty() {
             let because = row.reasons.join(", ");
             lines.push(match self.form {
@@ -371,6 +378,8 @@ mod tests {
             output(1, "lf"),
             end(1, None),
             end(7, None),
+            begin(3, "importing cache"),
+            end(3, Some("not there")),
         ];
         let lines: Vec<String> = told.into_iter().flat_map(|told| board.lines(told, 80)).collect();
         let expected = [
@@ -381,9 +390,12 @@ mod tests {
             "#1 | half",
             "#1 DONE 1.2s",
             "#1 ran because the command changed, y is gone",
+            "#3 importing cache",
+            "#3 FAILED 1.2s",
+            "#3 ERROR: not there",
         ];
         assert_eq!(lines, expected);
-        assert_eq!((board.counts.made, board.counts.from_cache), (1, 1));
+        assert_eq!((board.counts.made, board.counts.from_cache), (2, 1));
     }
 
     #[test]
@@ -409,6 +421,7 @@ mod tests {
         }
         let mut expected = vec!["✗ RUN x                             1.2s".to_owned()];
         expected.extend((180..200).map(|number| format!("  │ line {number}")));
+        expected.push("  │ exit code 1".to_owned());
         expected.push("  │ because the command changed".to_owned());
         expected.push("- RUN y                          stopped".to_owned());
         expected.push("✓ [internal] load build context     1.2s".to_owned());
