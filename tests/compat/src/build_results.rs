@@ -3,15 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use harness::{Engine, Output};
 use serde_json::Value;
 
 use crate::build::{folder, run};
 use crate::buildx::{build, built};
-
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+use crate::waits::wait_until;
 
 fn conex(engine: &Engine, folder: &Path, arguments: &[&str]) -> Output {
     engine.conex(["build", "--progress=plain"].iter().chain(arguments)).arg(folder).run().expect_code(0)
@@ -170,14 +168,6 @@ fn platforms_are_built_side_by_side_and_go_into_folders() {
     let failed = engine.conex(["build", "--progress=plain", "--platform", "linux/amd64,linux/386"]).arg(&context).run();
     assert_eq!(failed.code, 5, "{failed:?}");
     engine.finish();
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + TIME_LIMIT;
-    while !done() {
-        assert!(Instant::now() < end, "{what} does not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use harness::{Engine, EngineOptions, Host, Terminal};
 
-use crate::log_drivers;
+use crate::waits;
 
 #[test]
 fn verbs_formats_and_exit_codes() {
@@ -160,9 +160,7 @@ fn over_tcp_only_who_has_a_certificate_comes_in() {
     assert_eq!(killed["peer"]["common_name"], "cert", "{killed}");
     assert_eq!(killed["peer"]["alternative_names"], serde_json::json!(["127.0.0.1", "localhost"]), "{killed}");
     assert!(killed["peer"]["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{killed}");
-    log_drivers::wait_until("it is told who ended it", || {
-        engine.conex(["why", "one"]).ok().contains("cert at 127.0.0.1:")
-    });
+    waits::wait_until("it is told who ended it", || engine.conex(["why", "one"]).ok().contains("cert at 127.0.0.1:"));
     engine.finish();
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use harness::{Engine, EngineOptions, Host};
 
-use crate::log_drivers::wait_until;
+use crate::waits::wait_until;
 
 /// A host with a configuration file, and the file.
 fn host_with(text: &str) -> (Host, PathBuf) {

@@ -1,13 +1,13 @@
 //! `cp` in and out of containers, and containers that want it to go astray.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use harness::Engine;
 
 use crate::system::events;
+use crate::waits::{PATIENCE, read_until};
 
 /// Runs the real docker command line, which must succeed.
 fn docker(engine: &Engine, arguments: &[&str]) -> String {
@@ -73,7 +73,7 @@ fn a_refused_upload_is_read_to_its_end() {
     let engine = Engine::with_busybox();
     docker(&engine, &["create", "--name", "one", "--read-only", "busybox", "true"]);
     let mut stream = UnixStream::connect(engine.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = 100_000;
     let head = "PUT /v1.40/containers/one/archive?path=/etc HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar";
     write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n0123456789").unwrap();
@@ -84,16 +84,6 @@ fn a_refused_upload_is_read_to_its_end() {
     answer = read_until(&mut stream, "OK");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     engine.finish();
-}
-
-fn read_until(stream: &mut UnixStream, mark: &str) -> String {
-    let mut text = String::new();
-    let mut byte = [0];
-    while !text.ends_with(mark) {
-        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {text}"));
-        text.push(char::from(byte[0]));
-    }
-    text
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::time::{Duration, Instant};
 
 use harness::Engine;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::waits::{PATIENCE, read_until, wait_until};
 
 /// Runs a container to its end whose output goes through a driver.
 fn run(engine: &Engine, options: &[&str], script: &str) -> String {
@@ -20,15 +19,6 @@ fn run(engine: &Engine, options: &[&str], script: &str) -> String {
 
 fn inspect(engine: &Engine, name: &str, format: &str) -> String {
     engine.docker(["inspect", "--format", format, name]).ok()
-}
-
-/// Waits until what is asked for is so.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn udp() -> (UdpSocket, String) {
@@ -100,18 +90,6 @@ fn accept_unix(listener: &UnixListener) -> UnixStream {
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
-}
-
-/// What comes up to a mark.
-fn read_until(stream: &mut impl Read, mark: &str) -> String {
-    let mut text = String::new();
-    while !text.contains(mark) {
-        let mut piece = [0; 4096];
-        let count = stream.read(&mut piece).unwrap();
-        assert!(count > 0, "it ended with {text:?}");
-        text.push_str(std::str::from_utf8(&piece[..count]).unwrap());
-    }
-    text
 }
 
 #[test]

@@ -70,3 +70,4 @@ mod trust;
 mod user_networks;
 mod userns;
 mod volumes;
+mod waits;

@@ -13,14 +13,14 @@
 //! | the engine's API from containers (CVE-2025-9074) | `attacks::a_shared_network_shows_no_socket_of_ours` |
 //! | ports of the resolver flooded with nonsense | `dns` property tests and its fuzz target |
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Engine, EngineOptions};
 
-use crate::peers::{Neighbour, address, address6, inside};
+use crate::peers::{Neighbour, address, address6, inside, ip};
 
 /// Serves `hello` at two ports, of which at most the first is published.
 const SERVERS: &str = "mkdir -p /www && echo hello > /www/index.html && httpd -p 81 -h /www && httpd -f -p 80 -h /www";
@@ -34,20 +34,22 @@ fn neighbour(engine: &Engine) -> Neighbour {
     neighbour
 }
 
+/// A program in the network namespace of a process, or in the host's.
+fn program_at(place: Option<u32>, name: &str, words: &[&str]) -> Command {
+    let Some(pid) = place else {
+        let mut command = Command::new(name);
+        command.args(words);
+        return command;
+    };
+    inside(pid, name, words)
+}
+
 /// Whether a server answers who calls from the network namespace of a process, or from the host's.
 fn answers(from: Option<u32>, address: &str, port: u16) -> bool {
     let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     let url = format!("http://{address}:{port}/");
     let words = ["-s", "-g", "-m", "1", "--noproxy", "*", &url];
-    let mut command = match from {
-        Some(pid) => inside(pid, "curl", &words),
-        None => {
-            let mut command = Command::new("curl");
-            command.args(words);
-            command
-        }
-    };
-    command.stderr(Stdio::null()).output().unwrap().stdout == b"hello\n"
+    program_at(from, "curl", &words).stderr(Stdio::null()).output().unwrap().stdout == b"hello\n"
 }
 
 fn run(engine: &Engine, name: &str, options: &[&str]) -> u32 {
@@ -149,8 +151,7 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
         for words in
             [format!("route add default via 10.77.{number}.1"), format!("-6 route add default via fd77:{number}::1")]
         {
-            let words: Vec<&str> = words.split(' ').collect();
-            assert!(inside(pid, "ip", &words).status().unwrap().success(), "{words:?}");
+            ip(pid, &words);
         }
     }
     run(&engine, "far-peer", &["--network", "far"]);
@@ -261,15 +262,7 @@ impl Server {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("index.html"), "hello\n").unwrap();
         let words = ["httpd", "-f", "-p", at, "-h", folder.to_str().unwrap()];
-        let mut command = match place {
-            Some(pid) => inside(pid, "busybox", &words),
-            None => {
-                let mut command = Command::new("busybox");
-                command.args(words);
-                command
-            }
-        };
-        Self(command.process_group(0).spawn().unwrap())
+        Self(program_at(place, "busybox", &words).process_group(0).spawn().unwrap())
     }
 }
 
@@ -475,20 +468,8 @@ fn spoofed_packets_go_nowhere() {
     for (network, gateway) in [("bridge", "172.17.0.1"), ("far", "10.78.0.1")] {
         let options = ["--network", network, "--cap-add", "NET_ADMIN"];
         let sly = run(&engine, &format!("sly-{network}"), &options);
-        let socket = UdpSocket::bind((gateway, 9999)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        assert!(inside(sly, "ip", &["address", "add", "203.0.113.9/32", "dev", "eth0"]).status().unwrap().success());
-        let send = |source: &str, text: &str| {
-            let script = format!(
-                "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('{source}', 0)); s.sendto(b'{text}', ('{gateway}', 9999))"
-            );
-            assert!(inside(sly, "python3", &["-c", &script]).status().unwrap().success());
-        };
-        send("203.0.113.9", "spoofed");
-        send("0.0.0.0", "honest");
-        let mut bytes = [0; 20];
-        let (length, from) = socket.recv_from(&mut bytes).unwrap();
-        assert_eq!(&bytes[..length], b"honest", "{from}");
+        ip(sly, "address add 203.0.113.9/32 dev eth0");
+        only_the_honest_is_heard(sly, gateway, "203.0.113.9", "0.0.0.0");
     }
     spoofed_by_ipv6(&engine);
     the_hosts_loopback_is_its_own(&engine);
@@ -515,10 +496,6 @@ fn a_bridge_without_an_address_joins_its_containers() {
         assert!(answers_soon(Some(peer), &address, 80), "{network}");
         assert!(!answers(None, &address, 80), "{network}: the host has no way there");
         // Under an address from elsewhere nobody is heard here either.
-        let ip = |pid, words: &str| {
-            let words: Vec<&str> = words.split(' ').collect();
-            assert!(inside(pid, "ip", &words).status().unwrap().success(), "{words:?}");
-        };
         ip(web, "route add 203.0.113.9/32 dev eth0");
         let home = format!("{prefix}.99");
         for (source, heard) in [("203.0.113.9", false), (home.as_str(), true)] {
@@ -572,13 +549,19 @@ fn a_host_without_nf_tables_says_so_and_publishes_nothing() {
 fn spoofed_by_ipv6(engine: &Engine) {
     engine.docker(["network", "create", "--ipv6", "--subnet", "10.79.0.0/24", "--subnet", "fd79::/64", "six"]).ok();
     let sly = run(engine, "sly-six", &["--network", "six"]);
-    let socket = UdpSocket::bind("[fd79::1]:9999").unwrap();
+    ip(sly, "-6 address add 2001:db8:9::9/128 dev eth0 nodad");
+    only_the_honest_is_heard(sly, "fd79::1", "2001:db8:9::9", "::");
+}
+
+/// Has a container speak to its gateway, first under an address that is not its place, then under its own.
+fn only_the_honest_is_heard(sly: u32, gateway: &str, spoofed: &str, own: &str) {
+    let gateway: IpAddr = gateway.parse().unwrap();
+    let family = if gateway.is_ipv4() { "AF_INET" } else { "AF_INET6" };
+    let socket = UdpSocket::bind((gateway, 9999)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let words = ["-6", "address", "add", "2001:db8:9::9/128", "dev", "eth0", "nodad"];
-    assert!(inside(sly, "ip", &words).status().unwrap().success());
-    for (source, text) in [("2001:db8:9::9", "spoofed"), ("::", "honest")] {
+    for (source, text) in [(spoofed, "spoofed"), (own, "honest")] {
         let script = format!(
-            "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('{source}', 0)); s.sendto(b'{text}', ('fd79::1', 9999))"
+            "import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM); s.bind(('{source}', 0)); s.sendto(b'{text}', ('{gateway}', 9999))"
         );
         assert!(inside(sly, "python3", &["-c", &script]).status().unwrap().success());
     }

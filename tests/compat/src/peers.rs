@@ -80,7 +80,7 @@ impl Neighbour {
 
     /// Changes its network by `ip WORDS`.
     pub(crate) fn ip(&self, words: &str) {
-        assert!(self.run("ip", &words.split(' ').collect::<Vec<_>>()), "ip {words}");
+        ip(self.pid(), words);
     }
 
     /// Whether a program of this machine succeeds there.
@@ -94,6 +94,13 @@ impl Drop for Neighbour {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Changes the network of a process by `ip WORDS`.
+#[track_caller]
+pub(crate) fn ip(pid: u32, words: &str) {
+    let status = inside(pid, "ip", &words.split(' ').collect::<Vec<_>>()).stdout(Stdio::null()).status().unwrap();
+    assert!(status.success(), "ip {words}");
 }
 
 /// A program of this machine in the network namespace of a process.

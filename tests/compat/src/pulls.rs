@@ -1,13 +1,13 @@
 //! Pulls from registries whose every word is known.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use harness::{Engine, busybox_tar};
 use oci::Digest;
 
 use crate::fake_server::{Reply, serve};
 use crate::picture::{Dress, Picture, noise, tar_of};
+use crate::waits::wait_until;
 
 const ADDRESS: &str = "127.0.0.1:5000";
 
@@ -15,15 +15,6 @@ const ADDRESS: &str = "127.0.0.1:5000";
 fn layer_files(engine: &Engine) -> Vec<String> {
     let folder = std::fs::read_dir(engine.root_folder().join("layers/sha256")).unwrap();
     folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-#[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
