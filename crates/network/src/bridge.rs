@@ -192,13 +192,10 @@ pub(crate) fn sweep_user(
             gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
         }
     }
-    let is_port = |link: &&Link| link.kind == "veth" && link.master.is_some_and(|master| kept.contains(&master));
-    for link in links.iter().filter(is_port).filter(|link| !held.contains(link.name.as_str())) {
-        gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
-    }
     let groups: Vec<u32> = known.iter().filter_map(Definition::group).collect();
-    let is_strange =
-        |link: &&Link| link.kind == "veth" && groups.contains(&link.group) && !held.contains(link.name.as_str());
+    let is_on_ours =
+        |link: &Link| link.master.is_some_and(|master| kept.contains(&master)) || groups.contains(&link.group);
+    let is_strange = |link: &&Link| link.kind == "veth" && is_on_ours(link) && !held.contains(link.name.as_str());
     for link in links.iter().filter(is_strange) {
         gone(socket.execute(&mut [link::delete(Target::Index(link.index))]))?;
     }

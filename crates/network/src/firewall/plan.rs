@@ -441,12 +441,13 @@ impl Plan {
             let placed = |(network, prefix)| {
                 Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
             };
-            let mut spoofed: Vec<Statement> = Vec::new();
-            spoofed.extend(family.placeless().into_iter().map(placed));
             let routeless = vec![Field::IncomingInterface, family.source];
-            spoofed.push(Match::Misplaced.into());
-            spoofed.push(Match::InSet(routeless, Polarity::IsNot, family.routeless.to_owned()).into());
-            spoofed.push(Verdict::Drop.into());
+            let nowhere = [
+                Match::Misplaced.into(),
+                Match::InSet(routeless, Polarity::IsNot, family.routeless.to_owned()).into(),
+                Verdict::Drop.into(),
+            ];
+            let spoofed: Vec<Statement> = family.placeless().into_iter().map(placed).chain(nowhere).collect();
             rules.push(Rule::new(spoofed));
         }
         Chain { name: "from-containers".to_owned(), base: None, rules }
