@@ -186,7 +186,8 @@ fn an_overlay_is_mounted_where_nobody_sees_it() {
     };
     let mut bundle = bundle.script("cat /etc-from-layer; echo new > /new; mount -t tmpfs x /tmp 2>/dev/null; sleep 60");
     let started = bundle.start().unwrap();
-    while !folder.join("upper/new").exists() {
+    // The shell makes the file first and writes into it a moment later.
+    while std::fs::read(folder.join("upper/new")).ok().as_deref() != Some(b"new\n") {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     // The layers are in an overlay's line of the table, wherever it is mounted.
