@@ -1,8 +1,22 @@
-//! Moments: the clock, and nanoseconds since 1970 in records and messages.
+//! Moments: the clock, nanoseconds since 1970 in records and messages, and steps in which everybody wakes up together.
+
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use monitor_protocol::UnixNanos;
 use serde::{Deserialize, Deserializer, Serializer};
+use tokio::time::Instant;
+
+/// When so much time is over, or up to a step earlier: at a moment that all who wait in such steps share, since to wake up costs more
+/// than the little that each does then.
+pub(crate) fn in_step(after: Duration, step: Duration) -> Instant {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    let begin = *BEGIN.get_or_init(Instant::now);
+    let due = Instant::now() + after;
+    let early = due.saturating_duration_since(begin).as_nanos() % step.as_nanos().max(1);
+    due - Duration::from_nanos(u64::try_from(early).unwrap_or_default())
+}
 
 /// A monitor's moment.
 pub(crate) fn from_monitor(nanos: UnixNanos) -> Timestamp {

@@ -82,9 +82,21 @@ fn only_the_standard_streams_are_open() {
     engine.finish();
 }
 
+/// A file of the host's for each rule of the default AppArmor profile that keeps writers away.
+const HOSTS_FILES: [&str; 8] = [
+    "/proc/sysrq-trigger",
+    "/proc/irq/default_smp_affinity",
+    "/proc/sys/vm/swappiness",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/sysrq",
+    "/proc/sys/kernel/seccomp/actions_logged",
+    "/sys/kernel/rcu_normal",
+];
+
 /// AppArmor's second fence, for real in the virtual machine of `./x vm-test`.
 ///
-/// Fails without the default profile.
+/// Fails without the default profile, and without any of its rules that has a file here.
 #[test]
 fn apparmor_confines_whoever_does_not_ask() {
     let engine = Engine::with_busybox();
@@ -108,14 +120,20 @@ fn apparmor_confines_whoever_does_not_ask() {
     };
     assert_eq!(run(&["--privileged"], &look).text(), "unconfined");
     assert_eq!(run(&["--security-opt", "apparmor=unconfined"], &look).text(), "unconfined");
-    // What Docker's masks would keep away too is opened, so that this fence stands alone.
-    let open = ["--security-opt", "systempaths=unconfined", "--cap-add", "SYS_ADMIN"];
-    let tries = "for file in /proc/sys/kernel/core_pattern /proc/sys/vm/swappiness /proc/sys/kernel/modprobe /proc/sysrq-trigger; do \
-                 (echo > $file) 2>/dev/null && echo wrote $file; done; cat /proc/kcore >/dev/null 2>&1 && echo read; \
-                 mount -t tmpfs x /mnt 2>/dev/null && echo mounted; \
-                 echo 63 > /proc/sys/net/ipv4/ip_default_ttl && echo 32000 > /proc/sys/kernel/shmmni && echo own";
-    let tried = run(&open, &["sh", "-c", tries]);
-    assert_eq!(tried.text(), "own", "{}", tried.error_text());
+    // What masks and read-only mounts would keep away too is opened, so that this fence stands alone.
+    let open = ["--security-opt", "systempaths=unconfined", "--cap-add", "SYS_ADMIN", "-v", "/sys:/sys"];
+    let without = [&open[..], &["--security-opt", "apparmor=unconfined"]].concat();
+    let tries = format!(
+        "for file in {}; do (: > $file) 2>/dev/null && echo $file; done; head -c 1 /proc/kcore >/dev/null 2>&1 && echo read; \
+         mount -t tmpfs x /mnt 2>/dev/null && echo mounted; true",
+        HOSTS_FILES.join(" ")
+    );
+    let all = [&HOSTS_FILES[..], &["read", "mounted"]].concat().join("\n");
+    assert_eq!(run(&without, &["sh", "-c", &tries]).text(), all, "nothing else keeps it away");
+    let tried = run(&open, &["sh", "-c", &tries]);
+    assert_eq!(tried.text(), "", "{}", tried.error_text());
+    let own = "echo 63 > /proc/sys/net/ipv4/ip_default_ttl && echo 32000 > /proc/sys/kernel/shmmni && echo own";
+    assert_eq!(run(&open, &["sh", "-c", own]).text(), "own");
     engine.docker(["kill", "one"]).ok();
     engine.docker(["rm", "one"]).ok();
     engine.finish();

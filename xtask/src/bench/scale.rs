@@ -132,6 +132,29 @@ pub(super) fn share_of(pid: u32) -> Result<f64> {
     share(|| time_of(pid))
 }
 
+/// What a process takes while it is watched, and what all take whose names begin so: % of a processor.
+pub(super) fn shares_of(pid: u32, names: &[&str]) -> Result<(f64, f64)> {
+    let all = || {
+        fs::read_dir("/proc").map(|entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .filter(|pid| is_named(*pid, names))
+                .filter_map(|pid| time_of(pid).ok())
+                .sum::<f64>()
+        })
+    };
+    let before = (time_of(pid)?, all()?);
+    std::thread::sleep(WATCHED);
+    let share = |before: f64, after: f64| (after - before) / WATCHED.as_secs_f64() * 100.0;
+    Ok((share(before.0, time_of(pid)?), share(before.1, all()?)))
+}
+
+fn is_named(pid: u32, names: &[&str]) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    names.iter().any(|begin| name.starts_with(begin))
+}
+
 /// What the whole machine takes, to the nanosecond and whoever it was: % of a processor.
 pub(super) fn share_of_machine() -> Result<f64> {
     share(|| {

@@ -12,7 +12,7 @@ use super::Options;
 use super::image::SMALL;
 use super::measure::run_one;
 use super::report::{Bound, Report};
-use super::scale::{in_parallel, pid, share_of, share_of_machine};
+use super::scale::{in_parallel, share_of_machine, shares_of};
 use super::world::World;
 
 /// How many are checked once a second.
@@ -35,8 +35,14 @@ pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
         report.figure(format!("{CHECKED} health checks a second by processes, Docker, of a processor"), theirs, "%");
         report.promise("health checks: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
     }
-    let share = statistics(world)?;
-    report.promise(format!("stats of {COUNTED} containers, % of a processor"), Bound::AtMost, 1.0, Some(share));
+    let (daemon, ours) = statistics(world, Engine::Conex)?;
+    report.figure(format!("stats of {COUNTED} containers, Conex with its monitors, of a processor"), ours, "%");
+    if world.has_docker() {
+        let (_, theirs) = statistics(world, Engine::Docker)?;
+        report.figure(format!("stats of {COUNTED} containers, Docker with containerd, of a processor"), theirs, "%");
+        report.promise("stats: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
+    }
+    report.promise(format!("stats of {COUNTED} containers, daemon, % of a processor"), Bound::AtMost, 1.0, Some(daemon));
     Ok(report)
 }
 
@@ -67,18 +73,26 @@ fn checks(world: &World, engine: Engine, idle: f64) -> Result<f64> {
     Ok(share? - idle)
 }
 
-/// What it costs the daemon that `docker stats` shows containers.
-fn statistics(world: &World) -> Result<f64> {
-    start(world, Engine::Conex, COUNTED, &[])?;
-    let line = world.docker_on_conex(["stats"]);
+/// What it costs that `docker stats` shows containers: the daemon, and all that serves with it.
+fn statistics(world: &World, engine: Engine) -> Result<(f64, f64)> {
+    start(world, engine, COUNTED, &[])?;
+    let (line, servants) = match engine {
+        Engine::Conex => (world.docker_on_conex(["stats"]), ["conex"].as_slice()),
+        Engine::Docker => (world.docker_on_docker(["stats"]), ["dockerd", "containerd"].as_slice()),
+    };
     let (program, words) = line.split_first().context("a line begins with its program")?;
     let mut client = Command::new(program).args(words).stdout(Stdio::null()).spawn()?;
     std::thread::sleep(SETTLE);
-    let share = pid(world).and_then(share_of);
+    let daemon = match engine {
+        Engine::Conex => world.pids().0,
+        Engine::Docker => world.pids().1,
+    };
+    let shares = daemon.context("the engine runs").and_then(|daemon| shares_of(daemon, servants));
     client.kill()?;
     client.wait()?;
-    remove(world, Engine::Conex, COUNTED);
-    share
+    remove(world, engine, COUNTED);
+    std::thread::sleep(SETTLE);
+    shares
 }
 
 fn start(world: &World, engine: Engine, count: usize, options: &[&str]) -> Result<()> {

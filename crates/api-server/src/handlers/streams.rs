@@ -17,7 +17,7 @@ use crate::map::time::limit;
 use crate::reply::{self, Reply};
 use crate::request::{Request, Unbodied};
 
-/// How often statistics are sampled; clients compute rates from it.
+/// Between the two readings of one answer, which clients compute rates from.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// How many bytes of log lines go out in one piece when they come fast.
 const LOG_PIECE: usize = 64 * 1024;
@@ -232,8 +232,6 @@ pub(crate) async fn stats(engine: &Engine, name: &str, request: Request) -> ApiR
 
 /// One sample a second until the client or the container is gone.
 async fn write_stats(engine: Engine, id: String, first: StatsSample, writer: Writer) {
-    let mut interval = tokio::time::interval(STATS_INTERVAL);
-    interval.tick().await;
     let mut before: Option<StatsSample> = None;
     let mut now = first;
     loop {
@@ -242,7 +240,7 @@ async fn write_stats(engine: Engine, id: String, first: StatsSample, writer: Wri
             return;
         }
         tokio::select! {
-            _ = interval.tick() => {}
+            () = engine.next_stats_moment() => {}
             () = writer.closed() => return,
         }
         before = Some(now);

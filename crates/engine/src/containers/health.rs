@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use super::probe::Probe;
 use super::record::ContainerRecord;
 use crate::engine::Engine;
 use crate::model::{Health, HealthProbe, HealthStatus, Healthcheck, Status};
+use crate::moment;
 
 /// Docker's defaults and limits.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
@@ -102,15 +103,10 @@ fn command(check: &Healthcheck, shell: Option<&[String]>) -> Option<Vec<String>>
     }
 }
 
-/// When an interval is over, or up to a twentieth of it earlier: at a moment that checks of other containers share, since to wake up costs
-/// more than to connect. Whoever is in step has exactly the interval from then on.
+/// When an interval is over, or up to a twentieth of it earlier: together with checks of other containers. Whoever is in step has exactly
+/// the interval from then on.
 fn in_step(interval: Duration) -> Instant {
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-    let begin = *BEGIN.get_or_init(Instant::now);
-    let step = (interval / 20).clamp(Duration::from_millis(1), LONGEST_STEP);
-    let due = Instant::now() + interval;
-    let early = due.saturating_duration_since(begin).as_nanos() % step.as_nanos();
-    due - Duration::from_nanos(u64::try_from(early).unwrap_or_default())
+    moment::in_step(interval, (interval / 20).clamp(Duration::from_millis(1), LONGEST_STEP))
 }
 
 async fn run(engine: Engine, handle: Arc<Handle>, check: Healthcheck, means: Means) {

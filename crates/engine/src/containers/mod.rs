@@ -298,12 +298,16 @@ impl Engine {
     async fn kill(&self, reference: &str, signal: Signal, verb: EndVerb) -> Result<(), EngineError> {
         let handle = self.inner.index.find(reference)?;
         let mut progress = handle.watch();
-        let (reference, asked) = (reference.to_owned(), Some(end_request(verb, signal)));
-        ask(&handle, |answer| Command::Kill { signal, by: KilledBy::User, asked, reference, answer }).await?;
+        self.signal(&handle, reference, signal, verb).await?;
         if signal == Signal::KILL {
             let _ = tokio::time::timeout(KILL_LIMIT, progress.wait_for(|progress| !progress.running)).await;
         }
         Ok(())
+    }
+
+    async fn signal(&self, handle: &Handle, reference: &str, signal: Signal, verb: EndVerb) -> Result<(), EngineError> {
+        let (reference, asked) = (reference.to_owned(), Some(end_request(verb, signal)));
+        ask(handle, |answer| Command::Kill { signal, by: KilledBy::User, asked, reference, answer }).await
     }
 
     /// Why it is as it is: how its last run ended, and who asked for that.
@@ -428,7 +432,7 @@ impl Engine {
     }
 
     async fn end_for_removal(&self, handle: &Handle) -> Result<(), EngineError> {
-        match self.kill(handle.id.as_str(), Signal::KILL, EndVerb::Remove).await {
+        match self.signal(handle, handle.id.as_str(), Signal::KILL, EndVerb::Remove).await {
             Err(error) if error.kind() != crate::model::ErrorKind::Conflict => return Err(error),
             _ => {}
         }

@@ -1,7 +1,8 @@
 //! A container's numbers, as its monitor reads them, with the host's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use monitor_protocol::stats::{BlockIoEntry, NetworkStats, Pressure, Stats};
 use monitor_protocol::{Request, Response};
@@ -12,9 +13,12 @@ use super::actor::limited;
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::model::{ContainerQuery, ContainerView, EngineError, IoSample, NetworkSample, PressureSample, StatsSample};
+use crate::moment;
 
 /// Clock ticks a second on every Linux that Rust runs on.
-const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+const TICK: Duration = Duration::from_millis(10);
+/// How often numbers are read for who watches them; clients compute rates from it.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// How many monitors are asked at the same time when everything is to be counted.
 const ASKED_AT_ONCE: usize = 32;
 
@@ -32,6 +36,12 @@ impl Engine {
             Err(_) if handle.live().is_none() => Ok(empty),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until it is time to read numbers again for who watches them: about a second from now, at a moment that all watchers share.
+    pub async fn next_stats_moment(&self) {
+        // Who is in step waits exactly the interval, who is not yet half of it at least.
+        tokio::time::sleep_until(moment::in_step(INTERVAL + INTERVAL / 2, INTERVAL)).await;
     }
 
     /// The first `most` containers, oldest first, with their numbers where they run and their monitor answers.
@@ -75,7 +85,7 @@ fn sample(id: &ContainerId, name: String, stats: Stats, host: &Host) -> StatsSam
     StatsSample {
         id: Some(id.clone()),
         name,
-        read: Some(crate::moment::from_monitor(stats.read_at)),
+        read: Some(moment::from_monitor(stats.read_at)),
         cpu_total_ns: stats.cpu.total_ns,
         cpu_kernel_ns: stats.cpu.system_ns,
         cpu_user_ns: stats.cpu.user_ns,
@@ -129,10 +139,26 @@ fn network_sample(stats: NetworkStats) -> NetworkSample {
     }
 }
 
-/// The first line of /proc/stat without guest times, which are in user time already.
+/// What all processors have worked and waited, in nanoseconds. The kernel counts it in ticks and walks over all interrupts to show it: a
+/// reading that is younger than a tick serves again.
 fn system_cpu_ns() -> u64 {
+    static LAST: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match *last {
+        Some((read, value)) if read.elapsed() < TICK => value,
+        _ => {
+            let value = read_system_cpu_ns();
+            *last = Some((Instant::now(), value));
+            value
+        }
+    }
+}
+
+/// The first line of /proc/stat without guest times, which are in user time already.
+fn read_system_cpu_ns() -> u64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
     let ticks = line.split_ascii_whitespace().skip(1).take(8).filter_map(|field| field.parse::<u64>().ok());
-    ticks.sum::<u64>() * NANOSECONDS_PER_TICK
+    let nanoseconds = u128::from(ticks.sum::<u64>()) * TICK.as_nanos();
+    u64::try_from(nanoseconds).unwrap_or(u64::MAX)
 }
