@@ -67,7 +67,9 @@ pub(crate) async fn serve_connection<S: IntoSocket>(
     let parts = connection.into_parts();
     // The watching handle goes first: the client must see the end when the container closes the socket.
     drop(parts.service);
-    hand_over(parts.io.into_inner().stream, parts.read_buf, hijack).await;
+    let (stream, rest) = parts.io.into_inner().into_parts();
+    let early = if rest.is_empty() { parts.read_buf } else { [&parts.read_buf[..], &rest].concat().into() };
+    hand_over(stream, early, hijack).await;
 }
 
 /// Gives each request to the handler.

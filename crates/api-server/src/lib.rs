@@ -23,6 +23,7 @@ mod map;
 mod metrics;
 mod reply;
 mod request;
+mod request_line;
 mod scope;
 mod serve;
 mod tap;

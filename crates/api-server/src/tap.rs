@@ -1,4 +1,4 @@
-//! The stream under hyper, with a switch that swallows what hyper writes.
+//! The stream under hyper: its first line is quoted, and a switch swallows what hyper writes.
 //!
 //! Docker's hijack answers with heads that hyper does not write (`101 UPGRADED`, or `200` without a length and then raw bytes). So the
 //! handler turns the switch, hyper's own head goes nowhere, and the real one is written once hyper has given the stream back.
@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::request_line::FirstLine;
 
 /// The switch.
 #[derive(Debug, Clone, Default)]
@@ -28,19 +30,26 @@ impl Mute {
 /// A stream that can be muted.
 #[derive(Debug)]
 pub(crate) struct Tap<S> {
-    pub(crate) stream: S,
+    stream: S,
+    first_line: FirstLine,
     mute: Mute,
 }
 
 impl<S> Tap<S> {
     pub(crate) fn new(stream: S, mute: Mute) -> Self {
-        Self { stream, mute }
+        Self { stream, first_line: FirstLine::new(), mute }
+    }
+
+    /// The stream, and what has been read from it that nobody has taken.
+    pub(crate) fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.first_line.rest())
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let Self { stream, first_line, .. } = &mut *self;
+        first_line.poll_read(stream, cx, buf)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use harness::Engine;
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
 use crate::waits::{PATIENCE, read_until, wait_until};
@@ -34,7 +35,16 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
     buffer[..count].to_vec()
 }
 
+/// Fails where nobody ever connects.
+#[track_caller]
+fn wait_for_client(listener: &impl std::os::fd::AsFd) {
+    let patience = rustix::event::Timespec::try_from(PATIENCE).unwrap();
+    let mut client = [PollFd::new(listener, PollFlags::IN)];
+    assert_eq!(poll(&mut client, Some(&patience)).unwrap(), 1, "nobody connects");
+}
+
 fn accept(listener: &TcpListener) -> TcpStream {
+    wait_for_client(listener);
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -87,6 +97,7 @@ fn syslog_by_udp_tcp_and_a_unix_socket() {
 
 /// The next connection to a unix socket.
 fn accept_unix(listener: &UnixListener) -> UnixStream {
+    wait_for_client(listener);
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream

@@ -168,6 +168,19 @@ fn furnished() -> Engine {
     engine
 }
 
+/// As Docker's documents write them for curl.
+#[test]
+fn filters_may_be_written_without_percent_signs() {
+    let engine = Engine::with_busybox();
+    engine.docker(["create", "--name", "one", "busybox"]).ok();
+    engine.docker(["create", "--name", "two", "busybox"]).ok();
+    let listed = engine.get(r#"/containers/json?all=1&filters={"name":["one"]}"#).arg("-g").run().json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed[0]["Names"][0], "/one");
+    engine.docker(["rm", "one", "two"]).ok();
+    engine.finish();
+}
+
 #[test]
 fn what_is_asked_is_read_by_bollards_types() {
     let engine = furnished();

@@ -42,7 +42,12 @@ pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
         report.figure(format!("stats of {COUNTED} containers, Docker with containerd, of a processor"), theirs, "%");
         report.promise("stats: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
     }
-    report.promise(format!("stats of {COUNTED} containers, daemon, % of a processor"), Bound::AtMost, 1.0, Some(daemon));
+    report.promise(
+        format!("stats of {COUNTED} containers, daemon, % of a processor"),
+        Bound::AtMost,
+        1.0,
+        Some(daemon),
+    );
     Ok(report)
 }
 
