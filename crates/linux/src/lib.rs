@@ -11,6 +11,7 @@ pub mod allocator;
 pub mod bpf;
 pub mod clone;
 pub mod credentials;
+pub mod datagram;
 pub mod exec;
 pub mod fds;
 pub mod fork;

@@ -48,20 +48,23 @@ pub struct Launch {
     /// Clients that attached before the start; they miss no byte.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attaches: Vec<Attach>,
-    /// Ports of the host whose calls the monitor passes on.
+    /// Ports of the host whose calls by TCP the monitor passes on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<Relay>,
+    /// Ports of the host whose datagrams the monitor passes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datagram_relays: Vec<Relay>,
     /// Who runs the container.
     #[serde(default)]
     pub isolation: Isolation,
 }
 
-/// A port of the host that the kernel cannot translate: the monitor passes on what calls it.
+/// A port of the host that the kernel cannot translate: the monitor passes on what comes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
-    /// A socket that listens and never blocks.
+    /// A socket that never blocks: one that listens, or for datagrams an IPv6 one that is bound.
     pub listener: FdIndex,
-    /// Where its calls go.
+    /// Where it goes.
     pub target: std::net::SocketAddr,
 }
 

@@ -118,10 +118,13 @@ pub enum Request {
         /// Whose.
         target: Target,
     },
-    /// Pass on calls of these ports of the host from now on, and of no others.
+    /// Pass on what comes to these ports of the host from now on, and to no others.
     Relay {
-        /// All of them.
+        /// All that listen.
         relays: Vec<Relay>,
+        /// All that take datagrams.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        datagram_relays: Vec<Relay>,
     },
     /// Begin a new log file now.
     RotateLogs,

@@ -105,7 +105,7 @@ pub(crate) enum ContainerEvent {
     Init(StreamEvent),
     /// One of an exec session's streams.
     Exec(usize, StreamEvent),
-    /// A port's call.
+    /// A port that is passed on.
     Relay(RelayEvent),
     /// The log's writer takes more.
     Log,
@@ -134,7 +134,7 @@ impl Container {
         let network_namespace = launch.network_namespace.map(|index| fds.take(index)).transpose()?;
         let user_namespace = launch.user_namespace.map(|index| fds.take(index)).transpose()?;
         let clients = fds.take_clients(std::mem::take(&mut launch.attaches))?;
-        let relays = Relays::take(&launch.relays, &mut fds)?;
+        let relays = Relays::take(&launch.relays, &launch.datagram_relays, &mut fds)?;
         let records = Records::new(launch.container_dir.clone());
         records.clear().map_err(|error| failure::other("record", &error))?;
         let log = Log::open(&launch.log).map_err(|error| failure::other("log", &error))?;
@@ -239,6 +239,7 @@ impl Container {
             .filter_map(Process::deadline)
             .chain(self.log_patience.deadline())
             .chain(self.introduce_at)
+            .chain(self.relays.deadline())
             .min()
     }
 
@@ -249,7 +250,7 @@ impl Container {
             ContainerEvent::Exec(index, event) => {
                 self.execs[index].process.streams.on(event, ready, &mut turn.around(&mut Log::None));
             }
-            ContainerEvent::Relay(event) => self.relays.on(event, turn.scratch),
+            ContainerEvent::Relay(event) => self.relays.on(event, turn.scratch, turn.now),
             ContainerEvent::Log => self.log.pump(),
             ContainerEvent::OutOfMemory => self.check_oom(),
         }
@@ -291,7 +292,7 @@ impl Container {
     /// The end of a turn: writes the log, and takes every step that has become possible.
     pub(crate) fn settle(&mut self, listeners: Daemons, turn: &mut Turn<'_>) {
         self.log.flush();
-        self.relays.settle();
+        self.relays.settle(turn.now);
         self.processes_mut().for_each(|process| process.tick(turn.now));
         self.log_patience.tick(turn.now);
         self.settle_execs(turn);
@@ -421,9 +422,14 @@ impl Container {
         }
     }
 
-    /// Passes on calls of these ports, and of no others.
-    pub(crate) fn relay(&mut self, relays: &[Relay], fds: &mut PassedFds) -> Result<Response, Failure> {
-        self.relays.replace(Relays::take(relays, fds)?);
+    /// Passes on what comes to these ports, and to no others.
+    pub(crate) fn relay(
+        &mut self,
+        streams: &[Relay],
+        datagrams: &[Relay],
+        fds: &mut PassedFds,
+    ) -> Result<Response, Failure> {
+        self.relays.replace(Relays::take(streams, datagrams, fds)?);
         Ok(Response::Done)
     }
 

@@ -289,7 +289,7 @@ fn ask_container(container: &mut Container, request: Request, fds: &mut PassedFd
         Request::Top => container.top(),
         Request::Stats => container.stats(),
         Request::CloseStdin { target } => container.close_stdin(&target),
-        Request::Relay { relays } => container.relay(&relays, fds),
+        Request::Relay { relays, datagram_relays } => container.relay(&relays, &datagram_relays, fds),
         Request::RotateLogs => container.rotate_log(),
         Request::AcknowledgeExit { target } => container.acknowledge(&target, Instant::now()),
         Request::Launch(_) | Request::Status | Request::Shutdown | Request::RootfsFd => {

@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 
 use harness::{Engine, EngineOptions, Output, busybox_tar};
 
+use crate::peers::{descriptors, monitor_of};
+
 /// A user and a group that nobody is.
 const NOBODY: u32 = 65534;
 
@@ -398,23 +400,12 @@ fn floods_and_crowds_leave_nothing() {
     for (pid, (memory, descriptors)) in processes.into_iter().zip(before) {
         let grown = memory_bytes(pid, "VmHWM") - memory;
         assert!(grown < 32 << 20, "the memory of {pid} grew by {grown} bytes");
-        while self::descriptors(pid) > descriptors + 8 {
+        while crate::peers::descriptors(pid) > descriptors + 8 {
             assert!(std::time::Instant::now() < end, "descriptors of {pid} are left");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
     engine.finish();
-}
-
-/// The process that watches over a container: the parent of its first process.
-fn monitor_of(engine: &Engine, container: &str) -> u32 {
-    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", container]).ok();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
-}
-
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 /// A body that does not end is refused before it fills the memory.

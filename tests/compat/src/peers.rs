@@ -46,6 +46,18 @@ pub(crate) fn reaches(engine: &Engine, container: &str, target: &str) -> bool {
     engine.docker(["exec", container, "ping", "-c", "1", "-W", "1", target]).run().code == 0
 }
 
+/// The process that watches over a container: the parent of its first process.
+pub(crate) fn monitor_of(engine: &Engine, container: &str) -> u32 {
+    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", container]).ok();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+/// How many descriptors a process has.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 /// A machine on a cable to the host, which is the host's `lan0` and the machine's `eth0`.
 pub(crate) struct Neighbour(Child);
 

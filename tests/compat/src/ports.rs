@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use harness::Engine;
 
-use crate::peers::{call, inside, serve};
+use crate::peers::{call, descriptors, inside, monitor_of, serve};
 
 #[test]
 fn a_published_port_answers_everywhere_and_is_shown() {
@@ -18,7 +18,7 @@ fn a_published_port_answers_everywhere_and_is_shown() {
     for (address, port) in [("127.0.0.1", "8080"), ("127.0.0.1", "8081"), ("::1", "8080")] {
         assert_eq!(call(&engine, address, port), "hello", "{address}:{port}");
     }
-    let shown = "53/udp -> 0.0.0.0:5353\n80/tcp -> 0.0.0.0:8080\n80/tcp -> 127.0.0.1:8081\n80/tcp -> [::]:8080";
+    let shown = "53/udp -> 0.0.0.0:5353\n53/udp -> [::]:5353\n80/tcp -> 0.0.0.0:8080\n80/tcp -> 127.0.0.1:8081\n80/tcp -> [::]:8080";
     let sorted = |text: String| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
@@ -125,8 +125,13 @@ struct Sink {
 impl Sink {
     /// Comes back when it listens.
     fn in_container(engine: &Engine, container: &str, port: &str) -> Self {
+        Self::of(engine, container, port, SINK)
+    }
+
+    /// What a script says that serves a port; comes back when it listens.
+    fn of(engine: &Engine, container: &str, port: &str, script: &str) -> Self {
         let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", container]).ok().parse().unwrap();
-        let mut child = inside(pid, "python3", &["-c", SINK, port]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = inside(pid, "python3", &["-c", script, port]).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -222,13 +227,107 @@ fn a_client_by_udp_is_led_to_the_new_container_at_once() {
     engine.finish();
 }
 
-/// What is neither translated nor passed on is refused, and nothing of the container's other ports is left.
+/// Answers each datagram with the port that it came from and what it said, but what begins with `flood` not at all.
+const ECHO: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+print("listening", flush=True)
+while True:
+    text, caller = s.recvfrom(65535)
+    if not text.startswith(b"flood"):
+        s.sendto(b"%d %s" % (caller[1], text), caller)
+"#;
+
+/// A client that hears nobody but who it speaks to.
+struct Client(UdpSocket);
+
+impl Client {
+    fn of(own: &str, other: &str) -> Self {
+        let socket = UdpSocket::bind((own, 0)).unwrap();
+        socket.connect(other).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self(socket)
+    }
+
+    /// The port by which the container is spoken to, as it answers; the rest of the answer is as what was said.
+    fn ask(&self, text: &str) -> u16 {
+        self.0.send(text.as_bytes()).unwrap();
+        let mut bytes = vec![0; 65536];
+        let length = self.0.recv(&mut bytes).unwrap_or_else(|error| panic!("{} bytes: {error}", text.len()));
+        let (port, said) = std::str::from_utf8(&bytes[..length]).unwrap().split_once(' ').unwrap();
+        assert!(said == text, "{} bytes", said.len());
+        port.parse().unwrap()
+    }
+}
+
 #[test]
-fn datagrams_at_the_loopback_of_ipv6_are_refused_in_words() {
+fn datagrams_by_ipv6_reach_a_container_without_and_outlive_the_daemon() {
+    let mut engine = Engine::with_busybox();
+    engine.host().program("ip").args("address add 2001:db8::1/128 dev lo nodad".split(' ')).ok();
+    let options = ["-d", "--name", "dns", "-p", "8053:53/udp", "-p", "[::1]:8054:53/udp"];
+    engine.docker(["run"]).args(options).args(["busybox", "sleep", "1000"]).ok();
+    let shown = engine.docker(["port", "dns", "53/udp"]).ok();
+    for place in ["0.0.0.0:8053", "[::]:8053", "[::1]:8054"] {
+        assert!(shown.contains(place), "{shown}");
+    }
+    let server = Sink::of(&engine, "dns", "53", ECHO);
+    let [first, second] = [(); 2].map(|()| Client::of("::1", "[::1]:8054"));
+    let distant = Client::of("2001:db8::1", "[2001:db8::1]:8053");
+    let ports = [&first, &second, &distant].map(|client| client.ask("hello"));
+    assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2], "{ports:?}");
+    assert_eq!(Client::of("127.0.0.1", "127.0.0.1:8053").ask("by IPv4").to_string().len(), 5);
+    first.ask("");
+    first.ask(&"large ".repeat(10_000));
+    engine.kill();
+    let later = [&first, &second, &distant].map(|client| client.ask("while no daemon runs"));
+    assert_eq!(later, ports, "each has his own way still");
+    Client::of("::1", "[::1]:8054").ask("somebody new");
+    engine.launch();
+    assert_eq!(first.ask("after its return"), ports[0]);
+    engine.docker(["network", "create", "other"]).ok();
+    engine.docker(["network", "connect", "other", "dns"]).ok();
+    engine.docker(["network", "disconnect", "bridge", "dns"]).ok();
+    for client in [&first, &distant] {
+        client.ask("from another network");
+    }
+    drop(server);
+    engine.docker(["rm", "-f", "dns"]).ok();
+    let _ = first.0.send(b"nobody");
+    assert_eq!(first.0.recv(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    let again = ["--rm", "-p", "8053:53/udp", "-p", "[::1]:8054:53/udp"];
+    engine.docker(["run"]).args(again).args(["busybox", "true"]).ok();
+    engine.finish();
+}
+
+#[test]
+fn a_flood_of_callers_by_ipv6_costs_the_monitor_little_and_friends_nothing() {
     let engine = Engine::with_busybox();
-    let publish = ["-p", "8053:53/udp", "-p", "[::1]:8054:53/udp"];
+    let options = ["-d", "--name", "dns", "-p", "[::1]:8054:53/udp"];
+    engine.docker(["run"]).args(options).args(["busybox", "sleep", "1000"]).ok();
+    let server = Sink::of(&engine, "dns", "53", ECHO);
+    let friend = Client::of("::1", "[::1]:8054");
+    let port = friend.ask("before");
+    for _ in 0..30 {
+        for _ in 0..100 {
+            let stranger = UdpSocket::bind("[::1]:0").unwrap();
+            stranger.send_to(b"flood", "[::1]:8054").unwrap();
+        }
+        assert_eq!(friend.ask("again"), port, "the monitor has read the flood, and the friend has his way still");
+    }
+    let (limit, open) = (1024, descriptors(monitor_of(&engine, "dns")));
+    assert!((limit..limit + 64).contains(&open), "{open} descriptors");
+    assert_eq!(Client::of("::1", "[::1]:8054").ask("somebody new").to_string().len(), 5);
+    drop(server);
+    engine.finish();
+}
+
+#[test]
+fn what_is_neither_translated_nor_passed_on_is_refused_in_words() {
+    let engine = Engine::with_busybox();
+    let publish = ["-p", "8053:53/udp", "-p", "[::1]:8054:53/sctp"];
     let error = engine.docker(["run", "--name", "dns"]).args(publish).args(["busybox", "true"]).fails(125);
-    assert!(error.contains("udp at ::1 cannot be passed on"), "{error}");
+    assert!(error.contains("sctp at ::1 cannot be passed on"), "{error}");
     engine.docker(["rm", "dns"]).ok();
     engine.docker(["run", "--rm", "-p", "8053:53/udp", "busybox", "true"]).ok();
     engine.finish();

@@ -40,7 +40,7 @@ struct Families {
 enum Ipv6 {
     /// By translation.
     Translated,
-    /// By a relay, to its IPv4 address: TCP alone.
+    /// By a relay, to its IPv4 address: TCP and UDP alone.
     Relayed,
     /// Not at all.
     None,
@@ -58,7 +58,7 @@ impl Families {
 
     /// Every address of the host, as far as they lead to the container.
     fn everywhere(self, transport: Transport) -> Vec<IpAddr> {
-        let by_ipv6 = self.ipv6 == Ipv6::Translated || (self.ipv6 == Ipv6::Relayed && transport == Transport::Tcp);
+        let by_ipv6 = self.ipv6 == Ipv6::Translated || (self.ipv6 == Ipv6::Relayed && transport != Transport::Sctp);
         let ipv4 = Some(ANY_IPV4).filter(|_| self.ipv4);
         ipv4.into_iter().chain(Some(ANY_IPV6).filter(|_| by_ipv6)).collect()
     }

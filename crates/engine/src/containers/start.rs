@@ -11,7 +11,7 @@ use monitor_protocol::{
     Attach, Delivery, FdIndex, Identity, Isolation, JsonFile, Launch, LogConfig as MonitorLog, Relay, Rootfs, Rotated,
     SeccompProgram, StdinMode, Stdio, WindowSize,
 };
-use network::{NameSockets, Place, Reach};
+use network::{NameSockets, Place, Reach, Transport};
 use oci::runtime::{LinuxDeviceType, Spec};
 
 use super::attachments;
@@ -241,7 +241,7 @@ fn send(
     let user_namespace = network.user_namespace.map(|namespace| push(&mut fds, namespace));
     let attaches =
         attaches.into_iter().map(|held| Attach { socket: push(&mut fds, held.socket), ..held.attach }).collect();
-    let relays = pass_on(relays, &mut fds);
+    let (relays, datagram_relays) = pass_on(relays, &mut fds);
     let launch = Launch {
         id: record.id.to_string(),
         spec: Box::new(spec),
@@ -257,6 +257,7 @@ fn send(
         user_namespace,
         attaches,
         relays,
+        datagram_relays,
         isolation,
     };
     // Before the first line is written: a container may be gone soon.
@@ -293,10 +294,12 @@ fn suit_program(
     Ok(None)
 }
 
-/// Listeners on their way to a monitor.
-pub(super) fn pass_on(relays: Vec<Relayed>, fds: &mut Vec<OwnedFd>) -> Vec<Relay> {
-    let one = |relayed: Relayed| Relay { listener: push(fds, relayed.listener), target: relayed.target };
-    relays.into_iter().map(one).collect()
+/// Sockets on their way to a monitor: those that listen, and those that take datagrams.
+pub(super) fn pass_on(relays: Vec<Relayed>, fds: &mut Vec<OwnedFd>) -> (Vec<Relay>, Vec<Relay>) {
+    let mut one = |relayed: Relayed| Relay { listener: push(fds, relayed.socket), target: relayed.target };
+    let (streams, datagrams): (Vec<_>, Vec<_>) =
+        relays.into_iter().partition(|relayed| relayed.transport == Transport::Tcp);
+    (streams.into_iter().map(&mut one).collect(), datagrams.into_iter().map(&mut one).collect())
 }
 
 fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> FdIndex {

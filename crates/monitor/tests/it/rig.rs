@@ -95,6 +95,7 @@ impl Rig {
             user_namespace: None,
             attaches: Vec::new(),
             relays: Vec::new(),
+            datagram_relays: Vec::new(),
             isolation: Isolation::Native,
         }
     }

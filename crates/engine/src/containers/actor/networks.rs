@@ -150,13 +150,13 @@ impl Actor {
         }
     }
 
-    /// Has the monitor pass on calls of these ports, and of no others.
+    /// Has the monitor pass on what comes to these ports, and to no others.
     async fn relay(&self, relays: Vec<Relayed>) {
         let Some(connection) = self.connection.clone() else { return };
         let mut fds = Vec::new();
-        let relays = start::pass_on(relays, &mut fds);
-        if let Err(error) = limited(connection.request(Request::Relay { relays }, fds)).await {
-            tracing::warn!("container {}: calls by IPv6 are not passed on: {error}", self.handle.id);
+        let (relays, datagram_relays) = start::pass_on(relays, &mut fds);
+        if let Err(error) = limited(connection.request(Request::Relay { relays, datagram_relays }, fds)).await {
+            tracing::warn!("container {}: what comes by IPv6 is not passed on: {error}", self.handle.id);
         }
     }
 }

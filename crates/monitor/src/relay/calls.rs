@@ -1,5 +1,4 @@
-//! Calls of the host's ports that the kernel cannot translate, passed on to the container: those by IPv6 to a container that has IPv4
-//! alone. They outlive the daemon as the container does.
+//! Connections of TCP passed on, each as two: the caller's, and one to the container.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,14 +18,14 @@ const MAX_CALLS: usize = 1024;
 
 /// The listeners and calls of one container.
 #[derive(Debug, Default)]
-pub(crate) struct Relays {
+pub(super) struct Calls {
     listeners: Vec<Listener>,
     calls: Vec<Call>,
 }
 
-/// What a descriptor is to the relays.
+/// What a descriptor is to the calls.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum RelayEvent {
+pub(crate) enum CallEvent {
     /// Somebody calls.
     Listener(usize),
     /// Either end of a call.
@@ -62,41 +61,41 @@ struct Direction {
     told: bool,
 }
 
-impl Relays {
+impl Calls {
     /// Listeners as a daemon passed them.
-    pub(crate) fn take(relays: &[Relay], fds: &mut PassedFds) -> Result<Relays, Failure> {
+    pub(super) fn take(relays: &[Relay], fds: &mut PassedFds) -> Result<Self, Failure> {
         let listener = |relay: &Relay| Ok(Listener { socket: fds.take(relay.listener)?, target: relay.target });
-        Ok(Relays { listeners: relays.iter().map(listener).collect::<Result<_, Failure>>()?, calls: Vec::new() })
+        Ok(Self { listeners: relays.iter().map(listener).collect::<Result<_, Failure>>()?, calls: Vec::new() })
     }
 
     /// Puts other listeners in the place of these. Calls go on.
-    pub(crate) fn replace(&mut self, other: Relays) {
+    pub(super) fn replace(&mut self, other: Self) {
         self.listeners = other.listeners;
     }
 
     /// Tells what to wait for.
-    pub(crate) fn interests<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>, PollFlags, RelayEvent)) {
+    pub(super) fn interests<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>, PollFlags, CallEvent)) {
         if self.calls.len() < MAX_CALLS {
             for (index, listener) in self.listeners.iter().enumerate() {
-                add(listener.socket.as_fd(), PollFlags::IN, RelayEvent::Listener(index));
+                add(listener.socket.as_fd(), PollFlags::IN, CallEvent::Listener(index));
             }
         }
         for (index, call) in self.calls.iter().enumerate() {
             for (fd, flags) in call.interests() {
-                add(fd, flags, RelayEvent::Call(index));
+                add(fd, flags, CallEvent::Call(index));
             }
         }
     }
 
-    /// A descriptor is ready. Which one may have changed since: nothing here waits, so that does no harm.
-    pub(crate) fn on(&mut self, event: RelayEvent, scratch: &mut [u8]) {
+    /// A descriptor is ready.
+    pub(super) fn on(&mut self, event: CallEvent, scratch: &mut [u8]) {
         match event {
-            RelayEvent::Listener(index) => {
+            CallEvent::Listener(index) => {
                 if let Some(call) = self.listeners.get(index).and_then(Listener::accept) {
                     self.calls.push(call);
                 }
             }
-            RelayEvent::Call(index) => {
+            CallEvent::Call(index) => {
                 if let Some(call) = self.calls.get_mut(index) {
                     call.go_on(scratch);
                 }
@@ -105,7 +104,7 @@ impl Relays {
     }
 
     /// Forgets calls that have ended.
-    pub(crate) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.calls.retain(|call| !call.is_done());
     }
 }
