@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Ip, Mac};
 use crate::allocator::Pair;
-use crate::ports::Published;
+use crate::port_map::PublishedPorts;
 use crate::resolver::NameSockets;
 
 /// The default bridge among the networks of [`Endpoint::network`].
@@ -88,7 +88,7 @@ pub struct Place {
     /// Where it sits.
     pub endpoints: Vec<Endpoint>,
     /// Its ports on the host.
-    pub ports: Vec<Published>,
+    pub ports: PublishedPorts,
     /// The port of its own loopback that questions for names are led to, where it has a name server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<u16>,

@@ -40,6 +40,7 @@ mod names;
 mod networks;
 mod owner;
 mod pools;
+mod port_map;
 mod ports;
 mod resolver;
 mod routes;
@@ -68,6 +69,7 @@ pub use networks::{
 };
 pub use owner::{IdRange, Owner, OwnerError};
 pub use pools::{AddressPool, AddressPoolError};
+pub use port_map::{InRow, PublishedPorts};
 pub use ports::{ANY_IPV4, ANY_IPV6, PortError, PortRequest, Published, Transport};
 pub use resolver::{NameSockets, RESOLVER, ResolverError, open_resolver, reopen_resolver};
 pub use routes::{Loses, RouteConflict};

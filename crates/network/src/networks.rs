@@ -26,6 +26,7 @@ use crate::maker::{LeadsOut, MakeError, Maker, USUAL_INTERFACE};
 use crate::names::Names;
 use crate::owner::Owner;
 use crate::pools::{AddressPool, Surroundings};
+use crate::port_map::{PortMap, PublishedPorts};
 use crate::ports::{self, HostPorts, PortError, PortRequest, Published, Transport};
 use crate::routes::{Lookout, RouteConflict};
 use crate::settings::SettingError;
@@ -418,7 +419,7 @@ impl Networks {
     /// `networks` are those that users made before; a bridge of theirs that is not there is made when a container needs it.
     pub fn open(options: &Options, networks: &[Definition], running: &[Place]) -> Result<Self, OpenError> {
         let endpoints: Vec<Endpoint> = running.iter().flat_map(|place| place.endpoints.iter().cloned()).collect();
-        let published: Vec<Published> = running.iter().flat_map(|place| place.ports.iter().copied()).collect();
+        let published = || running.iter().flat_map(|place| place.ports.iter());
         let names = Names::of(&options.name);
         let host = namespace::current()?;
         let mut socket = Socket::open(SocketFamily::Route)?;
@@ -439,8 +440,8 @@ impl Networks {
         };
         bridge::sweep_user(&mut socket, &names, networks, &endpoints, gate.as_ref())?;
         let segments = all().filter_map(Definition::segment).collect();
-        let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: BTreeMap::new(), gate };
-        let firewall = Arc::new(Firewall::new(plan).with_ports(&published));
+        let plan = Plan { names: names.clone(), segments, kept_apart, kept_apart6, ports: PortMap::default(), gate };
+        let firewall = Arc::new(Firewall::new(plan).with_ports(published()));
         let watch = install_rules(&firewall, &mut warnings);
         let all: Vec<Arc<Definition>> = all().cloned().map(Arc::new).collect();
         let spaces = spaces_of(&all, &endpoints);
@@ -448,7 +449,8 @@ impl Networks {
         let supply = Supply::start(maker, Arc::clone(&firewall), all.iter().cloned().zip(spaces), options.ready)
             .map_err(OpenError::Thread)?;
         let mut ports = HostPorts::new(ports::ephemeral_range());
-        published.iter().for_each(|one| ports.reserve(one));
+        // A container's own address is none of the host's.
+        published().filter(|one| one.address != one.target).for_each(|one| ports.reserve(&one));
         let run = options.run.clone();
         // The first is the default bridge's.
         let users = all.into_iter().skip(1).map(|definition| (definition.id.clone(), definition)).collect();
@@ -650,13 +652,13 @@ impl Networks {
 
     /// Publishes ports for the container that is reached by `targets`, all or none. From the answer on, what comes to them goes
     /// there.
-    pub fn publish(&self, requests: &[PortRequest], targets: Targets<'_>) -> Result<Vec<Published>, PublishError> {
+    pub fn publish(&self, requests: &[PortRequest], targets: Targets<'_>) -> Result<PublishedPorts, PublishError> {
         let (requests, routed) = self.split_routed(requests, targets);
         let mut ports = lock(&self.ports);
-        let mut published = ports.allocate(&requests, targets.addresses(), &ports::probe)?;
-        published.extend(routed);
-        if let Err(error) = self.firewall.publish(&published) {
-            ports.release(&published);
+        let allocated = ports.allocate(&requests, targets.addresses(), &ports::probe)?;
+        let published: PublishedPorts = allocated.into_iter().chain(routed).collect();
+        if let Err(error) = self.firewall.publish(published.iter()) {
+            ports.release(published.iter());
             return Err(error.into());
         }
         drop(ports);
@@ -696,12 +698,12 @@ impl Networks {
     }
 
     /// Gives ports back. They are free from now on; the rules follow behind.
-    pub fn unpublish(&self, published: &[Published]) {
+    pub fn unpublish(&self, published: &PublishedPorts) {
         if published.is_empty() {
             return;
         }
-        self.firewall.forget(published);
-        lock(&self.ports).release(published);
+        self.firewall.forget(published.iter());
+        lock(&self.ports).release(published.iter());
         self.supply.sweep();
     }
 

@@ -3,12 +3,12 @@
 //! [`HostPorts`] is the register: who asks gets a port that no other container has and that no program of the host listens on.
 //! It knows nothing of packets; [`crate::firewall`] sends them where the register says.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::allocator::Pair;
+use crate::port_map::{InRow, PortMap, PortPlace};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
@@ -77,6 +77,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// Where it is looked up.
+    pub(crate) fn place(&self) -> PortPlace {
+        (self.address, self.transport, self.port)
+    }
+
     /// Whether the kernel can translate it: it cannot turn IPv6 into IPv4, and takes no answer from elsewhere for `::1`.
     pub fn is_translatable(&self) -> bool {
         self.address.is_ipv4() == self.target.is_ipv4() && self.address != IpAddr::V6(Ipv6Addr::LOCALHOST)
@@ -137,11 +142,21 @@ fn words(error: &io::Error) -> String {
 /// Asks the host whether a port is free.
 pub(crate) type Probe<'a> = &'a dyn Fn(Transport, SocketAddr) -> io::Result<()>;
 
+/// How many have a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owners(u32);
+
+impl InRow for Owners {
+    fn further(self, _: u16) -> Self {
+        self
+    }
+}
+
 /// The register of published ports.
 #[derive(Debug)]
 pub(crate) struct HostPorts {
     /// How many have each: a container that has ended unseen may be on record with what is another's now.
-    taken: BTreeMap<(Transport, u16, IpAddr), u32>,
+    taken: PortMap<Owners>,
     ephemeral: (u16, u16),
     next: u16,
 }
@@ -149,12 +164,14 @@ pub(crate) struct HostPorts {
 impl HostPorts {
     /// An empty register; ports for those who ask for any come from `ephemeral`.
     pub(crate) fn new(ephemeral: (u16, u16)) -> Self {
-        Self { taken: BTreeMap::new(), ephemeral, next: ephemeral.0 }
+        Self { taken: PortMap::default(), ephemeral, next: ephemeral.0 }
     }
 
     /// Marks what runs already.
     pub(crate) fn reserve(&mut self, published: &Published) {
-        *self.taken.entry((published.transport, published.port, published.address)).or_default() += 1;
+        let place = published.place();
+        let Owners(owners) = self.taken.get(place).unwrap_or(Owners(0));
+        self.taken.insert(place, Owners(owners + 1));
     }
 
     /// Finds a port for each request, all or none.
@@ -169,7 +186,7 @@ impl HostPorts {
             match self.allocate_one(request, target, probe) {
                 Ok(published) => all.extend(published),
                 Err(error) => {
-                    self.release(&all);
+                    self.release(all);
                     return Err(error);
                 }
             }
@@ -178,12 +195,10 @@ impl HostPorts {
     }
 
     /// Gives ports back.
-    pub(crate) fn release(&mut self, published: &[Published]) {
+    pub(crate) fn release(&mut self, published: impl IntoIterator<Item = Published>) {
         for one in published {
-            let key = (one.transport, one.port, one.address);
-            match self.taken.get_mut(&key) {
-                Some(owners) if *owners > 1 => *owners -= 1,
-                _ => drop(self.taken.remove(&key)),
+            if let Some(Owners(owners @ 2..)) = self.taken.remove(one.place()) {
+                self.taken.insert(one.place(), Owners(owners - 1));
             }
         }
     }
@@ -225,14 +240,14 @@ impl HostPorts {
         probe: Probe<'_>,
     ) -> Result<Vec<Published>, PortError> {
         let (transport, container_port) = (request.transport, request.container_port);
-        let least = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let taken = self.taken.range((transport, port, least)..).map(|(key, _)| *key);
-        let taken =
-            taken.take_while(|(of, number, _)| (*of, *number) == (transport, port)).map(|(.., address)| address);
+        let is_taken = |address| {
+            let mut others = self.taken.addresses().filter(|other| meet(*other, address));
+            others.any(|other| self.taken.get((other, transport, port)).is_some())
+        };
         let mut published = Vec::new();
         for &address in &request.addresses {
             let target = leads_to(address, target).ok_or(PortError::NoTarget { address })?;
-            if taken.clone().any(|other| meet(other, address)) {
+            if is_taken(address) {
                 return Err(PortError::Allocated { address, port });
             }
             published.push(Published { transport, address, port, target, container_port });
@@ -356,7 +371,7 @@ mod tests {
         assert_eq!([next(&mut ports), next(&mut ports)], [Ok(32768), Ok(32769)]);
         assert_eq!(allocate(&mut ports, request(&["0.0.0.0"], 32769, 32771)), Ok(32770));
         assert_eq!(next(&mut ports), Err("all ports are allocated".to_owned()));
-        ports.release(&[Published {
+        ports.release([Published {
             transport: Transport::Tcp,
             address: ANY_IPV4,
             port: 32768,
@@ -418,7 +433,7 @@ mod tests {
                     }
                 } else if !held.is_empty() {
                     let one = held.remove(which % held.len());
-                    ports.release(&[one]);
+                    ports.release([one]);
                 }
             }
         }

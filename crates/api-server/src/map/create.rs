@@ -9,7 +9,7 @@ use docker_api::network::EndpointSettings;
 use docker_api::{ApiVersion, PortSpec, Set};
 use engine::model::{
     self, Bind, Capability, CgroupnsMode, ContainerName, ContainerSpec, EndpointSpec, Healthcheck, HostPortSpec,
-    IpcMode, LogConfig, NetworkMode, PidMode, Port, PortBinding, PortBindings, SecurityOption, Signal, TerminalSize,
+    IpcMode, LogConfig, NetworkMode, PidMode, Port, PortBinding, PortBindings, PortSet, SecurityOption, Signal, TerminalSize,
     UsernsMode, UtsMode, VolumesFrom,
 };
 
@@ -208,7 +208,7 @@ fn check_environment(env: &[String]) -> ApiResult<()> {
 }
 
 /// The ports, and for each how it was written where that is not the usual way: Docker shows it so.
-fn exposed_ports(ports: &Set) -> ApiResult<(BTreeSet<Port>, BTreeMap<Port, String>)> {
+fn exposed_ports(ports: &Set) -> ApiResult<(PortSet, BTreeMap<Port, String>)> {
     let (mut all, mut written) = (BTreeSet::new(), BTreeMap::new());
     for text in ports.keys() {
         for port in ports_of(text)? {
@@ -218,7 +218,7 @@ fn exposed_ports(ports: &Set) -> ApiResult<(BTreeSet<Port>, BTreeMap<Port, Strin
             all.insert(port);
         }
     }
-    Ok((all, written))
+    Ok((all.into(), written))
 }
 
 /// The ports of `80/tcp` or `8000-8010/udp`.
@@ -449,7 +449,7 @@ mod tests {
             "MaskedPaths":[],"ReadonlyPaths":["/p"],"Init":true,"DeviceRequests":[{"Driver":"nvidia","Capabilities":[["gpu"]]}]},
             "NetworkingConfig":{"EndpointsConfig":{"none":{"Aliases":["a"]}}}}"#,
         );
-        assert_eq!(spec.exposed_ports.len(), 2);
+        assert_eq!(spec.exposed_ports.iter().count(), 2);
         assert!(spec.exposed_as.values().all(|text| text == "80-81/tcp"), "shown as they were written");
         assert_eq!((spec.entrypoint.unwrap(), spec.command.unwrap()), (vec!["e".to_owned()], vec!["x".to_owned()]));
         assert_eq!(spec.healthcheck.unwrap().interval_ns, 2_000_000);

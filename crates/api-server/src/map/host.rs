@@ -21,7 +21,7 @@ pub(crate) fn config(spec: &ContainerSpec, short_id: &str) -> Config {
         attach_stdin: spec.attach_stdin,
         attach_stdout: spec.attach_stdout,
         attach_stderr: spec.attach_stderr,
-        exposed_ports: set(spec.exposed_ports.iter().map(|port| exposed(spec, *port))),
+        exposed_ports: set(spec.exposed_ports.iter().map(|port| exposed(spec, port))),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
@@ -150,7 +150,7 @@ fn device_requests(requests: &[engine::model::DeviceRequest]) -> Option<Vec<Devi
 
 /// Bindings by port.
 pub(crate) fn port_map(bindings: &PortBindings) -> PortMap {
-    let show = |binding: &PortBinding| WireBinding {
+    let show = |binding: PortBinding| WireBinding {
         host_ip: binding.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
         host_port: binding.host_port.to_string(),
     };

@@ -149,7 +149,7 @@ fn ports(view: &ContainerView) -> PortMap {
     let mut all: PortMap = view.spec.exposed_ports.iter().map(|port| (port.to_string(), None)).collect();
     for (port, places) in view.networks.ports.by_port() {
         let binding =
-            |place: &HostPort| PortBinding { host_ip: place.address.to_string(), host_port: place.number.to_string() };
+            |place: HostPort| PortBinding { host_ip: place.address.to_string(), host_port: place.number.to_string() };
         all.insert(port.to_string(), Some(places.map(binding).collect()));
     }
     all

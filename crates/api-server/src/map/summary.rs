@@ -50,7 +50,7 @@ fn ports(view: &ContainerView) -> Vec<WirePort> {
         ..WirePort::default()
     };
     let published = &view.networks.ports;
-    let exposed = view.spec.exposed_ports.iter().copied().filter(|port| published.of(*port).next().is_none()).map(show);
+    let exposed = view.spec.exposed_ports.iter().filter(|port| published.of(*port).next().is_none()).map(show);
     let published = published.iter().map(|(port, place)| WirePort {
         ip: place.address.to_string(),
         public_port: place.number,

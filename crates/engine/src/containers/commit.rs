@@ -127,7 +127,7 @@ fn image_config(spec: &ContainerSpec) -> ContainerConfig {
         attach_stdin: spec.attach_stdin,
         attach_stdout: spec.attach_stdout,
         attach_stderr: spec.attach_stderr,
-        exposed_ports: set(spec.exposed_ports.iter().map(ToString::to_string).collect()),
+        exposed_ports: set(spec.exposed_ports.iter().map(|port| port.to_string()).collect()),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,

@@ -301,8 +301,9 @@ pub(super) fn merge_image(spec: &mut ContainerSpec, config: &ContainerConfig) ->
     if spec.user.is_empty() {
         spec.user.clone_from(&config.user);
     }
-    for port in config.exposed_ports.iter().flatten() {
-        spec.exposed_ports.insert(Port::parse(port.0)?);
+    if let Some(exposed) = &config.exposed_ports {
+        let more = exposed.keys().map(|port| Port::parse(port)).collect::<Result<Vec<_>, _>>()?;
+        spec.exposed_ports = spec.exposed_ports.iter().chain(more).collect();
     }
     let own = std::mem::take(&mut spec.env);
     spec.env = merge_env(own, config.env.as_deref().unwrap_or_default());

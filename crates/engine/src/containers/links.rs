@@ -93,7 +93,6 @@ fn find(inner: &Inner, record: &ContainerRecord) -> Result<Linked, EngineError> 
             .spec
             .exposed_ports
             .iter()
-            .copied()
             .chain(theirs.spec.port_bindings.by_port().map(|(port, _)| port))
             .collect();
         linked.environment.extend(variables(&link.alias, record.name.as_str(), address, ports, &theirs.spec.env));

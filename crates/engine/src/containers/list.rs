@@ -78,7 +78,7 @@ fn matches(filters: &ContainerFilters, view: &ContainerView) -> bool {
         && any(&filters.health, |health| *health == view.state.health.as_ref().map(|health| health.status))
         && any(&filters.network, |network| on_network(view, network))
         && any(&filters.expose, |port| {
-            view.spec.exposed_ports.contains(port) || view.networks.ports.of(*port).next().is_some()
+            view.spec.exposed_ports.contains(*port) || view.networks.ports.of(*port).next().is_some()
         })
         && any(&filters.publish, |port| is_published(view, *port))
         && any(&filters.volume, |volume| uses_volume(view, volume))

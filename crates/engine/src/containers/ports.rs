@@ -9,14 +9,14 @@ use crate::model::{ContainerSpec, EngineError, HostPortSpec, Port, PortBinding, 
 
 /// What a container asks of the host, at `binding` where it names no address: ports with a number first, so that nobody who takes any takes theirs.
 pub(super) fn requests(spec: &ContainerSpec, binding: Option<IpAddr>, targets: Targets<'_>) -> Vec<PortRequest> {
-    let bound = spec.port_bindings.iter().filter_map(|(port, binding)| Some((port, binding.as_ref()?)));
+    let bound = spec.port_bindings.iter().filter_map(|(port, binding)| Some((port, binding?)));
     let anywhere = PortBinding { host_ip: None, host_port: HostPortSpec::Any };
-    let is_bound = |port: &&Port| spec.port_bindings.of(**port).flatten().next().is_some();
+    let is_bound = |port: &Port| spec.port_bindings.of(*port).flatten().next().is_some();
     let exposed = spec.exposed_ports.iter().filter(|port| spec.publish_all_ports && !is_bound(port));
-    let wanted: Vec<_> = bound.chain(exposed.map(|port| (*port, &anywhere))).collect();
+    let wanted: Vec<_> = bound.chain(exposed.map(|port| (port, anywhere))).collect();
     let families = Families::of(targets, wanted.len());
     let mut requests: Vec<PortRequest> =
-        wanted.iter().map(|(port, asked)| request(*port, asked, binding, families)).collect();
+        wanted.iter().map(|(port, asked)| request(*port, *asked, binding, families)).collect();
     requests.sort_by_key(|request| (request.first == 0, request.last - request.first));
     requests
 }
@@ -64,7 +64,7 @@ impl Families {
     }
 }
 
-fn request(port: Port, asked: &PortBinding, binding: Option<IpAddr>, families: Families) -> PortRequest {
+fn request(port: Port, asked: PortBinding, binding: Option<IpAddr>, families: Families) -> PortRequest {
     let transport = match port.protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use network::{Published, Transport};
+use network::{Published, PublishedPorts, Transport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 /// A container with more ports than this has none of them relayed unless it names IPv6 addresses: the frame that launches can carry 64
@@ -28,16 +28,16 @@ pub(super) struct Relayed {
 }
 
 /// Listens at every address that the kernel cannot translate. Connections and datagrams are accepted from the answer on.
-pub(super) fn open(published: &[Published]) -> io::Result<Vec<Relayed>> {
+pub(super) fn open(published: &PublishedPorts) -> io::Result<Vec<Relayed>> {
     let few = published.len() <= RELAY_LIMIT;
     let is_possible = |port: &Published| few && port.transport != Transport::Sctp;
-    let relayed = published.iter().filter_map(|port| Some((port, relayed_address(port)?)));
+    let relayed = published.iter().filter_map(|port| Some((port, relayed_address(&port)?)));
     // Of a port at every address the rest is there all the same.
     let relayed: Vec<_> = relayed.filter(|(port, address)| *address == port.address || is_possible(port)).collect();
     if relayed.len() > RELAY_LIMIT {
         return Err(io::Error::other(format!("more than {RELAY_LIMIT} ports would have to be passed on by IPv6")));
     }
-    let one = |(port, address): &(&Published, IpAddr)| {
+    let one = |(port, address): &(Published, IpAddr)| {
         let (transport, at) = (port.transport, SocketAddr::new(*address, port.port));
         let socket = match transport {
             Transport::Tcp => listen_at(at)?,

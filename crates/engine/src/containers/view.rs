@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use network::{DEFAULT_NETWORK, Place, Published, Transport};
+use network::{DEFAULT_NETWORK, Place, Published, PublishedPorts, Transport};
 use oci::Digest;
 
 use super::life::Life;
@@ -138,8 +138,8 @@ pub(super) fn dns_names(record: &ContainerRecord, endpoint: &EndpointSpec) -> Ve
 }
 
 /// Where each published port of a container is found on the host.
-fn ports(published: &[Published]) -> PortTable<HostPort> {
-    let place = |one: &Published| {
+fn ports(published: &PublishedPorts) -> PortTable<HostPort> {
+    let place = |one: Published| {
         let protocol = match one.transport {
             Transport::Tcp => Protocol::Tcp,
             Transport::Udp => Protocol::Udp,

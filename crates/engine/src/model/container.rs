@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bind, Capability, CgroupnsMode, ContainerName, IpcMode, LogConfig, MountSpec, NetworkMode, PidMode, Port,
-    PortBindings, Resources, RestartPolicy, SecurityOption, Signal, UsernsMode, UtsMode, VolumesFrom,
+    PortBindings, PortSet, Resources, RestartPolicy, SecurityOption, Signal, UsernsMode, UtsMode, VolumesFrom,
 };
 
 /// A request to create a container.
@@ -55,7 +55,7 @@ pub struct ContainerSpec {
     /// `StdinOnce`
     pub stdin_once: bool,
     /// `ExposedPorts`
-    pub exposed_ports: BTreeSet<Port>,
+    pub exposed_ports: PortSet,
     /// How those of them were written that could be written otherwise: `8080`, `8000-8010/udp`.
     pub exposed_as: BTreeMap<Port, String>,
     /// `Env`

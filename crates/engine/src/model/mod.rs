@@ -63,7 +63,7 @@ pub use name::ContainerName;
 pub use namespaces::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
 pub use network::{IpamPool, NetworkMember, NetworkRequest, NetworkView};
 pub(crate) use ports::bindings_by_port;
-pub use ports::{HostPortSpec, Port, PortBinding, PortBindings, PortTable, Protocol, bindings_of};
+pub use ports::{HostPortSpec, Port, PortBinding, PortBindings, PortSet, PortTable, Protocol, bindings_of};
 pub(crate) use security::CAPABILITIES;
 pub use security::{Capability, SecurityMeaning, SecurityOption};
 pub use signal::Signal;

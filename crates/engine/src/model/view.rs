@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use network::InRow;
 use oci::{ContainerId, Digest};
 
 use super::{ContainerName, ContainerSpec, EndpointSpec, ExecSpec, PortTable, Propagation, RunEnd};
@@ -249,6 +250,12 @@ pub struct HostPort {
     pub address: IpAddr,
     /// The port.
     pub number: u16,
+}
+
+impl InRow for HostPort {
+    fn further(self, offset: u16) -> Self {
+        Self { number: self.number.wrapping_add(offset), ..self }
+    }
 }
 
 /// A container's place on one network.

@@ -32,7 +32,7 @@ impl Engine {
                     .networks
                     .ports
                     .iter()
-                    .map(|(port, place)| published(&inner.networks, &view, port, *place))
+                    .map(|(port, place)| published(&inner.networks, &view, port, place))
                     .collect();
                 let explained = inner.networks.explain(&ports);
                 let explained =

@@ -3,6 +3,7 @@
 mod foreign;
 mod plan;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,10 +14,11 @@ use nftables::{Family as Version, Kernel, Transaction, TransactionError};
 use thiserror::Error;
 
 use crate::endpoint::Family;
-use crate::ports::{Published, Transport};
+use crate::port_map::{PortPlace as Place, PortTarget as Target};
+use crate::ports::{ANY_IPV4, ANY_IPV6, Published, Transport};
 use foreign::{Foreign, IPTABLES_TABLE};
+use plan::placed;
 pub(crate) use plan::{Joint, Net, Plan, Segment};
-use plan::{Place, Target, placed};
 
 /// Why the rules are not as they should be.
 #[derive(Debug, Error)]
@@ -81,8 +83,10 @@ impl Firewall {
     }
 
     /// The same with these ports from before.
-    pub(crate) fn with_ports(self, published: &[Published]) -> Self {
-        self.lock().plan.ports.extend(published.iter().filter_map(placed));
+    pub(crate) fn with_ports(self, published: impl Iterator<Item = Published>) -> Self {
+        let mut state = self.lock();
+        published.filter_map(placed).for_each(|(place, target)| state.plan.ports.insert(place, target));
+        drop(state);
         self
     }
 
@@ -104,7 +108,7 @@ impl Firewall {
 
     /// Where a published port leads.
     pub(crate) fn target_of(&self, place: Place) -> Option<Target> {
-        self.lock().plan.ports.get(&place).copied()
+        self.lock().plan.ports.get(place)
     }
 
     /// Adds the rules of one more bridge.
@@ -138,28 +142,30 @@ impl Firewall {
     }
 
     /// Sends what comes to these ports where they lead.
-    pub(crate) fn publish(&self, published: &[Published]) -> Result<(), FirewallError> {
+    pub(crate) fn publish(&self, published: impl Iterator<Item = Published>) -> Result<(), FirewallError> {
         let mut state = self.lock();
-        let new: Vec<_> = published.iter().filter_map(placed).collect();
+        let new: Vec<_> = published.filter_map(placed).collect();
         if new.is_empty() {
             return Ok(());
         }
         if let InKernel::No(reason) = &state.kernel {
             return Err(FirewallError::NotInstalled(reason.clone()));
         }
-        state.plan.ports.extend(new.iter().copied());
+        new.iter().for_each(|(place, target)| state.plan.ports.insert(*place, *target));
         let changed = state.exchange_ports(&new);
         if changed.is_err() {
-            state.plan.ports.retain(|place, _| !new.iter().any(|(other, _)| other == place));
+            for (place, _) in new {
+                state.plan.ports.remove(place);
+            }
         }
         changed
     }
 
     /// Forgets these ports; they leave the kernel with the next change, or with [`Firewall::sweep`].
-    pub(crate) fn forget(&self, published: &[Published]) {
+    pub(crate) fn forget(&self, published: impl Iterator<Item = Published>) {
         let mut state = self.lock();
-        for (place, target) in published.iter().filter_map(placed) {
-            if state.plan.ports.remove(&place).is_some() {
+        for (place, target) in published.filter_map(placed) {
+            if state.plan.ports.remove(place).is_some() {
                 state.stale.push((place, target));
             }
         }
@@ -295,17 +301,15 @@ fn remove(plan: &Plan) -> Result<(), FirewallError> {
 /// be sent where the port led before, or to the host.
 fn forget_flows(places: impl Iterator<Item = Place>) -> Result<(), FirewallError> {
     const UDP: u8 = 17;
-    let places: Vec<Place> = places.filter(|(_, transport, _)| *transport == Transport::Udp).collect();
+    let places: BTreeSet<Place> = places.filter(|(_, transport, _)| *transport == Transport::Udp).collect();
     if places.is_empty() {
         return Ok(());
     }
-    let host: Vec<IpAddr> = Socket::open(Route)?.addresses()?.iter().map(|address| address.address).collect();
+    let host: BTreeSet<IpAddr> = Socket::open(Route)?.addresses()?.iter().map(|address| address.address).collect();
     let is_published = |flow: &Flow| {
-        let leads = |(address, _, port): &Place| {
-            let every = address.is_unspecified() && address.is_ipv4() == flow.destination.is_ipv4();
-            *port == flow.port && (*address == flow.destination || (every && host.contains(&flow.destination)))
-        };
-        flow.protocol == UDP && places.iter().any(leads)
+        let at = |address| places.contains(&(address, Transport::Udp, flow.port));
+        let every = if flow.destination.is_ipv4() { ANY_IPV4 } else { ANY_IPV6 };
+        flow.protocol == UDP && (at(flow.destination) || (at(every) && host.contains(&flow.destination)))
     };
     let mut socket = Socket::open(Netfilter)?;
     for flow in socket.flows()?.iter().filter(|flow| is_published(flow)) {

@@ -1,6 +1,5 @@
 //! What the rules are made from, and what they are: values, without a kernel.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nftables::{
@@ -11,6 +10,7 @@ use nftables::{
 use crate::address::Subnet;
 use crate::gate::Gate;
 use crate::names::Names;
+use crate::port_map::{PortMap, PortPlace as Place, PortTarget as Target};
 use crate::ports::{Published, Transport};
 
 /// `raw`, `dstnat`, `filter` and `srcnat` in nft's words.
@@ -61,11 +61,6 @@ pub(crate) struct Net {
     pub(crate) routed: bool,
 }
 
-/// Where a published port is looked up; an unspecified address stands for every address of the host in its family.
-pub(super) type Place = (IpAddr, Transport, u16);
-/// Where it leads.
-pub(super) type Target = (IpAddr, u16);
-
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -76,7 +71,7 @@ pub(crate) struct Plan {
     /// The same for IPv6.
     pub(crate) kept_apart6: Vec<String>,
     /// Where published ports lead.
-    pub(crate) ports: BTreeMap<Place, Target>,
+    pub(crate) ports: PortMap<Target>,
     /// What calls to them pass, where they are to obey the host's own input rules.
     pub(crate) gate: Option<Gate>,
 }
@@ -275,9 +270,9 @@ impl OfFamily {
     }
 
     /// The set and the maps of published ports.
-    fn port_sets<'a>(&self, ports: impl Iterator<Item = (&'a Place, &'a Target)>, trusting: &[Net]) -> Vec<Set> {
+    fn port_sets(&self, ports: impl Iterator<Item = (Place, Target)>, trusting: &[Net]) -> Vec<Set> {
         let (mut own, mut one, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        for (&(address, transport, port), &(target, target_port)) in ports.filter(|(place, _)| self.has(place.0)) {
+        for ((address, transport, port), (target, target_port)) in ports.filter(|(place, _)| self.has(place.0)) {
             let at =
                 |address, port| vec![Data::Address(address), Data::Protocol(protocol(transport)), Data::Port(port)];
             if address == target || trusting.iter().any(|net| net.contains(target)) {
@@ -300,9 +295,9 @@ impl OfFamily {
     }
 
     /// The places of published ports, for the host's input.
-    fn admitted_sets<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Vec<Set> {
+    fn admitted_sets(&self, places: impl Iterator<Item = Place>) -> Vec<Set> {
         let (mut one, mut all) = (Vec::new(), Vec::new());
-        for &(address, transport, port) in places.filter(|place| self.has(place.0)) {
+        for (address, transport, port) in places.filter(|place| self.has(place.0)) {
             let at = [Data::Protocol(protocol(transport)), Data::Port(port)];
             if address.is_unspecified() {
                 all.push(at.to_vec());
@@ -336,7 +331,7 @@ impl OfFamily {
         Table {
             family: self.version,
             name: plan.names.table().to_owned(),
-            sets: internal.chain(self.admitted_sets(plan.ports.keys())).collect(),
+            sets: internal.chain(self.admitted_sets(plan.ports.iter().map(|(place, _)| place))).collect(),
             chains: vec![Chain { name: "admission".to_owned(), base: filter(Hook::Input, BEHIND_ALL), rules }],
         }
     }
@@ -384,10 +379,9 @@ impl Plan {
         let trusting = self.trusting();
         let mut all = Vec::new();
         for family in &FAMILIES {
-            let places = ports.iter().map(|(place, target)| (place, target));
-            all.extend(family.port_sets(places, &trusting).into_iter().map(|set| (Version::Inet, set)));
+            all.extend(family.port_sets(ports.iter().copied(), &trusting).into_iter().map(|set| (Version::Inet, set)));
             if self.gate.is_some() {
-                let admitted = family.admitted_sets(ports.iter().map(|(place, _)| place));
+                let admitted = family.admitted_sets(ports.iter().map(|(place, _)| *place));
                 all.extend(admitted.into_iter().map(|set| (family.version, set)));
             }
         }
@@ -621,9 +615,8 @@ fn protocol(transport: Transport) -> Protocol {
 }
 
 /// Where a published port stands; `None` for what the kernel cannot translate.
-pub(super) fn placed(published: &Published) -> Option<(Place, Target)> {
-    let place = (published.address, published.transport, published.port);
-    published.is_translatable().then_some((place, (published.target, published.container_port)))
+pub(super) fn placed(published: Published) -> Option<(Place, Target)> {
+    published.is_translatable().then_some((published.place(), (published.target, published.container_port)))
 }
 
 fn in_set(field: Field, polarity: Polarity, set: &str) -> Statement {
@@ -647,6 +640,12 @@ mod tests {
         assert_eq!(text, expected);
     }
 
+    fn port_map<const COUNT: usize>(all: [(Place, Target); COUNT]) -> PortMap<Target> {
+        let mut ports = PortMap::default();
+        all.into_iter().for_each(|(place, target)| ports.insert(place, target));
+        ports
+    }
+
     #[test]
     fn the_rules_read_as_meant() {
         let net = |text: &str| {
@@ -664,7 +663,7 @@ mod tests {
         };
         let cut_off = Net { masquerade: false, routed: false, ..net("10.9.0.0/24") };
         let routed = Net { guarded: false, masquerade: false, ..net("fd00:2::/64") };
-        let to = |address: &str, port| (address.parse().unwrap(), port);
+        let to = |address: &str, port: u16| (address.parse::<IpAddr>().unwrap(), port);
         let plan = Plan {
             names: Names::of("conex"),
             segments: vec![
@@ -676,7 +675,7 @@ mod tests {
             kept_apart: vec!["eth0".to_owned(), "eth1".to_owned()],
             kept_apart6: vec!["eth0".to_owned()],
             gate: None,
-            ports: BTreeMap::from([
+            ports: port_map([
                 ((Ipv4Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("172.17.0.2", 80)),
                 ((Ipv4Addr::LOCALHOST.into(), Transport::Udp, 53), to("172.17.0.2", 53)),
                 ((Ipv6Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("fd00:1::2", 80)),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use network::{Attachment, Endpoint, Networks, Place, PortRequest, Published, Remaining, Sandbox, Targets, Transport};
+use network::{Attachment, Endpoint, Networks, Place, PortRequest, PublishedPorts, Remaining, Sandbox, Targets, Transport};
 
 use crate::world::{Host, Machine, call_tcp, serve_tcp, within};
 
@@ -21,7 +21,7 @@ fn to(endpoint: &Endpoint) -> Targets<'_> {
 }
 
 /// A container with a port published at this address of the host.
-fn published(host: &Host, networks: &Networks, address: [u8; 4], port: u16) -> (Sandbox, Vec<Published>) {
+fn published(host: &Host, networks: &Networks, address: [u8; 4], port: u16) -> (Sandbox, PublishedPorts) {
     let sandbox = networks.take(Attachment::Bridge).unwrap();
     let wanted = [request(Transport::Tcp, address, port, 80)];
     let endpoint = sandbox.endpoint.clone().unwrap();

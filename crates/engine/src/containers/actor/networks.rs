@@ -130,7 +130,7 @@ impl Actor {
 
     /// Has the ports lead to where the container is now.
     async fn move_ports(&mut self, changed: &ContainerRecord) {
-        if self.place.ports.iter().any(relay::is_relayed) {
+        if self.place.ports.iter().any(|port| relay::is_relayed(&port)) {
             self.relay(Vec::new()).await;
         }
         self.free_ports();
