@@ -358,6 +358,7 @@ impl Plan {
             chains: vec![
                 self.direct_access(),
                 Self::from_containers(),
+                Self::misplaced(),
                 self.translation("incoming", Hook::Prerouting),
                 self.translation("local", Hook::Output),
                 self.published(),
@@ -435,16 +436,25 @@ impl Plan {
             let placed = |(network, prefix)| {
                 Match::Address { side: Side::Source, polarity: Polarity::IsNot, network, prefix }.into()
             };
-            let routeless = vec![Field::IncomingInterface, family.source];
-            let nowhere = [
-                Match::Misplaced.into(),
-                Match::InSet(routeless, Polarity::IsNot, family.routeless.to_owned()).into(),
-                Verdict::Drop.into(),
-            ];
+            let nowhere = [Match::Misplaced.into(), Verdict::Goto("misplaced".to_owned()).into()];
             let spoofed: Vec<Statement> = family.placeless().into_iter().map(placed).chain(nowhere).collect();
             rules.push(Rule::new(spoofed));
         }
         Chain { name: "from-containers".to_owned(), base: None, rules }
+    }
+
+    /// Who has no way back from the host is heard where he belongs all the same: beside others on a bridge on which the host has no
+    /// address. The host itself could not answer him, and does not listen.
+    fn misplaced() -> Chain {
+        let beside = |family: &OfFamily| {
+            let routeless = vec![Field::IncomingInterface, family.source];
+            let is_beside = Match::InSet(routeless, Polarity::Is, family.routeless.to_owned());
+            Rule::new([is_beside.into(), Verdict::Return.into()])
+        };
+        let mut rules = vec![Rule::new([Match::ForThisHost.into(), Verdict::Drop.into()])];
+        rules.extend(FAMILIES.iter().map(beside));
+        rules.push(Rule::new([Verdict::Drop.into()]));
+        Chain { name: "misplaced".to_owned(), base: None, rules }
     }
 
     /// Whether a packet has been through the gate, and so through this chain before.
