@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use netlink::address::LinkAddress;
 use netlink::link::{self, Change, NewShare, NewVeth, PortOptions, Power, Share, Switch, Target};
 use netlink::namespace::{self, NamespaceError};
+use netlink::neighbour::Neighbour;
 use netlink::route::Route;
 use netlink::{Errno, Family as SocketFamily, OpenError as SocketError, RequestError, Socket};
 use thiserror::Error;
@@ -267,13 +268,13 @@ impl Maker {
             settings::set(setting, value)?;
         }
         let index = inside.link_by_name(plug.interface)?.ok_or(MakeError::Vanished)?.index;
-        match plug.way {
-            Way::Bridge(bridge) => self.plug_in(&host_interface, bridge, plug)?,
+        let router = match plug.way {
+            Way::Bridge(bridge) => self.plug_in(&host_interface, bridge, plug).map(|()| None)?,
             Way::Routed { gateway4, gateway6, .. } => self.lead_to(&host_interface, gateway4, gateway6, plug)?,
-            Way::Share { .. } => {}
-        }
+            Way::Share { .. } => None,
+        };
         announce_changes(plug.interface);
-        inside.execute(&mut plug.settle(index))?;
+        inside.execute(&mut plug.settle(index, router))?;
         if let Way::Bridge(_) = plug.way {
             self.announce_again(inside, index, &host_interface, plug.mac)?;
         }
@@ -356,20 +357,21 @@ impl Maker {
         }
     }
 
-    /// Has the host send to the container what is for its addresses, and be its gateway.
+    /// Has the host send to the container what is for its addresses, and be its gateway. Returns the hardware address of its end.
     fn lead_to(
         &self,
         host_interface: &str,
         gateway4: Option<Ipv4Addr>,
         gateway6: Option<Ipv6Addr>,
         plug: &Plug<'_>,
-    ) -> Result<(), MakeError> {
+    ) -> Result<Option<[u8; 6]>, MakeError> {
         // Answers to who called a published port at the host's loopback; the rules keep everything else from there out.
         namespace::within(self.host.as_fd(), || {
             let _ = settings::set(&format!("ipv4/conf/{host_interface}/route_localnet"), "1");
         })?;
         let mut socket = self.host_socket();
-        let link = socket.link_by_name(host_interface)?.ok_or(MakeError::Vanished)?.index;
+        let end = socket.link_by_name(host_interface)?.ok_or(MakeError::Vanished)?;
+        let link = end.index;
         let mut batch = Vec::new();
         if self.ipv6 {
             batch.push(link::without_link_local(Target::Index(link)));
@@ -386,7 +388,9 @@ impl Maker {
             let source = if address.is_ipv4() { gateway4.map(IpAddr::from) } else { gateway6.map(IpAddr::from) };
             batch.push(Route { source, ..Route::by_link(address, whole(address), link) }.add());
         }
-        Ok(socket.execute(&mut batch)?)
+        batch.extend(known(plug.addresses(), link, plug.mac.octets()));
+        socket.execute(&mut batch)?;
+        Ok(end.mac)
     }
 
     /// Where the network has no IPv6, neither has the interface; loopback keeps `::1`. Where it has, addresses are good at once
@@ -429,15 +433,28 @@ impl Maker {
 
     /// Gives `eth0` in the sandbox another hardware address.
     pub(crate) fn set_mac(&self, sandbox: &mut Sandbox, mac: Mac) -> Result<(), MakeError> {
+        let host_interface = sandbox.endpoint.as_ref().map(|endpoint| endpoint.host_interface.clone());
+        let end = host_interface.map(|name| self.host_socket().link_by_name(&name)).transpose()?.flatten();
+        // A bridge learns who is where; by a route it is known.
+        let routed = end.filter(|end| end.master.is_none());
         namespace::within(sandbox.namespace.as_fd(), || -> Result<(), MakeError> {
+            let mut inside = Socket::open(SocketFamily::Route)?;
             let change = Change { mac: Some(mac.octets()), ..Change::default() };
-            Ok(Socket::open(SocketFamily::Route)?
-                .execute(&mut [link::change(Target::Name(USUAL_INTERFACE), &change)])?)
+            let mut batch = vec![link::change(Target::Name(USUAL_INTERFACE), &change)];
+            if routed.is_some() {
+                // With its address an interface forgets where the gateway is.
+                let known = inside.neighbours()?.into_iter().filter(|other| !other.address.is_multicast());
+                batch.extend(known.map(|other| other.set()));
+            }
+            Ok(inside.execute(&mut batch)?)
         })??;
-        if let Some(endpoint) = &mut sandbox.endpoint {
-            endpoint.mac = mac;
-        }
-        Ok(())
+        let Some(endpoint) = &mut sandbox.endpoint else { return Ok(()) };
+        endpoint.mac = mac;
+        let Some(end) = routed else { return Ok(()) };
+        let ipv4 = endpoint.ipv4.map(|held| IpAddr::from(held.address));
+        let addresses = ipv4.into_iter().chain(endpoint.ipv6.map(|held| held.address.into()));
+        let mut batch: Vec<_> = known(addresses, end.index, mac.octets()).collect();
+        Ok(self.host_socket().execute(&mut batch)?)
     }
 
     /// Lets a container reach its own published port. Where bridged packets pass the rules (br_netfilter) a translated one is
@@ -488,8 +505,9 @@ impl Maker {
 }
 
 impl Plug<'_> {
-    /// What gives the container's end, of this index, its addresses and routes.
-    fn settle(&self, index: u32) -> Vec<netlink::Request> {
+    /// What gives the container's end, of this index, its addresses and routes; `router` is the hardware address of the other end,
+    /// where that is its gateway.
+    fn settle(&self, index: u32, router: Option<[u8; 6]>) -> Vec<netlink::Request> {
         let mut batch = vec![power_up(LOOPBACK)];
         let alone = matches!(self.way, Way::Routed { .. });
         for (address, prefix) in self.held() {
@@ -502,8 +520,9 @@ impl Plug<'_> {
         }
         batch.push(power_up(index));
         if let Way::Routed { gateway4, gateway6, .. } = self.way {
-            let gateways = [gateway4.map(IpAddr::from), gateway6.map(IpAddr::from)].into_iter().flatten();
-            batch.extend(gateways.flat_map(|gateway| self.by_way_of(gateway, index)));
+            let gateways = || [gateway4.map(IpAddr::from), gateway6.map(IpAddr::from)].into_iter().flatten();
+            batch.extend(gateways().flat_map(|gateway| self.by_way_of(gateway, index)));
+            batch.extend(router.into_iter().flat_map(|mac| known(gateways(), index, mac)));
         }
         batch.extend(self.default_routes(index).iter().map(Route::add));
         batch
@@ -574,6 +593,13 @@ fn held<A: Ip>(address: A, pools: &[Pool<A>], internal: bool) -> Option<Held<A>>
     let pool = pools.iter().find(|pool| pool.subnet.contains(address))?;
     let gateway = pool.gateway.filter(|_| !internal);
     Some(Held { address, prefix: pool.subnet.prefix(), gateway })
+}
+
+/// Says for good that these addresses are at a hardware address behind a link, at whose other end nobody else is. Who had to ask would
+/// take a place in the kernel's table of neighbours, which all namespaces share and which holds a thousand
+/// (`net.ipv4.neigh.default.gc_thresh3`): containers on a routed network would be too many for it.
+fn known(addresses: impl Iterator<Item = IpAddr>, link: u32, mac: [u8; 6]) -> impl Iterator<Item = netlink::Request> {
+    addresses.map(move |address| Neighbour { link, address, mac: Some(mac) }.set())
 }
 
 /// How many bits an address has.

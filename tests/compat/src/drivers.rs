@@ -2,7 +2,7 @@
 
 use harness::Engine;
 
-use crate::peers::{Neighbour, address, address6, call, reaches, serve};
+use crate::peers::{Neighbour, address, address6, call, inside, reaches, serve};
 
 /// Where the neighbour is; the host has no address on that cable.
 const NEIGHBOUR: &[&str] = &["192.0.2.2/24", "fd55::2/64"];
@@ -167,6 +167,15 @@ fn a_routed_network_needs_no_bridge() {
     }
     assert!(reaches(&engine, "one", "one") && reaches(&engine, "two", "one"), "by name");
     assert!(!engine.host().program("ip").args(["-d", "link", "show", "type", "veth"]).ok().contains("rt-"));
+    // The kernel's table of neighbours has a thousand places for all namespaces: nobody here asks for one.
+    serve(&engine, "marked", &["--network", "far", "--mac-address", "02:00:00:00:00:99"]);
+    assert!(reaches(&engine, "one", "marked") && reaches(&engine, "marked", &address6(&engine, "one", "far")));
+    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", "marked"]).ok().parse().unwrap();
+    let inside = String::from_utf8(inside(pid, "ip", &["neighbour"]).output().unwrap().stdout).unwrap();
+    let all = format!("{inside}{}", engine.host().program("ip").args(["neighbour"]).ok());
+    let ours: Vec<&str> = all.lines().filter(|line| line.starts_with("10.77.") || line.starts_with("fd77:")).collect();
+    assert!(ours.len() >= 8, "{all}");
+    assert!(ours.iter().all(|line| line.trim_end().ends_with("PERMANENT")), "{all}");
     serve(&engine, "in", &["--network", "inside"]);
     serve(&engine, "in2", &["--network", "inside"]);
     assert!(reaches(&engine, "in", "in2"));
