@@ -161,6 +161,8 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
     run(&engine, "open", &["--network", "routed", "-p", "80"]);
     run(&engine, "bare", &["--network", "naked"]);
     run(&engine, "friend", &["--network", "trusting", "-p", "8090:80"]);
+    // It has IPv4 alone: what calls it by IPv6 is passed on by its monitor.
+    run(&engine, "plain", &["-p", "8060:80"]);
     let mut rows = Vec::new();
     let places = [
         ("host", None),
@@ -185,11 +187,14 @@ fn scene() -> (Engine, Neighbour, Vec<Row>) {
             row("published at loopback", address, if address.contains(':') { 8082 } else { 8081 }, false);
         }
         row("published at one address", "2001:db8::1", 8083, !is_hidden);
+        row("published, passed on by a monitor", "2001:db8::1", 8060, !is_hidden);
         for address in ["10.77.1.1", "fd77:1::1"] {
             row("the host's own server at a gateway", address, 83, !is_lan);
         }
         if is_host {
-            for (address, port) in [("127.0.0.1", 8080), ("127.0.0.1", 8081), ("::1", 8080), ("::1", 8082)] {
+            for (address, port) in
+                [("127.0.0.1", 8080), ("127.0.0.1", 8081), ("::1", 8080), ("::1", 8082), ("::1", 8060)]
+            {
                 row("published, by loopback", address, port, true);
             }
             row("published of a routed network, by loopback", "127.0.0.1", 8070, true);

@@ -17,8 +17,8 @@ use crate::endpoint::Family;
 use crate::port_map::{PortPlace as Place, PortTarget as Target};
 use crate::ports::{ANY_IPV4, ANY_IPV6, Published, Transport};
 use foreign::{Foreign, IPTABLES_TABLE};
-use plan::placed;
 pub(crate) use plan::{Joint, Net, Plan, Segment};
+use plan::{is_translated, placed};
 
 /// Why the rules are not as they should be.
 #[derive(Debug, Error)]
@@ -108,7 +108,8 @@ impl Firewall {
 
     /// Where a published port leads.
     pub(crate) fn target_of(&self, place: Place) -> Option<Target> {
-        self.lock().plan.ports.get(place)
+        let target = self.lock().plan.ports.get(place)?;
+        is_translated(&(place, target)).then_some(target)
     }
 
     /// Adds the rules of one more bridge.
@@ -148,7 +149,7 @@ impl Firewall {
         if new.is_empty() {
             return Ok(());
         }
-        if let InKernel::No(reason) = &state.kernel {
+        if let (InKernel::No(reason), true) = (&state.kernel, new.iter().any(is_translated)) {
             return Err(FirewallError::NotInstalled(reason.clone()));
         }
         new.iter().for_each(|(place, target)| state.plan.ports.insert(*place, *target));

@@ -271,10 +271,19 @@ impl OfFamily {
 
     /// The set and the maps of published ports.
     fn port_sets(&self, ports: impl Iterator<Item = (Place, Target)>, trusting: &[Net]) -> Vec<Set> {
-        let (mut own, mut one, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own, mut one, mut all, mut relayed) = (Vec::new(), Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
         for ((address, transport, port), (target, target_port)) in ports.filter(|(place, _)| self.has(place.0)) {
             let at =
                 |address, port| vec![Data::Address(address), Data::Protocol(protocol(transport)), Data::Port(port)];
+            if is_relayed((address, target)) {
+                let [one, all] = &mut relayed;
+                if address.is_unspecified() {
+                    all.push(at(address, port).split_off(1))
+                } else {
+                    one.push(at(address, port))
+                }
+                continue;
+            }
             if address == target || trusting.iter().any(|net| net.contains(target)) {
                 own.push(at(target, target_port));
             }
@@ -287,11 +296,17 @@ impl OfFamily {
         // Two ports of the host may lead to one of the container.
         own.sort_by_key(|key| format!("{key:?}"));
         own.dedup();
-        vec![
+        let mut sets = vec![
             set(self.reachable, &self.key_of_one(), Keyed::Set(own)),
             set(self.ports, &self.key_of_one(), Keyed::Targets(self.version, one)),
             set(self.ports_of_all, &key_of_all(), Keyed::Targets(self.version, all)),
-        ]
+        ];
+        if self.version == Version::Ip6 {
+            let [one, all] = relayed;
+            sets.push(set(RELAYED, &self.key_of_one(), Keyed::Set(one)));
+            sets.push(set(RELAYED_OF_ALL, &key_of_all(), Keyed::Set(all)));
+        }
+        sets
     }
 
     /// The places of published ports, for the host's input.
@@ -331,12 +346,17 @@ impl OfFamily {
         Table {
             family: self.version,
             name: plan.names.table().to_owned(),
-            sets: internal.chain(self.admitted_sets(plan.ports.iter().map(|(place, _)| place))).collect(),
+            sets: internal
+                .chain(self.admitted_sets(plan.ports.iter().filter(is_translated).map(|(place, _)| place)))
+                .collect(),
             chains: vec![Chain { name: "admission".to_owned(), base: filter(Hook::Input, BEHIND_ALL), rules }],
         }
     }
 }
 
+/// Ports of which the host's own monitors take the calls.
+const RELAYED: &str = "relayed";
+const RELAYED_OF_ALL: &str = "relayed-of-all";
 const ADMITTED: &str = "admitted";
 const ADMITTED_OF_ALL: &str = "admitted-of-all";
 
@@ -359,6 +379,8 @@ impl Plan {
                 self.direct_access(),
                 Self::from_containers(),
                 Self::misplaced(),
+                Self::to_host(),
+                Self::from_internal(),
                 self.translation("incoming", Hook::Prerouting),
                 self.translation("local", Hook::Output),
                 self.published(),
@@ -382,7 +404,8 @@ impl Plan {
         for family in &FAMILIES {
             all.extend(family.port_sets(ports.iter().copied(), &trusting).into_iter().map(|set| (Version::Inet, set)));
             if self.gate.is_some() {
-                let admitted = family.admitted_sets(ports.iter().map(|(place, _)| *place));
+                let admitted =
+                    family.admitted_sets(ports.iter().copied().filter(is_translated).map(|(place, _)| place));
                 all.extend(admitted.into_iter().map(|set| (family.version, set)));
             }
         }
@@ -455,6 +478,29 @@ impl Plan {
         rules.extend(FAMILIES.iter().map(beside));
         rules.push(Rule::new([Verdict::Drop.into()]));
         Chain { name: "misplaced".to_owned(), base: None, rules }
+    }
+
+    /// Who is cut off reaches no published port: not by a monitor of the host's either, which would call for him.
+    fn to_host() -> Chain {
+        let cut_off = |joint: &OfJoint| {
+            Rule::new([joint.comes_from(joint.internal), Verdict::Goto("from-internal".to_owned()).into()])
+        };
+        Chain {
+            name: "to-host".to_owned(),
+            base: filter(Hook::Input, FILTER),
+            rules: JOINTS.iter().map(cut_off).collect(),
+        }
+    }
+
+    fn from_internal() -> Chain {
+        let [_, family] = &FAMILIES;
+        let at_one = Match::InSet(family.key_of_one(), Polarity::Is, RELAYED.to_owned());
+        let at_all = Match::InSet(key_of_all(), Polarity::Is, RELAYED_OF_ALL.to_owned());
+        let rules = vec![
+            Rule::new([at_one.into(), Verdict::Drop.into()]),
+            Rule::new([Match::Version(family.version).into(), at_all.into(), Verdict::Drop.into()]),
+        ];
+        Chain { name: "from-internal".to_owned(), base: None, rules }
     }
 
     /// Whether a packet has been through the gate, and so through this chain before.
@@ -624,9 +670,20 @@ fn protocol(transport: Transport) -> Protocol {
     }
 }
 
-/// Where a published port stands; `None` for what the kernel cannot translate.
+/// Where a published port stands; `None` for one that no packet from outside is for.
 pub(super) fn placed(published: Published) -> Option<(Place, Target)> {
-    published.is_translatable().then_some((published.place(), (published.target, published.container_port)))
+    let is_own = published.address == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    (!is_own).then_some((published.place(), (published.target, published.container_port)))
+}
+
+/// Whether a monitor takes what comes to an address, since the kernel cannot make the other family's of it.
+fn is_relayed((address, target): (IpAddr, IpAddr)) -> bool {
+    address.is_ipv4() != target.is_ipv4()
+}
+
+/// Whether a published port is the kernel's to translate.
+pub(super) fn is_translated(&((address, ..), (target, _)): &(Place, Target)) -> bool {
+    !is_relayed((address, target))
 }
 
 fn in_set(field: Field, polarity: Polarity, set: &str) -> Statement {
@@ -690,6 +747,8 @@ mod tests {
                 ((Ipv4Addr::LOCALHOST.into(), Transport::Udp, 53), to("172.17.0.2", 53)),
                 ((Ipv6Addr::UNSPECIFIED.into(), Transport::Tcp, 8080), to("fd00:1::2", 80)),
                 (("2001:db8::1".parse().unwrap(), Transport::Tcp, 81), to("fd00:1::2", 80)),
+                (("2001:db8::1".parse().unwrap(), Transport::Udp, 82), to("172.17.0.2", 80)),
+                ((Ipv6Addr::UNSPECIFIED.into(), Transport::Tcp, 8060), to("172.17.0.2", 80)),
                 (("fd00:2::2".parse().unwrap(), Transport::Tcp, 80), to("fd00:2::2", 80)),
             ]),
         };

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use network::{Attachment, Endpoint, Networks, Place, PortRequest, PublishedPorts, Remaining, Sandbox, Targets, Transport};
+use network::{
+    Attachment, Endpoint, Networks, Place, PortRequest, PublishedPorts, Remaining, Sandbox, Targets, Transport,
+};
 
 use crate::world::{Host, Machine, call_tcp, serve_tcp, within};
 
