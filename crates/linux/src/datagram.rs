@@ -85,7 +85,8 @@ pub fn answer(socket: BorrowedFd<'_>, bytes: &[u8], passage: &Passage) -> Result
     put(&message, passage.sender());
     // SAFETY: every pointer of the message is to memory of this frame (or the caller's `bytes`, which sending only reads) of the length
     // that stands beside it, and the control message in it is whole.
-    let result = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let result =
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     check(result as libc::c_long).map(drop)
 }
 

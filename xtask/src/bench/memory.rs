@@ -133,8 +133,13 @@ fn private(pid: u32) -> Result<f64> {
     sum_of_fields(&format!("/proc/{pid}/smaps_rollup"), &["Private_Clean:", "Private_Dirty:"])
 }
 
+/// What a process has in memory, what it shares with others counted by halves, thirds and so on; in MiB.
+pub(crate) fn share(pid: u32) -> Result<f64> {
+    sum_of_fields(&format!("/proc/{pid}/smaps_rollup"), &["Pss:"])
+}
+
 /// The sum of some fields of a file of `NAME: NUMBER kB` lines, in MiB.
-fn sum_of_fields(path: &str, fields: &[&str]) -> Result<f64> {
+pub(crate) fn sum_of_fields(path: &str, fields: &[&str]) -> Result<f64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let of_line = |line: &str| {
         let mut words = line.split_whitespace();

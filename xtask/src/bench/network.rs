@@ -1,7 +1,7 @@
 //! What a network costs: throughput through a published port and between containers, many containers on one network, many ports,
 //! names of a lossy outside, and those that come back with the daemon.
 //!
-//! Its parts, for `--only`: throughput, loss, start, networks, ports, containers, names.
+//! Its parts, for `--only`: throughput, loss, start, networks, ports, containers, routed, names.
 //!
 //! iperf3 of this machine runs in a container of each engine as server; its clients are a neighbour on a cable to the host, and another
 //! container of the same engine. The two engines take turns.
@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use super::Options;
 use super::image::{SMALL, write_archive, write_root};
 use super::measure::run_one;
-use super::memory::resident;
+use super::memory::{helpers, resident, share, sum_of_fields};
 use super::report::{Bound, Report};
 use super::world::World;
 use crate::process::{copy_with_libraries, run as run_command, say};
@@ -33,12 +33,38 @@ const SECONDS: &str = "3";
 /// Time for what happens behind answers.
 const SETTLE: Duration = Duration::from_secs(3);
 const LOSSY_QUESTIONS: usize = 1000;
-const MANY_CONTAINERS: usize = 1000;
-const SAMPLED_PAIRS: usize = 200;
+/// What a bridge holds, and what is past its limit.
+const CROWDS: [Crowd; 2] = [
+    Crowd { part: "containers", driver: "bridge", subnet: "10.90.0.0/16", count: 1000, pairs: 200 },
+    Crowd { part: "routed", driver: "routed", subnet: "10.91.0.0/16", count: 5000, pairs: 500 },
+];
 /// How many run when the daemon is killed and names come back.
 const NAMED_CONTAINERS: usize = 300;
 const MANY_PORTS: usize = 50_000;
 const MANY_NETWORKS: usize = 2000;
+/// How many creations are looked at with some networks, a thousand, and all there.
+const LOOKED_AT: usize = 20;
+
+/// Many containers on one network.
+struct Crowd {
+    /// Its name for `--only`.
+    part: &'static str,
+    driver: &'static str,
+    subnet: &'static str,
+    count: usize,
+    /// How many pairs are seen to speak with each other.
+    pairs: usize,
+}
+
+impl Crowd {
+    fn title(&self) -> String {
+        format!("conex, {} containers on one {} network", thousands(self.count), self.driver)
+    }
+}
+
+fn thousands(count: usize) -> String {
+    format!("{},{:03}", count / 1000, count % 1000)
+}
 
 /// An engine in which iperf3 runs.
 struct Side {
@@ -128,13 +154,13 @@ pub(crate) fn run(world: &mut World, options: &Options) -> Result<Report> {
     }
     let Some(conex) = conex else { return Ok(report) };
     if options.wants("networks") {
-        many_networks(conex, &mut report)?;
+        many_networks(world, conex, &mut report)?;
     }
     if options.wants("ports") {
-        many_ports(conex, conex.daemon, &mut report)?;
+        many_ports(conex, daemon(world)?, &mut report)?;
     }
-    if options.wants("containers") {
-        many_containers(conex, &mut report)?;
+    for crowd in CROWDS.iter().filter(|crowd| options.wants(crowd.part)) {
+        many_containers(world, conex, crowd, &mut report).with_context(|| crowd.title())?;
     }
     if options.wants("names") {
         names_return(world, conex, &mut report)?;
@@ -298,15 +324,46 @@ fn start_times(side: &Side, rounds: usize, report: &mut Report) -> Result<()> {
     side.run(&["network", "rm", "of-users"])
 }
 
-/// 2,000 networks without a word about addresses: seconds, and what the daemon's memory grows by.
-fn many_networks(conex: &Side, report: &mut Report) -> Result<()> {
-    let before = resident(conex.daemon)?;
-    let begin = Instant::now();
+/// The process of our daemon, which may be another one by now.
+fn daemon(world: &World) -> Result<u32> {
+    world.pids().0.context("our daemon does not run")
+}
+
+/// 2,000 networks without a word about addresses: seconds, what one more takes with few and with many there, what the daemon's memory
+/// grows by, and its return.
+fn many_networks(world: &mut World, conex: &Side, report: &mut Report) -> Result<()> {
+    let before = resident(daemon(world)?)?;
+    let mut took = Vec::new();
     for number in 0..MANY_NETWORKS {
+        let begin = Instant::now();
         conex.post("/networks/create", &format!(r#"{{"Name":"many-{number}"}}"#))?;
+        took.push(begin.elapsed().as_secs_f64());
     }
-    report.figure("conex, 2,000 networks created", begin.elapsed().as_secs_f64(), "s");
-    report.figure("conex daemon, more memory with 2,000 networks", resident(conex.daemon)? - before, "MiB");
+    report.figure("conex, 2,000 networks created", took.iter().sum(), "s");
+    for there in [10, 1000, MANY_NETWORKS - LOOKED_AT] {
+        let looked_at = &mut took[there..there + LOOKED_AT];
+        looked_at.sort_by(f64::total_cmp);
+        report.figure(
+            format!("conex, a network created with {there} there, median"),
+            looked_at[LOOKED_AT / 2] * 1000.0,
+            "ms",
+        );
+    }
+    std::thread::sleep(SETTLE);
+    report.figure("conex daemon, more memory with 2,000 networks", resident(daemon(world)?)? - before, "MiB");
+    world.kill_conex()?;
+    let begin = world.start_conex_again()?;
+    let found = conex.say(&["network", "ls", "-q"])?.lines().count();
+    report.figure(
+        "conex, 2,000 networks, killed and started, until they are listed",
+        begin.elapsed().as_secs_f64(),
+        "s",
+    );
+    if found < MANY_NETWORKS {
+        bail!("{found} networks are left");
+    }
+    std::thread::sleep(SETTLE);
+    report.figure("conex daemon, returned to 2,000 networks", resident(daemon(world)?)?, "MiB");
     let begin = Instant::now();
     let id =
         conex.say(&["create", "--network", &format!("many-{}", MANY_NETWORKS - 1), SMALL, "/bin/sleep", "100000"])?;
@@ -334,27 +391,69 @@ fn many_ports(conex: &Side, daemon: u32, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A thousand containers on one network, and pairs of them that speak with each other.
-fn many_containers(conex: &Side, report: &mut Report) -> Result<()> {
-    conex.run(&["network", "create", "--subnet", "10.90.0.0/16", "many"])?;
-    let names: Vec<String> = (0..MANY_CONTAINERS).map(|number| format!("many-{number}")).collect();
+/// Many containers on one network: how fast they start, what they take, whether all names are answered, and whether pairs of them
+/// speak with each other.
+fn many_containers(world: &World, conex: &Side, crowd: &Crowd, report: &mut Report) -> Result<()> {
+    let title = crowd.title();
+    let before = resident(daemon(world)?)?;
+    conex.run(&["network", "create", "-d", crowd.driver, "--subnet", crowd.subnet, "many"])?;
+    let names: Vec<String> = (0..crowd.count).map(|number| format!("many-{number}")).collect();
+    let free = available()?;
     let begin = Instant::now();
     start_all(conex, "many", &names)?;
-    report.figure("conex, 1,000 containers started on one network", begin.elapsed().as_secs_f64(), "s");
+    report.figure(format!("{title}, started"), begin.elapsed().as_secs_f64(), "s");
+    std::thread::sleep(SETTLE);
+    report.figure(format!("{title}, more memory of the daemon"), resident(daemon(world)?)? - before, "MiB");
+    let monitors = helpers(daemon(world)?, "conex-runtime")?;
+    let shares = monitors.iter().map(|pid| share(*pid)).sum::<Result<f64>>()?;
+    report.figure(format!("{title}, memory of a monitor"), shares / monitors.len() as f64, "MiB");
+    report.figure(
+        format!("{title}, memory of the machine for each"),
+        (free - available()?) / crowd.count as f64,
+        "MiB",
+    );
+    let answered = names_answered(conex, &names)?;
+    report.figure(format!("{title}, names answered in the last of them"), answered as f64 / names.len() as f64, "of 1");
     let mut reached = 0;
-    for number in 0..SAMPLED_PAIRS {
+    for number in 0..crowd.pairs {
         // Strides without a common divisor meet each container at most once from either side.
-        let (from, to) = (number * 37 % MANY_CONTAINERS, (number * 611 + 13) % MANY_CONTAINERS);
+        let (from, to) = (number * 37 % crowd.count, (number * 611 + 13) % crowd.count);
         let ping = ["exec", &names[from], "/bin/busybox", "ping", "-c", "1", "-W", "2", &names[to]];
         reached += usize::from(from == to || conex.run(&ping).is_ok());
     }
     report.figure(
-        "conex, sampled pairs of 1,000 containers that reach each other by name",
-        reached as f64 / SAMPLED_PAIRS as f64,
+        format!("{title}, sampled pairs that reach each other by name"),
+        reached as f64 / crowd.pairs as f64,
         "of 1",
     );
+    let begin = Instant::now();
     remove_all(conex, &names)?;
+    report.figure(format!("{title}, removed"), begin.elapsed().as_secs_f64(), "s");
     conex.run(&["network", "rm", "many"])
+}
+
+/// How many of the names have an address, for the last of them.
+fn names_answered(conex: &Side, names: &[String]) -> Result<usize> {
+    let last = names.last().context("no names")?;
+    let pid: u32 = conex.say(&["inspect", "-f", "{{.State.Pid}}", last])?.parse()?;
+    in_namespace(pid, || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect("127.0.0.11:53")?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut answered = 0;
+        for name in names {
+            let mut answer = [0; 512];
+            socket.send(&question(name))?;
+            let length = socket.recv(&mut answer).with_context(|| format!("no answer for {name}"))?;
+            answered += usize::from(length > 12 && answer[3] & 0xf == 0 && answer[7] > 0);
+        }
+        Ok(answered)
+    })?
+}
+
+/// What this machine has left for programs, in MiB.
+fn available() -> Result<f64> {
+    sum_of_fields("/proc/meminfo", &["MemAvailable:"])
 }
 
 fn start_all(conex: &Side, network: &str, names: &[String]) -> Result<()> {
@@ -484,7 +583,6 @@ fn promises(report: &mut Report) {
     };
     let (published, between) = (ratio("through a published port"), ratio("between containers"));
     let ports = report.figure_of("conex, 50,000 published ports, start to answer");
-    let reached = report.figure_of("conex, sampled pairs of 1,000 containers that reach each other by name");
     let start =
         |side: &str, network: &str| report.figure_of(&format!("{side}, start over the API, network {network}, median"));
     let over = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
@@ -501,7 +599,14 @@ fn promises(report: &mut Report) {
     report.promise("names of the outside with three in ten lost, p99, ms", Bound::AtMost, 200.0, loss);
     let memory = report.figure_of("conex daemon, more memory with 50,000 ports");
     report.promise("more memory with 50,000 ports, MiB", Bound::AtMost, 16.0, memory);
-    report.promise("pairs of 1,000 containers that reach each other", Bound::AtLeast, 1.0, reached);
+    for crowd in &CROWDS {
+        let of = |what: &str| report.figure_of(&format!("{}, {what}", crowd.title()));
+        let (reached, named) =
+            (of("sampled pairs that reach each other by name"), of("names answered in the last of them"));
+        let those = format!("of {} containers on one {} network", thousands(crowd.count), crowd.driver);
+        report.promise(format!("pairs {those} that reach each other"), Bound::AtLeast, 1.0, reached);
+        report.promise(format!("names {those} that are answered"), Bound::AtLeast, 1.0, named);
+    }
 }
 
 /// iperf3 of this machine with the libraries that it is linked with.

@@ -9,8 +9,8 @@ use docker_api::network::EndpointSettings;
 use docker_api::{ApiVersion, PortSpec, Set};
 use engine::model::{
     self, Bind, Capability, CgroupnsMode, ContainerName, ContainerSpec, EndpointSpec, Healthcheck, HostPortSpec,
-    IpcMode, LogConfig, NetworkMode, PidMode, Port, PortBinding, PortBindings, PortSet, SecurityOption, Signal, TerminalSize,
-    UsernsMode, UtsMode, VolumesFrom,
+    IpcMode, LogConfig, NetworkMode, PidMode, Port, PortBinding, PortBindings, PortSet, SecurityOption, Signal,
+    TerminalSize, UsernsMode, UtsMode, VolumesFrom,
 };
 
 use super::{endpoint, mount, resources, words};

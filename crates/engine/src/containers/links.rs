@@ -89,12 +89,8 @@ fn find(inner: &Inner, record: &ContainerRecord) -> Result<Linked, EngineError> 
             )));
         };
         linked.hosts.push((address.into(), names(&link.alias, theirs.id.short(), theirs.name.as_str())));
-        let ports: Vec<Port> = theirs
-            .spec
-            .exposed_ports
-            .iter()
-            .chain(theirs.spec.port_bindings.by_port().map(|(port, _)| port))
-            .collect();
+        let ports: Vec<Port> =
+            theirs.spec.exposed_ports.iter().chain(theirs.spec.port_bindings.by_port().map(|(port, _)| port)).collect();
         linked.environment.extend(variables(&link.alias, record.name.as_str(), address, ports, &theirs.spec.env));
     }
     Ok(linked)

@@ -348,8 +348,9 @@ mod tests {
     fn many_ports_of_one_container_take_one_entry() {
         let port = |number| Port { number, protocol: Protocol::Tcp };
         let at = |address: [u8; 4], number| HostPort { address: IpAddr::from(address), number };
-        let both = (10_000..60_000)
-            .flat_map(|number| [[0, 0, 0, 0], [10, 0, 0, 1]].map(|address| (port(number), at(address, number - 9_000))));
+        let both = (10_000..60_000).flat_map(|number| {
+            [[0, 0, 0, 0], [10, 0, 0, 1]].map(|address| (port(number), at(address, number - 9_000)))
+        });
         let table: PortTable<HostPort> = both.clone().collect();
         assert_eq!((table.0.len(), table.len()), (1, 100_000));
         assert!(table.iter().eq(both));
