@@ -19,16 +19,24 @@ pub(crate) use server::{Call, Reply, Service, serve};
 
 /// The largest message that is read, as in BuildKit.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Where the outcome stands.
+const STATUS: &str = "grpc-status";
 /// Flag and length.
 const PREFIX: usize = 5;
 /// Messages that may wait to be sent.
 const QUEUE: usize = 64;
+/// So many messages that have come are handed on together.
+const SOME_MAX: usize = 512;
+/// The same in bytes, not to wait for the last of many large ones.
+const SOME_BYTES_MAX: usize = 256 << 10;
 /// Messages that wait travel together up to this size.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 /// What may be on its way to us on one stream.
-pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
-/// The same for all streams of a connection.
-pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all streams of a connection. Each frame that waits and is smaller than 256 bytes counts for as many, and what all of them
+/// count for beyond their bytes must not be more than half of this, or the connection is ended (`too_many_data_frames`). The end of a file
+/// is a frame of 20 bytes with its head: five streams that are full of nothing else are less than that.
+pub(crate) const CONNECTION_WINDOW: u32 = 256 << 20;
 /// The largest HTTP/2 frame.
 pub(crate) const FRAME_MAX: u32 = 1 << 20;
 
@@ -130,23 +138,40 @@ pub(crate) struct Messages {
 /// A body, or one that has not begun: a server may wait for our first message before it says anything.
 #[derive(Debug)]
 enum Arriving {
-    Expected(oneshot::Receiver<Result<Incoming, Status>>),
+    Expected(oneshot::Receiver<Result<Answer, Status>>),
     Here(Incoming),
 }
+
+/// What a future has now, if it has it. It must be one that can be dropped.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// A body that has begun, and the outcome where there are to be no messages before it.
+type Answer = (Incoming, Option<HeaderMap>);
 
 impl Messages {
     pub(crate) fn new(body: Incoming) -> Messages {
         Messages { body: Arriving::Here(body), deframer: Deframer::default(), trailers: None }
     }
 
-    fn expected(body: oneshot::Receiver<Result<Incoming, Status>>) -> Messages {
+    fn expected(body: oneshot::Receiver<Result<Answer, Status>>) -> Messages {
         Messages { body: Arriving::Expected(body), deframer: Deframer::default(), trailers: None }
     }
 
     async fn body(&mut self) -> Result<&mut Incoming, Status> {
         if let Arriving::Expected(expected) = &mut self.body {
             let gone = |_| Status::new(Code::Unavailable, "the connection ended before it answered");
-            self.body = Arriving::Here(expected.await.map_err(gone)??);
+            let (body, outcome) = expected.await.map_err(gone)??;
+            self.body = Arriving::Here(body);
+            self.trailers = outcome;
         }
         match &mut self.body {
             Arriving::Here(body) => Ok(body),
@@ -166,14 +191,21 @@ impl Messages {
         }
     }
 
-    /// All messages that are here; waits for one. Nothing at the end.
+    /// All messages that are here, up to a number; waits for one. Nothing at the end.
     pub(crate) async fn some<M: Message + Default>(&mut self) -> Result<Vec<M>, Status> {
+        let (mut messages, mut length) = (Vec::new(), 0);
         loop {
-            let mut messages = Vec::new();
             while let Some(bytes) = self.deframer.next()? {
+                length += bytes.len();
                 messages.push(M::decode(bytes).map_err(|error| Status::new(Code::Internal, error.to_string()))?);
             }
-            if !messages.is_empty() || !self.read().await? {
+            // Whoever gets them is woken once for all that came together and not for each of its frames.
+            let more = match messages.len() {
+                0 => Some(self.read().await?),
+                few if few < SOME_MAX && length < SOME_BYTES_MAX => at_once(self.read()).await.transpose()?,
+                _ => None,
+            };
+            if more != Some(true) {
                 return Ok(messages);
             }
         }
@@ -193,16 +225,17 @@ impl Messages {
         }
     }
 
-    /// How the call ended, once all messages were read.
+    /// How a call of ours ended, once all messages were read.
     pub(crate) fn outcome(&self) -> Result<(), Status> {
-        self.trailers.as_ref().map_or(Ok(()), outcome_of)
+        let cut_off = || Status::new(Code::Unavailable, "the connection ended before the call did");
+        outcome_of(self.trailers.as_ref().ok_or_else(cut_off)?)
     }
 }
 
 /// What headers or trailers say about the call's end.
 pub(crate) fn outcome_of(headers: &HeaderMap) -> Result<(), Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match text("grpc-status") {
+    match text(STATUS) {
         "" | "0" => Ok(()),
         number => Err(Status::of_number(number, percent_decoded(text("grpc-message")))),
     }
@@ -346,7 +379,7 @@ fn trailers(outcome: Result<(), Status>) -> HeaderMap {
         Ok(()) => (0, String::new()),
         Err(status) => (status.code as u32, percent_encoded(&status.message)),
     };
-    trailers.insert("grpc-status", HeaderValue::from(code));
+    trailers.insert(STATUS, HeaderValue::from(code));
     if let Ok(value) = HeaderValue::from_str(&message)
         && !message.is_empty()
     {
