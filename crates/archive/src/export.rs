@@ -12,8 +12,9 @@ use crate::attributes::{read_xattr, read_xattrs};
 use crate::ids::Ids;
 use crate::place::{directory, follows_last, split};
 use crate::tar::{Device, EntryKind, Header, Metadata, Timestamp, Writer};
+use crate::trail::Trail;
 
-/// Deeper trees are refused: each level takes a file descriptor while its contents are written.
+/// Deeper trees are refused, as by whoever reads a layer.
 const DEPTH_MAX: usize = 512;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -76,7 +77,7 @@ pub fn subtree(root: BorrowedFd<'_>, path: &[u8], name: &[u8], ids: &Ids, output
     if stat(parent.as_fd(), last)?.is_none() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    match export.entry(&parent, last, name, 0)? {
+    match export.entry(parent.as_fd(), last, name, 0)? {
         Some(directory) => export.directory(directory, name.to_vec()),
         None => export.writer.finish().map(drop),
     }
@@ -128,7 +129,6 @@ struct Export<'a> {
 
 /// A directory whose contents are being written.
 struct Level {
-    dir: OwnedFd,
     names: std::vec::IntoIter<Vec<u8>>,
     path_bytes: usize,
 }
@@ -146,11 +146,12 @@ impl<'a> Export<'a> {
 
     /// Writes a directory with everything in it.
     fn level(&mut self, root: OwnedFd, mut path: Vec<u8>) -> io::Result<()> {
-        let mut levels = vec![self.enter(root, &path)?];
-        while let Some(level) = levels.last_mut() {
+        let level = self.enter(root.as_fd(), &path)?;
+        let mut trail = Trail::new(root, level);
+        while let Some((dir, level)) = trail.lowest() {
             path.truncate(level.path_bytes);
             let Some(name) = level.names.next() else {
-                levels.pop();
+                trail.leave()?;
                 continue;
             };
             let parent_bytes = path.len();
@@ -161,34 +162,40 @@ impl<'a> Export<'a> {
             if !self.selection.takes(&path) {
                 continue;
             }
-            if let Some(dir) = self.entry(&level.dir, &name, &path, parent_bytes)? {
-                if levels.len() == DEPTH_MAX {
+            if let Some(below) = self.entry(dir, &name, &path, parent_bytes)? {
+                if trail.depth() == DEPTH_MAX {
                     return Err(io::Error::other("the directories are nested too deeply for a tar"));
                 }
-                levels.push(self.enter(dir, &path)?);
+                let level = self.enter(below.as_fd(), &path)?;
+                trail.enter(below, level)?;
             }
         }
         Ok(())
     }
 
     /// Writes a directory's own entry and prepares its contents.
-    fn enter(&mut self, dir: OwnedFd, path: &[u8]) -> io::Result<Level> {
-        let stat = rustix::fs::fstat(&dir)?;
-        let metadata = self.ids.bring_inside(metadata(&stat, dir.as_fd())?);
+    fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<Level> {
+        let stat = rustix::fs::fstat(dir)?;
+        let metadata = self.ids.bring_inside(metadata(&stat, dir)?);
         if self.form != Form::Contents || !path.is_empty() {
             self.writer.start(&Header { path, metadata: &metadata, kind: &EntryKind::Directory })?;
         }
-        if self.form == Form::Layer && is_opaque(dir.as_fd())? {
+        if self.form == Form::Layer && is_opaque(dir)? {
             let mark = [path, if path.is_empty() { b"" } else { b"/" }, OPAQUE].concat();
             self.writer.file(&mark, &Metadata { mtime: metadata.mtime, ..Metadata::default() }, b"")?;
         }
-        let names = names(dir.as_fd())?.into_iter();
-        Ok(Level { dir, names, path_bytes: path.len() })
+        Ok(Level { names: names(dir)?.into_iter(), path_bytes: path.len() })
     }
 
     /// Writes what is not a directory; gives a directory back to be entered.
-    fn entry(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8], parent_bytes: usize) -> io::Result<Option<OwnedFd>> {
-        let Some(file) = open_path(dir.as_fd(), name)? else { return Ok(None) };
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        parent_bytes: usize,
+    ) -> io::Result<Option<OwnedFd>> {
+        let Some(file) = open_path(dir, name)? else { return Ok(None) };
         let stat = rustix::fs::fstat(&file)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return open(file.as_fd(), b".", OFlags::DIRECTORY).map(Some),

@@ -7,6 +7,7 @@
 //! - [`ids`]: owners as a container with a user namespace has them.
 //! - [`place`]: one path inside a root that somebody else may be changing.
 //! - [`export`], [`changes`]: the way back, from directories to tars and to lists of changes.
+//! - [`trail`]: the way down into a tree, with few open directories.
 //! - [`compression`]: recognised by its first bytes, undone in this process.
 //!
 //! What must not be known here: images, digests, where anything is stored.
@@ -21,6 +22,7 @@ pub mod layer;
 pub mod pipe;
 pub mod place;
 pub mod tar;
+pub mod trail;
 pub mod unpack;
 
 mod refusal;

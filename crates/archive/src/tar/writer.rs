@@ -245,8 +245,13 @@ impl Block {
     }
 
     fn octal(&mut self, at: usize, width: usize, value: u64) {
-        let digits = format!("{value:0digits$o}", digits = width - 1);
-        self.bytes(at, digits.as_bytes());
+        // By hand: a header has ten of them, and a layer may have 100,000 headers.
+        let mut rest = value;
+        for digit in self.0[at..at + width - 1].iter_mut().rev() {
+            *digit = b'0' + (rest & 7) as u8;
+            rest >>= 3;
+        }
+        debug_assert_eq!(rest, 0, "{value:o} does not fit into {width} bytes");
     }
 
     fn bytes(&mut self, at: usize, bytes: &[u8]) {
