@@ -106,7 +106,7 @@ async fn handle((engine, kit): (&Engine, &BuildKit), route: Route, request: Requ
         Route::Session => kit_handlers::session(kit, request).await,
         Route::BuildPrune => build::prune(engine, &request).await,
         Route::BuildCancel => build::cancel(engine, &request),
-        Route::BuildResult => build::result(engine, &request),
+        Route::BuildResult => build::result(engine, &request).await,
         Route::ContainerList => containers::list(engine, &request).await,
         Route::ContainerCreate => containers::create(engine, request).await,
         Route::Commit => containers::commit(engine, request).await,

@@ -25,6 +25,7 @@ use crate::event::{Description, Event, Sink, StepId};
 use crate::host::{Host, Wanted};
 use crate::portable::{BuiltStep, inline_cache};
 use crate::request::{NamedContext, Request};
+use crate::scan::Ingredient;
 use crate::single::Single;
 use crate::time::Clock;
 
@@ -79,6 +80,8 @@ pub struct Built {
     pub bytes: Vec<u8>,
     /// Every step that the build took, made or found, in the Dockerfile's order.
     pub steps: Vec<BuiltStep>,
+    /// Files that went into it and are looked at as well when its packages are listed.
+    pub ingredients: Vec<Ingredient>,
     /// What it was made of.
     pub materials: Vec<Material>,
     /// The Dockerfile.
@@ -174,7 +177,7 @@ pub fn build(
     build.plan(target)?;
     build.lint()?;
     build.import();
-    let mut state = build.run_to_the_end(target)?;
+    let (mut state, ingredients) = build.run_to_the_end(target)?;
     build.warn_of_unused_arguments();
     build.keep_borrowed()?;
     state.add_labels(&request.labels);
@@ -184,7 +187,7 @@ pub fn build(
     if request.inline_cache {
         state.image.build_cache = Some(inline_cache(&steps, &state.image.rootfs.diff_ids));
     }
-    Ok(Built { bytes: state.bytes(), config: state.image, steps, materials, dockerfile })
+    Ok(Built { bytes: state.bytes(), config: state.image, steps, ingredients, materials, dockerfile })
 }
 
 fn tell_reading(host: &dyn Host, request: &Request, events: Sink<'_>) -> Result<Read, BuildError> {
@@ -203,18 +206,24 @@ fn internal(title: String) -> Description {
 
 impl Build<'_> {
     /// Builds; a second time without what caches from elsewhere have said if a layer of theirs is needed that cannot be had.
-    fn run_to_the_end(&mut self, target: usize) -> Result<State, BuildError> {
+    fn run_to_the_end(&mut self, target: usize) -> Result<(State, Vec<Ingredient>), BuildError> {
         loop {
-            let state = self.run(target).and_then(|state| self.require(state.layers()).map(|()| state));
-            let gone = match state {
+            let gone = match self.run(target).and_then(|state| self.complete(target, state)) {
                 Err(BuildError::LayerGone(layer)) => layer,
-                state => return state,
+                done => return done,
             };
             self.tell(Event::Warning(format!("[Warning] {}: the step is made again\n", BuildError::LayerGone(gone))));
             self.forget_borrowed(gone);
             self.finished = Finished::default();
             self.finished.stages = Mutex::new(vec![None; self.dockerfile.stages.len()]);
         }
+    }
+
+    /// Sees to it that all is here that is asked for.
+    fn complete(&self, target: usize, state: State) -> Result<(State, Vec<Ingredient>), BuildError> {
+        self.require(state.layers())?;
+        let ingredients = self.ingredients(target, &state)?;
+        Ok((state, ingredients))
     }
 
     fn run(&self, target: usize) -> Result<State, BuildError> {
@@ -332,6 +341,11 @@ impl Build<'_> {
     pub(crate) fn numbers(&self, index: usize) -> (usize, usize) {
         let first = self.needed.iter().find(|(stage, _)| *stage == index).map_or(1, |(_, number)| *number);
         (first, self.total)
+    }
+
+    /// The stages that the target needs, itself included.
+    pub(crate) fn needed_stages(&self) -> impl Iterator<Item = usize> + '_ {
+        self.needed.iter().map(|(index, _)| *index)
     }
 
     /// The result of a stage that this one needs, once it is there.

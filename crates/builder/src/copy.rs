@@ -412,7 +412,7 @@ impl<'b> Copier<'_, 'b> {
         }
     }
 
-    /// `name` is the file's path inside its source, which exclusions are about.
+    /// A file or a directory of a source with all that is in it.
     fn tree(
         &mut self,
         context: &'b Context,
@@ -421,27 +421,7 @@ impl<'b> Copier<'_, 'b> {
         name: &str,
         owners: Owners,
     ) -> Result<(), BuildError> {
-        let ignored = !name.is_empty() && self.exclude.matches(name);
-        let node = context.node(id);
-        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
-        if ignored && (!is_directory || self.exclude.ignores_all_below(name)) {
-            return Ok(());
-        }
-        let metadata = self.metadata(&node.metadata, owners, is_directory);
-        if !is_directory {
-            // The directory may have been left out until a file in it is not.
-            self.above(path)?;
-            let (metadata, payload) = (link_metadata(&node.kind, metadata), Payload::Node(context, id, self.number));
-            if owners == Owners::Packed {
-                self.output.replace(path, metadata, payload);
-                return Ok(());
-            }
-            return self.output.file(path, metadata, payload);
-        }
-        if !ignored {
-            self.output.merged_directory(path, metadata)?;
-        }
-        self.below(context, id, path, name, owners)
+        self.all(context, vec![Copied { id, path: path.to_owned(), name: name.to_owned() }], owners)
     }
 
     /// What is in a directory of a source.
@@ -453,12 +433,46 @@ impl<'b> Copier<'_, 'b> {
         name: &str,
         owners: Owners,
     ) -> Result<(), BuildError> {
-        for (child, node) in context.children(id) {
-            let child = String::from_utf8_lossy(child);
-            let below = if name.is_empty() { child.to_string() } else { format!("{name}/{child}") };
-            self.tree(context, node, &join(path, &child), &below, owners)?;
+        let directory = Copied { id, path: path.to_owned(), name: name.to_owned() };
+        self.all(context, directory.children(context), owners)
+    }
+
+    /// Copies these, the last one first, each with all that is in it. A list and no recursion: a client's folder may be deeper than a
+    /// thread's stack.
+    fn all(&mut self, context: &'b Context, mut open: Vec<Copied>, owners: Owners) -> Result<(), BuildError> {
+        while let Some(next) = open.pop() {
+            if self.one(context, &next, owners)? {
+                open.extend(next.children(context));
+            }
         }
         Ok(())
+    }
+
+    /// Copies one file or directory; whether what is in it may be copied.
+    fn one(&mut self, context: &'b Context, copied: &Copied, owners: Owners) -> Result<bool, BuildError> {
+        let Copied { id, path, name } = copied;
+        let ignored = !name.is_empty() && self.exclude.matches(name);
+        let node = context.node(*id);
+        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
+        if ignored && (!is_directory || self.exclude.ignores_all_below(name)) {
+            return Ok(false);
+        }
+        let metadata = self.metadata(&node.metadata, owners, is_directory);
+        if is_directory {
+            if !ignored {
+                self.output.merged_directory(path, metadata)?;
+            }
+            return Ok(true);
+        }
+        // The directory may have been left out until a file in it is not.
+        self.above(path)?;
+        let (metadata, payload) = (link_metadata(&node.kind, metadata), Payload::Node(context, *id, self.number));
+        if owners == Owners::Packed {
+            self.output.replace(path, metadata, payload);
+        } else {
+            self.output.file(path, metadata, payload)?;
+        }
+        Ok(false)
     }
 
     fn inline(&mut self, name: &str, text: &'b str, destination: &str, into: bool) -> Result<(), BuildError> {
@@ -467,6 +481,28 @@ impl<'b> Copier<'_, 'b> {
         let source = Metadata { mode: 0o644, mtime: self.placement.clock.file_time(), ..Metadata::default() };
         let metadata = self.metadata(&source, Owners::Reset, false);
         self.output.file(&path, metadata, Payload::Inline(text))
+    }
+}
+
+/// A file or directory on its way.
+struct Copied {
+    id: NodeId,
+    path: String,
+    /// Its path inside its source, which exclusions are about.
+    name: String,
+}
+
+impl Copied {
+    /// What is in it, the last one first.
+    fn children(&self, context: &Context) -> Vec<Copied> {
+        let copied = |(child, id): (&[u8], NodeId)| {
+            let child = String::from_utf8_lossy(child);
+            let name = if self.name.is_empty() { child.to_string() } else { format!("{}/{child}", self.name) };
+            Copied { id, path: join(&self.path, &child), name }
+        };
+        let mut children: Vec<Copied> = context.children(self.id).map(copied).collect();
+        children.reverse();
+        children
     }
 }
 

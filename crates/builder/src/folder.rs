@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use archive::layer::{LayerTree, NodeId};
 use archive::tar::{Device, Entry, EntryKind, Metadata, Timestamp};
+use archive::trail::Trail;
 use dockerfile::ignore::Ignore;
 use oci::Digest;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -95,7 +96,7 @@ impl Context {
 
     fn of_directory(root: OwnedFd, ignore: &Ignore, known: &KnownFiles) -> Result<Context, ContextError> {
         let mut walk = Walk { ignore, tree: LayerTree::new(), files: HashMap::new(), linked: HashMap::new() };
-        walk.directory(&root, &[]).map_err(ContextError::Folder)?;
+        root.try_clone().and_then(|root| walk.directory(root)).map_err(ContextError::Folder)?;
         let (tree, files) = (walk.tree, walk.files);
         let digests = files.iter().filter_map(|(id, (_, signature))| Some((*id, known.get(signature)?))).collect();
         let folder = FolderFiles { root, files };
@@ -126,48 +127,54 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, directory: &OwnedFd, above: &[u8]) -> io::Result<()> {
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        for entry in Dir::read_from(directory)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
+    fn directory(&mut self, root: OwnedFd) -> io::Result<()> {
+        let names = sorted_names(root.as_fd())?;
+        let mut trail = Trail::new(root, (names, Vec::new()));
+        while let Some((directory, (names, above))) = trail.lowest() {
+            let Some(name) = names.next() else {
+                trail.leave()?;
+                continue;
+            };
+            let path = if above.is_empty() { name.clone() } else { [above.as_slice(), b"/", &name].concat() };
+            if let Some(below) = self.file(directory, &name, &path)? {
+                let names = sorted_names(below.as_fd())?;
+                trail.enter(below, (names, path))?;
             }
-        }
-        names.sort();
-        for name in names {
-            let path = if above.is_empty() { name.clone() } else { [above, b"/", name.as_slice()].concat() };
-            self.file(directory, &name, path)?;
         }
         Ok(())
     }
 
-    fn file(&mut self, directory: &OwnedFd, name: &[u8], path: Vec<u8>) -> io::Result<()> {
+    /// Takes a file, or gives a directory back to be entered.
+    fn file(&mut self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Result<Option<OwnedFd>> {
         let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             // Gone since its folder was read.
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
             stat => stat?,
         };
-        let text = String::from_utf8_lossy(&path).into_owned();
+        let text = String::from_utf8_lossy(path).into_owned();
         let ignored = self.ignore.matches(&text);
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             if ignored && self.ignore.ignores_all_below(&text) {
-                return Ok(());
+                return Ok(None);
             }
             if !ignored {
-                self.add(&path, &stat, EntryKind::Directory)?;
+                self.add(path, &stat, EntryKind::Directory)?;
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-            return self.directory(&below, &path);
+            return Ok(Some(rustix::fs::openat(directory, name, flags, Mode::empty())?));
         }
-        if ignored {
-            return Ok(());
+        if !ignored {
+            self.other(directory, name, path, &stat)?;
         }
+        Ok(None)
+    }
+
+    /// Takes what is no directory.
+    fn other(&mut self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> io::Result<()> {
         let device = || Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) };
-        let kind = match kind {
-            FileType::RegularFile => return self.regular(path, &stat),
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return self.regular(path.to_vec(), stat),
             FileType::Symlink => {
                 EntryKind::Symlink { target: rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes() }
             }
@@ -177,7 +184,7 @@ impl Walk<'_> {
             // A socket: no image can have it.
             _ => return Ok(()),
         };
-        self.add(&path, &stat, kind)
+        self.add(path, stat, kind)
     }
 
     fn regular(&mut self, path: Vec<u8>, stat: &Stat) -> io::Result<()> {
@@ -207,6 +214,18 @@ impl Walk<'_> {
         let entry = Entry { path: path.to_vec(), metadata, kind, header_offset: 0, data_offset: 0, data_size: 0 };
         self.tree.apply(entry).map_err(io::Error::from)
     }
+}
+
+fn sorted_names(directory: BorrowedFd<'_>) -> io::Result<std::vec::IntoIter<Vec<u8>>> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names.into_iter())
 }
 
 #[cfg(test)]

@@ -215,8 +215,8 @@ pub trait Host: Debug + Send + Sync {
     /// The merged files of these layers, lowest first, read-only.
     fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, HostError>;
 
-    /// Runs a command and keeps what it changed as a layer.
-    fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError>;
+    /// Runs a command and keeps what it changed as a layer. Once `stopped` nobody wants that any more: waiting ends, and so does the command.
+    fn run(&self, job: &Job, step: StepId, events: Sink<'_>, stopped: &dyn Fn() -> bool) -> Result<Outcome, HostError>;
 
     /// A file from the web.
     fn download(&self, url: &str, step: StepId, events: Sink<'_>) -> Result<Download, HostError>;

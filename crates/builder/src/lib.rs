@@ -36,6 +36,7 @@ mod portable;
 mod request;
 mod root;
 mod run;
+mod scan;
 mod single;
 mod stage;
 mod step;
@@ -58,5 +59,6 @@ pub use portable::{
     Blob, BuiltStep, CACHE_CONFIG, KnownSteps, PortableError, cache_config, read_cache_config, read_inline_cache,
 };
 pub use request::{Allowed, Dialect, NamedContext, Request, Reuse};
+pub use scan::Ingredient;
 pub use single::Single;
 pub use synced::{Receiver, SentFile, SentKind, SyncedFolders};

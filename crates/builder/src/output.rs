@@ -62,18 +62,21 @@ impl<'a> Output<'a> {
 
     /// A directory at an absolute clean path, and those above it. One that is there keeps what it is; a new one is as `new` says.
     pub(crate) fn directory(&mut self, path: &str, new: &dyn Fn(&str) -> Metadata) -> Result<(), BuildError> {
-        match self.entries.get(path).map(|planned| matches!(planned.payload, Payload::Directory)) {
-            Some(true) => return Ok(()),
-            Some(false) => return Err(BuildError::NotADirectory(path.to_owned())),
-            None => {}
-        }
-        let inside_fresh = match parent(path) {
-            Some(parent) => {
-                self.directory(parent, new)?;
-                self.fresh.contains(parent)
+        let (mut missing, mut at) = (Vec::new(), Some(path));
+        while let Some(path) = at {
+            match self.entries.get(path).map(|planned| matches!(planned.payload, Payload::Directory)) {
+                Some(true) => break,
+                Some(false) => return Err(BuildError::NotADirectory(path.to_owned())),
+                None => missing.push(path),
             }
-            None => false,
-        };
+            at = parent(path);
+        }
+        missing.into_iter().rev().try_for_each(|path| self.plan_directory(path, new))
+    }
+
+    /// A directory below one that is planned.
+    fn plan_directory(&mut self, path: &str, new: &dyn Fn(&str) -> Metadata) -> Result<(), BuildError> {
+        let inside_fresh = parent(path).is_some_and(|parent| self.fresh.contains(parent));
         let found = if inside_fresh { Found::Nothing } else { self.look(path)? };
         let metadata = match found {
             Found::Directory(existing) => existing,

@@ -41,6 +41,8 @@ pub struct Request {
     pub like: Option<Vec<Arc<Image>>>,
     /// Whether the image's configuration tells of the build's steps, for who takes it as a cache.
     pub inline_cache: bool,
+    /// Whether the stages and the context that the Dockerfile names for it are kept to be looked at, since the image's packages are listed.
+    pub scan_ingredients: bool,
     /// Whose rules hold where Docker's two builders differ.
     pub dialect: Dialect,
     /// What a build is compared with when steps are explained: the same for builds of one folder.

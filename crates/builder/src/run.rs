@@ -130,7 +130,9 @@ impl Build<'_> {
         for mount in &job.mounts {
             self.require(mount.kind.layers())?;
         }
-        match self.host.run(job, step, self.events)? {
+        let outcome = self.host.run(job, step, self.events, &|| self.stopped());
+        // Whatever the host says: why the build ends is known elsewhere.
+        match outcome.map_err(|error| if self.stopped() { BuildError::Stopped } else { error.into() })? {
             // As with Docker, a layer nevertheless.
             Outcome::Unchanged => Ok(Some(Output::new(&self.root(&[])?).write(self.snapshotter)?.0)),
             Outcome::Layer(layer) if self.clock.fixed().is_some() => {
@@ -243,7 +245,11 @@ impl Build<'_> {
     }
 
     /// Files of a context as a layer, which can be mounted as any other.
-    fn context_as_layer(&self, context: &std::sync::Arc<Context>, source: &str) -> Result<Mountable, BuildError> {
+    pub(crate) fn context_as_layer(
+        &self,
+        context: &std::sync::Arc<Context>,
+        source: &str,
+    ) -> Result<Mountable, BuildError> {
         let whole = clean_path(&format!("/{source}"));
         let destination = whole.rsplit_once('/').map_or("/", |(above, _)| above).to_owned() + "/";
         let sources =

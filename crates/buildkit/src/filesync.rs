@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use archive::trail::Trail;
 use bytes::Bytes;
 use engine::BuiltTree;
 use engine::model::build::{DockerfileText, FolderWanted, HostError, Receiver, SentFile, SentKind};
@@ -451,6 +452,14 @@ impl io::Write for Chunks {
 
 /// Sends trees of files into a folder of the client, each into its folder there.
 pub(crate) fn send_trees(session: &Session, exporter: usize, trees: &[BuiltTree]) -> Result<(), HostError> {
+    if trees.iter().all(|tree| !tree.folder().is_empty()) {
+        return send_together(session, exporter, trees);
+    }
+    // A client wants names in their order, so trees that become one are sent one after the other.
+    trees.iter().try_for_each(|tree| send_together(session, exporter, std::slice::from_ref(tree)))
+}
+
+fn send_together(session: &Session, exporter: usize, trees: &[BuiltTree]) -> Result<(), HostError> {
     let headers = [(EXPORTER_ID, exporter.to_string())];
     let (sender, mut reader) = session.channel().stream(SEND, &headers).map_err(told)?;
     let mut describer =
@@ -517,7 +526,7 @@ impl Describer<'_> {
             self.next += 1;
             self.say(Stat { size: 0, ..stat_of(folder, &stat) })?;
         }
-        self.directory(listed.as_fd(), folder, tree.statements())
+        self.directory(listed, folder, tree.statements())
     }
 
     fn say(&self, stat: Stat) -> io::Result<()> {
@@ -525,18 +534,15 @@ impl Describer<'_> {
         if self.sender.send_blocking(&packet) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     }
 
-    /// Describes what is in a directory, and the files beside that, in the order of their names.
-    fn directory(&mut self, directory: BorrowedFd<'_>, above: &str, beside: &[(String, Vec<u8>)]) -> io::Result<()> {
-        let mut names: Vec<(String, Option<usize>)> =
-            beside.iter().enumerate().map(|(number, (name, _))| (name.clone(), Some(number))).collect();
-        for entry in Dir::read_from(directory)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push((name, None));
-            }
-        }
-        names.sort();
-        for (name, number) in names {
+    /// Describes what is below a directory, and the files beside that, in the order of their names.
+    fn directory(&mut self, root: OwnedFd, folder: &str, beside: &[(String, Vec<u8>)]) -> io::Result<()> {
+        let names = sorted_names(root.as_fd(), beside)?;
+        let mut trail = Trail::new(root, (names, folder.to_owned()));
+        while let Some((directory, (names, above))) = trail.lowest() {
+            let Some((name, number)) = names.next() else {
+                trail.leave()?;
+                continue;
+            };
             let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
             if let Some(number) = number {
                 self.files.push((self.next, Source::Beside(self.tree, number)));
@@ -546,13 +552,13 @@ impl Describer<'_> {
                 continue;
             }
             let stat = rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let described = self.describe(directory, &name, &path, &stat)?;
             self.say(described)?;
-            if is_directory {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let below: OwnedFd = rustix::fs::openat(directory, name.as_str(), flags, Mode::empty())?;
-                self.directory(below.as_fd(), &path, &[])?;
+                let below = rustix::fs::openat(directory, name.as_str(), flags, Mode::empty())?;
+                let names = sorted_names(below.as_fd(), &[])?;
+                trail.enter(below, (names, path))?;
             }
         }
         Ok(())
@@ -617,6 +623,22 @@ impl Describer<'_> {
             }
         }
     }
+}
+
+/// Names in a directory, or the number of a file beside them.
+type Names = std::vec::IntoIter<(String, Option<usize>)>;
+
+fn sorted_names(directory: BorrowedFd<'_>, beside: &[(String, Vec<u8>)]) -> io::Result<Names> {
+    let mut names: Vec<(String, Option<usize>)> =
+        beside.iter().enumerate().map(|(number, (name, _))| (name.clone(), Some(number))).collect();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push((name, None));
+        }
+    }
+    names.sort();
+    Ok(names.into_iter())
 }
 
 fn told(status: Status) -> HostError {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use engine::model::build::{NamedContext, Reuse};
-use engine::model::{BuildRequest, BuildSource, ContainerSpec, NetworkMode};
+use engine::model::{BuildRequest, ContainerSpec, NetworkMode};
 
 use crate::grpc::{Code, Status};
 
@@ -186,14 +186,6 @@ fn ulimit(text: &str) -> Option<engine::model::Ulimit> {
     let (name, values) = text.split_once('=')?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     Some(engine::model::Ulimit { name: name.to_owned(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
-}
-
-/// Where the files come from.
-pub(crate) fn source(remote: Option<String>, client: std::sync::Arc<crate::session::Session>) -> BuildSource {
-    match remote {
-        Some(url) => BuildSource::Remote(url),
-        None => BuildSource::Client(client),
-    }
 }
 
 /// Names in an exporter's `name`, without the registry's answer to how they are pushed.

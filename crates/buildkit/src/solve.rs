@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine::BuildResult;
-use engine::model::BuildSource;
 use engine::model::build::{Event, NamedContext};
+use engine::model::{BuildClient, BuildSource};
 use prost::Message;
 
 use crate::caches;
@@ -45,8 +45,10 @@ pub(crate) async fn run(
     request.inline_cache = job.inline_cache;
     request.id = Some(job.reference.clone());
     let source = match (remote, session) {
-        (Some(url), None) => BuildSource::Remote(url),
-        (remote, Some(session)) => frontend::source(remote, session),
+        (Some(url), session) => {
+            BuildSource::Remote { url, client: session.map(|session| session as Arc<dyn BuildClient>) }
+        }
+        (None, Some(session)) => BuildSource::Client(session),
         (None, None) => return Err(Status::unknown("a build needs a session that serves its files")),
     };
     let (engine, job, runtime) = (control.engine.clone(), Arc::clone(job), tokio::runtime::Handle::current());

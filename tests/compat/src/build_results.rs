@@ -171,6 +171,181 @@ fn platforms_are_built_side_by_side_and_go_into_folders() {
 }
 
 #[test]
+fn a_generator_looks_at_stages_and_the_context_where_the_dockerfile_says() {
+    let engine = Engine::with_busybox();
+    let script = "set -e\nfor place in $BUILDKIT_SCAN_SOURCE ${BUILDKIT_SCAN_SOURCE_EXTRAS:+$BUILDKIT_SCAN_SOURCE_EXTRAS/*}; do\n\
+        echo '{\"predicateType\":\"https://spdx.dev/Document\",\"predicate\":{\"files\":\"'$(ls $place)'\"}}' \
+        > $BUILDKIT_SCAN_DESTINATION/$(basename $place).spdx.json\n! touch $place/x 2>/dev/null\ndone\n";
+    let scanner = folder(
+        &engine,
+        "extra-scanner",
+        &[("Dockerfile", "FROM busybox\nCOPY scan /\nENTRYPOINT [\"sh\", \"/scan\"]\n"), ("scan", script)],
+    );
+    conex(&engine, &scanner, &["-t", "example/scanner:2"]);
+    let lines = "ARG BUILDKIT_SBOM_SCAN_STAGE=tools\nFROM scratch AS tools\nCOPY tool /\nFROM scratch AS unseen\nCOPY unseen /\n\
+        FROM scratch AS unneeded\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY tool /\n\
+        FROM scratch\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\nCOPY --from=tools /tool /\nCOPY --from=unseen /unseen /\nCOPY name /\n";
+    let files = [("Dockerfile", lines), ("tool", "1"), ("unseen", "2"), ("name", "3")];
+    let context = folder(&engine, "extra-scanned", &files);
+    let statements = |name: &str, arguments: &[&str]| {
+        let out = engine.host().files().join(name);
+        let output = format!("type=local,dest={}", out.display());
+        let arguments = [arguments, &["--output", &output]].concat();
+        if name.starts_with("buildx") {
+            built(&engine, &context, &arguments);
+        } else {
+            conex(&engine, &context, &arguments);
+        }
+        let names = std::fs::read_dir(&out).unwrap().flatten().map(|file| file.file_name().into_string().unwrap());
+        let mut names: Vec<String> =
+            names.filter_map(|name| name.strip_suffix(".spdx.json").map(str::to_owned)).collect();
+        names.sort();
+        (out, names)
+    };
+    let all = ["sbom", "sbom-context", "sbom-tools"];
+    for client in ["buildx", "conex"] {
+        let (out, names) = statements(&format!("{client}-extras"), &["--sbom=generator=example/scanner:2"]);
+        assert_eq!(names, all);
+        let files = |name: &str| json(&out.join(format!("{name}.spdx.json")))["predicate"]["files"].to_string();
+        assert_eq!((files("sbom"), files("sbom-tools")), ("\"name tool unseen\"".to_owned(), "\"tool\"".to_owned()));
+        assert!(files("sbom-context").contains("name"), "{}", files("sbom-context"));
+        // Only what is declared can be given.
+        let given = ["--build-arg=BUILDKIT_SBOM_SCAN_CONTEXT=false", "--build-arg=BUILDKIT_SBOM_SCAN_STAGE=unseen"];
+        let (_, names) =
+            statements(&format!("{client}-given"), &[&["--sbom=generator=example/scanner:2"], &given[..]].concat());
+        assert_eq!(names, ["sbom", "sbom-unseen"]);
+        // The engine's own scanner does the same.
+        assert_eq!(statements(&format!("{client}-own"), &["--sbom=true"]).1, all);
+    }
+    engine.finish();
+}
+
+#[test]
+fn platforms_share_a_folder_where_their_files_do_not_meet() {
+    let engine = Engine::with_busybox();
+    let lines = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /shared/$TARGETARCH\n";
+    let context = folder(&engine, "together", &[("Dockerfile", lines), ("amd64", "1\n"), ("arm64", "2\n")]);
+    let files = engine.host().files();
+    let words = ["--platform", "linux/amd64,linux/arm64", "--provenance=true", "--output"];
+    let check = |folder: &Path| {
+        for (arch, text) in [("amd64", "1\n"), ("arm64", "2\n")] {
+            assert_eq!(std::fs::read_to_string(folder.join("shared").join(arch)).unwrap(), text);
+            let statement = json(&folder.join(format!("provenance.linux_{arch}.json")));
+            assert!(digest_of(&statement, &format!("shared/{arch}")).is_some());
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 3);
+    };
+    for client in ["buildx", "conex"] {
+        let run = |output: &str| match client {
+            "buildx" => build(&engine, &context, &[&words[..], &[output]].concat()),
+            _ => engine.conex(["build", "--progress=plain"].iter().chain(&words)).arg(output).arg(&context).run(),
+        };
+        let (folder, tar) = (files.join(format!("{client}-together")), files.join(format!("{client}-together.tar")));
+        run(&format!("type=local,platform-split=false,dest={}", folder.display())).expect_code(0);
+        check(&folder);
+        run(&format!("type=tar,platform-split=false,dest={}", tar.display())).expect_code(0);
+        check(&unpacked(&tar));
+        std::fs::write(context.join("Dockerfile"), lines.replace("/shared/$TARGETARCH", "/shared/same")).unwrap();
+        let none = files.join(format!("{client}-met"));
+        let refused = run(&format!("type=local,platform-split=false,dest={}", none.display())).expect_code(1);
+        let text = refused.text() + &refused.error_text();
+        let words = "cannot overwrite shared/same from linux/amd64 with linux/arm64 when split option is disabled";
+        assert!(text.contains(words), "{text}");
+        std::fs::write(context.join("Dockerfile"), lines).unwrap();
+    }
+    engine.finish();
+}
+
+#[test]
+fn a_tree_is_deeper_than_the_engine_may_have_files() {
+    let engine = Engine::with_busybox();
+    let context = folder(&engine, "deep", &[("Dockerfile", "FROM scratch\nCOPY tree /tree\n")]);
+    let below = ["d"; 400].join("/");
+    std::fs::create_dir_all(context.join("tree").join(&below)).unwrap();
+    std::fs::write(context.join("tree").join(&below).join("f"), "deep\n").unwrap();
+    let limit = rustix::process::Rlimit { current: Some(200), maximum: Some(200) };
+    let pid = rustix::process::Pid::from_raw(engine.pid() as i32);
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    let out = |name: &str| engine.host().files().join(name);
+    for client in ["buildx", "conex"] {
+        let make = |output: String| {
+            let words = ["--no-cache", "--provenance=true", "--sbom=true", "--output", &output];
+            match client {
+                "buildx" => drop(built(&engine, &context, &words)),
+                _ => drop(conex(&engine, &context, &words)),
+            }
+        };
+        let check = |folder: &Path| {
+            let file = format!("tree/{below}/f");
+            assert_eq!(std::fs::read_to_string(folder.join(&file)).unwrap(), "deep\n");
+            assert!(digest_of(&json(&folder.join("provenance.json")), &file).is_some());
+        };
+        let (local, tar) = (out(&format!("{client}-deep")), out(&format!("{client}-deep.tar")));
+        make(format!("type=local,dest={}", local.display()));
+        check(&local);
+        make(format!("type=tar,dest={}", tar.display()));
+        check(&unpacked(&tar));
+    }
+    engine.finish();
+}
+
+#[test]
+fn what_has_failed_waits_for_no_lock() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let engine = Engine::with_busybox();
+    let busybox = "FROM scratch AS base\nCOPY busybox /bin/\nCOPY busybox /bin/sh\n";
+    let holder = "RUN --mount=type=cache,target=/c,id=lock,sharing=locked busybox touch /c/begun; while ! [ -e /c/go ]; do busybox sleep 0.05; done\n";
+    let gate = |name: &str| {
+        format!(
+            "--mount=type=cache,target=/g,id={name} busybox touch /g/{name}; while ! [ -e /g/go ]; do busybox sleep 0.05; done; exit 5"
+        )
+    };
+    let waits = "--mount=type=cache,target=/c,id=lock,sharing=locked echo";
+    // A platform fails while the other waits, and a stage.
+    let stages = format!(
+        "{busybox}FROM base AS one\nRUN {}\nFROM base AS two\nRUN {waits} waited\nFROM base\nCOPY --from=one / /1\nCOPY --from=two / /2\n",
+        gate("stages")
+    );
+    let platforms = format!(
+        "{busybox}FROM base AS b-386\nRUN {}\nFROM base AS b-amd64\nRUN {waits} waited\nFROM b-$TARGETARCH\n",
+        gate("platforms")
+    );
+    let context = |name: &str, lines: &str| {
+        let context = folder(&engine, name, &[("Dockerfile", lines)]);
+        std::fs::copy("/bin/busybox", context.join("busybox")).unwrap();
+        context
+    };
+    let mounts = engine.root_folder().join("build/mounts");
+    let cache = |mark: &str| {
+        std::fs::read_dir(&mounts).unwrap().flatten().map(|dir| dir.path()).find(|path| path.join(mark).exists())
+    };
+    let holds = context("lock-held", &format!("{busybox}{holder}"));
+    let mut holding = engine.conex(["build", "--progress=plain"]).arg(&holds).into_command();
+    let mut holding = holding.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the lock to be held", || cache("begun").is_some());
+    for (name, lines, arguments) in
+        [("platforms", &platforms, &["--platform", "linux/386,linux/amd64"][..]), ("stages", &stages, &[])]
+    {
+        let context = context(name, lines);
+        let told = engine.host().files().join(format!("{name}-told"));
+        let mut client =
+            engine.conex(["build", "--progress=plain"].iter().chain(arguments)).arg(&context).into_command();
+        let mut client = client.stdin(Stdio::null()).stdout(std::fs::File::create(&told).unwrap()).spawn().unwrap();
+        let text = || std::fs::read_to_string(&told).unwrap();
+        wait_until("one to wait for the lock", || text().contains("echo waited") && cache(name).is_some());
+        assert!(client.try_wait().unwrap().is_none());
+        std::fs::write(cache(name).unwrap().join("go"), "").unwrap();
+        assert_eq!(client.wait().unwrap().code(), Some(5), "{}", text());
+        assert!(holding.try_wait().unwrap().is_none());
+    }
+    std::fs::write(cache("begun").unwrap().join("go"), "").unwrap();
+    assert!(holding.wait().unwrap().success());
+    engine.finish();
+}
+
+#[test]
 fn a_cancelled_build_waits_for_no_lock() {
     let engine = Engine::with_busybox();
     let line = |more: &str| {

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use harness::{Engine, EngineOptions, Host, Output};
 use serde_json::Value;
 
 use crate::build::{folder, inspect, run};
+use crate::buildx::docker;
 use crate::fake_server::{Reply, serve};
 use crate::registry_server::{RegistryServer, Settings};
 
@@ -194,6 +197,87 @@ fn repositories_are_contexts_and_nothing_more() {
         assert!(text.contains("message") || text.contains("errorDetail"), "{address}: {text}");
         assert!(!text.contains("Successfully built"), "{address}: {text}");
         assert!(!files.join("pwned").exists(), "{address}");
+    }
+    drop(server);
+    engine.finish();
+}
+
+#[test]
+fn repositories_of_the_web_let_in_who_has_their_token() {
+    const TOKEN: &str = "the-token-of-the-canary";
+    const PLACE: &str = "127.0.0.1:8088";
+    let engine = Engine::with_busybox();
+    let (host, files) = (engine.host(), engine.host().files());
+    let of_commit = |folder: &Path, message: &str| {
+        git(host, folder, &["add", "."]);
+        git(host, folder, &["commit", "-qm", message]);
+        host.program("git").arg("-C").arg(folder).args(["rev-parse", "HEAD"]).ok()
+    };
+    let part = folder(&engine, "parts/part", &[("inside", "a part\n")]);
+    git(host, &part, &["init", "-q"]);
+    of_commit(&part, "part");
+    let lines = "FROM busybox\nCOPY . /all\nRUN --mount=type=secret,id=word cat /run/secrets/word > /word\n";
+    let private = folder(&engine, "web/private", &[("Dockerfile", lines), ("below/f", "first\n")]);
+    let server = GitServer::start(host, &files.join("parts"));
+    git(host, &private, &["init", "-q"]);
+    git(
+        host,
+        &private,
+        &["-c", "protocol.allow=always", "submodule", "--quiet", "add", "git://127.0.0.1/part/.git", "sub"],
+    );
+    let first = of_commit(&private, "one");
+    std::fs::write(private.join("below/f"), "second\n").unwrap();
+    of_commit(&private, "two");
+    git(host, &private, &["update-server-info"]);
+    // A server of files, as any of the web: it gives no single commits.
+    let root = files.join("web");
+    let wanted = format!("basic {}", STANDARD.encode(format!("x-access-token:{TOKEN}")));
+    serve(PLACE, move |request| {
+        if request.authorization != wanted {
+            return Reply::Whole(401, "text/plain", b"who is that?".to_vec());
+        }
+        let path = request.target.split('?').next().unwrap_or_default().trim_start_matches('/');
+        match std::fs::read(root.join(path)) {
+            Ok(bytes) => Reply::Whole(200, "text/plain", bytes),
+            Err(_) => Reply::Whole(404, "text/plain", b"no".to_vec()),
+        }
+    });
+    let url = format!("http://{PLACE}/private/.git");
+    for (name, text) in [("token", TOKEN), ("wrong", "another"), ("word", "spoken\n")] {
+        std::fs::write(files.join(name), text).unwrap();
+    }
+    let secret = |id: &str, file: &str| format!("--secret=id={id},src={}", files.join(file).display());
+    let script = "cat /all/below/f /all/sub/inside /word; test -e /all/.git || echo bare";
+    // A context of its own, by BuildKit's client.
+    let words = ["build", "--progress=plain", "-t", "private"];
+    let by_docker =
+        |secrets: &[&str]| docker(&engine, words.iter().chain(secrets).copied().chain([url.as_str()])).run();
+    let built = by_docker(&[
+        &secret("GIT_AUTH_TOKEN.127.0.0.1:8088", "token"),
+        &secret("GIT_AUTH_TOKEN", "wrong"),
+        &secret("word", "word"),
+    ]);
+    let told = built.expect_code(0);
+    assert!(!(told.text() + &told.error_text()).contains(TOKEN));
+    assert_eq!(run(&engine, &["private", "sh", "-c", script]), "second\na part\nspoken\nbare");
+    // A part of an image, at one commit, by ours.
+    let added = format!("FROM busybox\nADD {url}#{first}:below /in\nADD --keep-git-dir=true {url}#{first} /whole\n");
+    let context = folder(&engine, "adds-private", &[("Dockerfile", &added)]);
+    let by_conex = |secrets: &[&str]| engine.conex(words.iter().chain(secrets)).arg(&context).run();
+    by_conex(&[&secret("GIT_AUTH_TOKEN", "token")]).expect_code(0);
+    assert_eq!(
+        run(&engine, &["private", "sh", "-c", "cat /in/f /whole/below/f; ls -d /whole/.git"]),
+        "first\nfirst\n/whole/.git"
+    );
+    let config = run(&engine, &["private", "cat", "/whole/.git/config"]);
+    assert!(!config.contains("extraheader") && !config.contains(TOKEN), "{config}");
+    std::fs::write(context.join("Dockerfile"), added.replace("/in", "/other")).unwrap();
+    for secrets in [vec![], vec![secret("GIT_AUTH_TOKEN", "wrong")]] {
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        for refused in [by_conex(&secrets), by_docker(&secrets)] {
+            let refused = refused.expect_code(1);
+            assert!((refused.text() + &refused.error_text()).contains("git fetch failed"), "{refused:?}");
+        }
     }
     drop(server);
     engine.finish();

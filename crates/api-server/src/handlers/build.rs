@@ -50,7 +50,7 @@ pub(crate) async fn build(engine: &Engine, request: Request) -> ApiResult<Reply>
     let query = &request.query;
     let source = match (query.get("remote"), query.get("folder")) {
         ("", "") => None,
-        (url, "") => Some(BuildSource::Remote(url.to_owned())),
+        (url, "") => Some(BuildSource::Remote { url: url.to_owned(), client: None }),
         (_, path) => Some(BuildSource::Folder(folder(query, path)?)),
     };
     let source = match source {
@@ -372,7 +372,7 @@ async fn write_event(writer: &Writer, event: Result<BuildEvent, EngineError>, te
 }
 
 /// A part of what a build has made, as a tar.
-pub(crate) fn result(engine: &Engine, request: &Request) -> ApiResult<Reply> {
+pub(crate) async fn result(engine: &Engine, request: &Request) -> ApiResult<Reply> {
     let query = &request.query;
     let output = match query.get("type") {
         "files" => {
@@ -389,7 +389,7 @@ pub(crate) fn result(engine: &Engine, request: &Request) -> ApiResult<Reply> {
         other => return Err(ApiError::bad_request(format!("invalid type {other:?}: files, oci, docker or cache"))),
     };
     let names = query.all("t").map(str::to_owned).collect();
-    let tar = engine.build_output(query.get("id"), output, names)?;
+    let tar = engine.build_output(query.get("id"), output, names).await?;
     Ok(reply::stream("application/x-tar", tar_body(tar)))
 }
 

@@ -1,5 +1,6 @@
 //! Repositories, fetched by Debian's git as a helper program: as nobody, with a clean environment, no configuration of this machine, no
-//! hooks, no prompts, and only protocols that reach servers. Addresses and references come after `--`, and were checked before.
+//! hooks, no prompts, and only protocols that reach servers. Addresses and references come after `--`, and were checked before. Servers of
+//! the web are told who asks by what the client has under BuildKit's names for that.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -8,11 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use archive::pipe;
+use base64::Engine as _;
 use builder::{Context, HostError, Repository};
 use dockerfile::ignore::Ignore;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::scratch::Scratch;
+use super::sources::Answers;
 
 /// Who runs git.
 const NOBODY: u32 = 65534;
@@ -28,24 +31,32 @@ pub(super) enum Metadata {
     Dropped,
 }
 
+/// For whom repositories are fetched.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// Where contexts are kept.
+    pub(super) contexts: &'a Path,
+    pub(super) answers: &'a Answers,
+    /// Whether nobody wants it any more.
+    pub(super) stopped: &'a dyn Fn() -> bool,
+}
+
 /// The files of a repository; a folder of it where the address names one.
-pub(super) fn clone(
-    address: &str,
-    contexts: &Path,
-    metadata: Metadata,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Context, HostError> {
+pub(super) fn clone(address: &str, asking: Asking<'_>, metadata: Metadata) -> Result<Context, HostError> {
+    let Asking { contexts, answers, stopped } = asking;
     let repository = Repository::parse(address).map_err(failed)?;
     // In the machine's own folder for such things: nobody may not enter the engine's.
     let folder = Scratch::create(&std::env::temp_dir(), &prefix(contexts)).map_err(failed)?;
     folder.give_to(NOBODY).map_err(failed)?;
-    let git = Git { folder: folder.path(), cancelled };
+    let authorization = authorization(&repository.url, &|id| answers.secret(id))?;
+    let git = Git { folder: folder.path(), authorization, stopped };
     git.run(&["init", "--quiet", "--template=", "."])?;
     let reference = repository.reference.as_deref().unwrap_or("HEAD");
     let shallow = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &repository.url, reference];
     if git.run(&shallow).is_err() {
         // A server that gives no single commits gives everything.
-        git.run(&["fetch", "--quiet", "--tags", "--", &repository.url, "+refs/heads/*:refs/remotes/origin/*"])?;
+        let branches = ["+HEAD:refs/remotes/origin/HEAD", "+refs/heads/*:refs/remotes/origin/*"];
+        git.run(&[&["fetch", "--quiet", "--tags", "--", &repository.url], &branches[..]].concat())?;
         let commit =
             git.output(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{reference}^{{commit}}")]);
         let commit = commit.or_else(|_| {
@@ -102,9 +113,48 @@ pub(super) fn sweep(contexts: &Path) {
     }
 }
 
+/// What a server of the web is told about who asks: a setting of git's for its addresses, from the secret `GIT_AUTH_HEADER` or
+/// `GIT_AUTH_TOKEN`; one that has the server behind its name comes before one for all servers.
+fn authorization(url: &str, secret: &Secret<'_>) -> Result<Option<Setting>, HostError> {
+    let Some((_, rest)) = url.split_once("://").filter(|_| builder::is_web(url)) else { return Ok(None) };
+    let place = rest.split('/').next().unwrap_or_default();
+    let server = place.rsplit_once('@').map_or(place, |(_, server)| server);
+    for name in [format!("{HEADER}.{server}"), format!("{TOKEN}.{server}"), HEADER.to_owned(), TOKEN.to_owned()] {
+        let Some(bytes) = secret(&name)? else { continue };
+        let said = if name.starts_with(TOKEN) {
+            format!(
+                "basic {}",
+                base64::engine::general_purpose::STANDARD.encode([TOKEN_USER, bytes.trim_ascii()].concat())
+            )
+        } else {
+            String::from_utf8_lossy(bytes.trim_ascii()).into_owned()
+        };
+        if said.is_empty() || said.contains(char::is_control) {
+            return Err(HostError(format!("secret {name} is nothing that a server can be told")));
+        }
+        // One of GitHub's is for all that is there, submodules too, as with BuildKit.
+        let scope = if server == GITHUB { format!("https://{GITHUB}/") } else { url.to_owned() };
+        return Ok(Some((format!("http.{scope}.extraheader"), format!("Authorization: {said}"))));
+    }
+    Ok(None)
+}
+
+/// What is known under a name.
+type Secret<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, HostError> + 'a;
+
+/// A setting of git's and its value.
+type Setting = (String, String);
+
+const HEADER: &str = "GIT_AUTH_HEADER";
+const TOKEN: &str = "GIT_AUTH_TOKEN";
+/// Who it is whose password is a token.
+const TOKEN_USER: &[u8] = b"x-access-token:";
+const GITHUB: &str = "github.com";
+
 struct Git<'a> {
     folder: &'a Path,
-    cancelled: &'a dyn Fn() -> bool,
+    authorization: Option<Setting>,
+    stopped: &'a dyn Fn() -> bool,
 }
 
 impl Git<'_> {
@@ -130,6 +180,10 @@ impl Git<'_> {
                 command.env(name, value);
             }
         }
+        if let Some((name, value)) = &self.authorization {
+            // Not among the arguments, which everybody may read.
+            command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", name).env("GIT_CONFIG_VALUE_0", value);
+        }
         command.uid(NOBODY).gid(NOBODY).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|error| match error.kind() {
@@ -147,7 +201,7 @@ impl Git<'_> {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 break status;
             }
-            if (self.cancelled)() {
+            if (self.stopped)() {
                 if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
                     let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
                 }
@@ -198,5 +252,23 @@ mod tests {
         let is_there = [own.path(), other.path()].map(|contexts| left(contexts).exists());
         sweep(other.path());
         assert_eq!(is_there, [false, true]);
+    }
+
+    #[test]
+    fn servers_are_told_what_is_for_them() {
+        let told = |url: &str, known: &[(&str, &str)]| {
+            let find =
+                |id: &str| Ok(known.iter().find(|(name, _)| *name == id).map(|(_, text)| text.as_bytes().to_vec()));
+            authorization(url, &find)
+        };
+        let setting =
+            |scope: &str, said: &str| Ok(Some((format!("http.{scope}.extraheader"), format!("Authorization: {said}"))));
+        let (url, both) = ("http://h:80/a.git", [(HEADER, "bearer x\n"), ("GIT_AUTH_TOKEN.h:80", "t")]);
+        assert_eq!(told(url, &both), setting(url, "basic eC1hY2Nlc3MtdG9rZW46dA=="));
+        assert_eq!(told("https://u@other/a.git", &both), setting("https://u@other/a.git", "bearer x"));
+        assert_eq!(told("https://github.com/a/b.git", &both), setting("https://github.com/", "bearer x"));
+        assert_eq!(told("git://h:80/a", &both), Ok(None));
+        assert_eq!(told(url, &[]), Ok(None));
+        assert!(told(url, &[(HEADER, "a\nHost: b")]).is_err());
     }
 }

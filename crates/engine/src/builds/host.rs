@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,19 +17,19 @@ use oci::DiffId;
 use oci::image::{ImageConfig, Platform};
 use snapshots::Selection;
 
-use super::BUILD_LABEL;
 use super::caches::Caches;
 use super::mounts::{Mounts, Places};
 use super::sources::{Answers, Sources};
 use super::web::Web;
+use super::{BUILD_LABEL, Stop};
 use crate::engine::Engine;
 use crate::model::{
     AttachRequest, AttachTarget, ContainerSpec, CreateRequest, EngineError, ErrorKind, ImageProgress, LogConfig,
     LogDriver, NetworkMode, PullRequest, RemoveOptions, WaitCondition,
 };
 
-/// How often a silent command's client is looked for.
-const CLIENT_CHECK: Duration = Duration::from_millis(500);
+/// How often it is looked whether a silent command is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 /// A frame of output begins with its stream and its length.
 const FRAME_HEADER: usize = 8;
 /// The largest frame that a monitor writes is far smaller.
@@ -47,14 +46,11 @@ pub(super) struct BuildHost {
     pub(super) contexts: Single<String, Arc<Context>>,
     /// All that was read.
     pub(super) loaded: Mutex<Vec<Arc<Context>>>,
-    /// True once the build for one of several platforms has failed.
-    pub(super) failed: AtomicBool,
     pub(super) answers: Answers,
     pub(super) caches: Arc<Caches>,
     pub(super) pull: bool,
     pub(super) keep_containers: bool,
-    /// True once nobody wants the build any more.
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) stop: Stop,
 }
 
 impl std::fmt::Debug for BuildHost {
@@ -101,17 +97,11 @@ impl Host for BuildHost {
         crate::rootfs::view(&lower).map_err(failed)
     }
 
-    fn run(&self, job: &Job, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
+    fn run(&self, job: &Job, step: StepId, events: Sink<'_>, stopped: &dyn Fn() -> bool) -> Result<Outcome, HostError> {
         super::foreign::check(&job.platform)?;
         let builds = &self.engine.inner.builds;
         let (caches, scratch) = (builds.dir.join("mounts"), builds.dir.join("contexts"));
-        let places = Places {
-            caches: &caches,
-            held: &builds.held,
-            run: &builds.run,
-            scratch: &scratch,
-            cancelled: &self.cancelled,
-        };
+        let places = Places { caches: &caches, held: &builds.held, run: &builds.run, scratch: &scratch, stopped };
         let snapshotter = self.engine.inner.snapshotter.as_ref();
         let mounts = Mounts::prepare(places, snapshotter, &self.answers, (&job.mounts, &job.secrets))?;
         let spec = self.spec(job, &mounts)?;
@@ -119,7 +109,7 @@ impl Host for BuildHost {
         let id = created.map_err(told)?.id;
         let _secrets = builds.whisper(&id, mounts.environment.clone());
         events(Event::Running(step, id.short().to_owned()));
-        let outcome = self.run_container(id.as_str(), step, events);
+        let outcome = self.run_container(id.as_str(), (step, events), stopped);
         if self.keep_containers {
             return outcome;
         }
@@ -141,7 +131,9 @@ impl Host for BuildHost {
     fn clone_repository(&self, url: &str, keep_git_dir: bool) -> Result<Arc<Context>, HostError> {
         let metadata = if keep_git_dir { super::git::Metadata::Kept } else { super::git::Metadata::Dropped };
         let contexts = self.engine.inner.builds.dir.join("contexts");
-        super::git::clone(url, &contexts, metadata, &|| self.cancelled()).map(Arc::new)
+        let stopped = || self.cancelled();
+        let asking = super::git::Asking { contexts: &contexts, answers: &self.answers, stopped: &stopped };
+        super::git::clone(url, asking, metadata).map(Arc::new)
     }
 
     fn import(&self, cache: usize, _: StepId, _: Sink<'_>) -> Result<Imported, HostError> {
@@ -157,7 +149,7 @@ impl Host for BuildHost {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
+        self.stop.is_wanted()
     }
 }
 
@@ -173,7 +165,7 @@ impl BuildHost {
             client: self.engine.inner.registries.client(),
             runtime: &self.runtime,
             dir: &self.engine.inner.builds.web,
-            cancelled: &self.cancelled,
+            stop: &self.stop,
         }
     }
 
@@ -263,7 +255,12 @@ impl BuildHost {
         })
     }
 
-    fn run_container(&self, id: &str, step: StepId, events: Sink<'_>) -> Result<Outcome, HostError> {
+    fn run_container(
+        &self,
+        id: &str,
+        (step, events): (StepId, Sink<'_>),
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Outcome, HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let engine = &self.engine;
         let waiter = self.runtime.block_on(async {
@@ -275,32 +272,11 @@ impl BuildHost {
             Ok::<_, EngineError>(waiter)
         });
         let waiter = waiter.map_err(told)?;
-        self.pass_on(&ours, step, events)?;
+        pass_on(&ours, (step, events), stopped)?;
         let ended = self.runtime.block_on(waiter.result()).map_err(told)?;
         match ended.exit_code {
             0 => self.keep(id),
             code => Ok(Outcome::Failed(code)),
-        }
-    }
-
-    /// Hands the command's output on until it ends; stops when nobody waits for the build any more.
-    fn pass_on(&self, output: &UnixStream, step: StepId, events: Sink<'_>) -> Result<(), HostError> {
-        output.set_read_timeout(Some(CLIENT_CHECK)).map_err(failed)?;
-        let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
-        loop {
-            match { output }.read(&mut piece) {
-                Ok(0) => return Ok(()),
-                Ok(length) => pending.extend_from_slice(&piece[..length]),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-            if self.cancelled() {
-                return Err(HostError("build cancelled".to_owned()));
-            }
-            while let Some((stream, bytes)) = next_frame(&mut pending)? {
-                events(Event::Output(step, stream, bytes));
-            }
         }
     }
 
@@ -316,6 +292,31 @@ impl BuildHost {
         let upper = inner.container_dir(&record.id).join("upper");
         let layer = inner.images.add_changes(&upper, Selection::Only(changed)).map_err(failed)?;
         Ok(Outcome::Layer(layer))
+    }
+}
+
+/// Hands the command's output on until it ends; stops when nobody wants it any more.
+fn pass_on(
+    output: &UnixStream,
+    (step, events): (StepId, Sink<'_>),
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), HostError> {
+    output.set_read_timeout(Some(LOOK)).map_err(failed)?;
+    let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match { output }.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => pending.extend_from_slice(&piece[..length]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if stopped() {
+            return Err(HostError("build cancelled".to_owned()));
+        }
+        while let Some((stream, bytes)) = next_frame(&mut pending)? {
+            events(Event::Output(step, stream, bytes));
+        }
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use oci::image::{ANNOTATION_REF_NAME, ImageLayout, Index, media_type};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::BuildResult;
 use super::caches::LayoutFolder;
 use super::scratch::Scratch;
-use super::trees::{TreeOptions, write_trees};
+use super::trees::{BuiltTree, TreeOptions, write_trees};
 use crate::containers::Pieces;
 use crate::engine::Engine;
 use crate::images::{ByteStream, PIECE_QUEUE};
@@ -60,8 +60,13 @@ impl Engine {
         name
     }
 
-    /// A part of a result that was kept.
-    pub fn build_output(&self, name: &str, output: BuildOutput, names: Vec<String>) -> Result<ByteStream, EngineError> {
+    /// A part of a result that was kept. What keeps it from being written at all is an error here, and not one of the stream.
+    pub async fn build_output(
+        &self,
+        name: &str,
+        output: BuildOutput,
+        names: Vec<String>,
+    ) -> Result<ByteStream, EngineError> {
         let results = {
             let mut kept = self.inner.builds.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let found = kept.get_mut(name);
@@ -76,30 +81,42 @@ impl Engine {
             return Err(EngineError::new(ErrorKind::InvalidParameter, words));
         }
         let (sink, stream) = mpsc::channel(PIECE_QUEUE);
+        let (prepared, is_prepared) = oneshot::channel();
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
+            let trees = match &output {
+                BuildOutput::Files(options) => engine.built_trees(&results, options),
+                BuildOutput::Oci | BuildOutput::Docker | BuildOutput::Cache(_) => Ok(Vec::new()),
+            };
+            let (trees, outcome) = match trees {
+                Ok(trees) => (Some(trees), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // Who has asked may have left.
+            let _ = prepared.send(outcome);
+            let Some(trees) = trees else { return };
             let mut pieces = Pieces::new(sink.clone());
-            let written = engine.write_output(&results, &output, &names, &mut pieces);
+            let written = engine.write_output((&results, &trees), &output, &names, &mut pieces);
             let flushed = pieces.flush().map_err(|error| EngineError::system("cannot write what was built", error));
             if let Err(error) = written.and(flushed) {
                 let _ = sink.blocking_send(Err(error));
             }
         });
+        let lost = |_| EngineError::new(ErrorKind::System, "nobody writes what was built");
+        is_prepared.await.map_err(lost)??;
         Ok(stream)
     }
 
     fn write_output(
         &self,
-        results: &[Arc<BuildResult>],
+        (results, trees): (&[Arc<BuildResult>], &[BuiltTree]),
         output: &BuildOutput,
         names: &[String],
         pieces: &mut Pieces,
     ) -> Result<(), EngineError> {
         let failed = |error: std::io::Error| EngineError::system("cannot write what was built", error);
         match (output, results) {
-            (BuildOutput::Files(options), results) => {
-                write_trees(&self.built_trees(results, options)?, pieces).map_err(failed)
-            }
+            (BuildOutput::Files(_), _) => write_trees(trees, pieces).map_err(failed),
             (BuildOutput::Oci | BuildOutput::Docker, results) => self.save_build(results, names, pieces),
             (BuildOutput::Cache(target), results) => {
                 // Swept with the contexts.

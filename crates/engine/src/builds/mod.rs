@@ -28,11 +28,12 @@ mod trees;
 mod web;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use builder::{BuildError, Cache, Event, KnownFiles, StepId, SyncedFolders};
+use builder::{BuildError, Cache, Event, Host, KnownFiles, StepId, SyncedFolders};
 use images::Lease;
 use oci::image::ImageConfig;
 use oci::{ContainerId, Reference};
@@ -123,6 +124,23 @@ impl BuildControl {
     /// Whether the build was ended.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// When a build ends before it is done: once nobody wants it any more, or it has failed for one of several platforms.
+#[derive(Debug)]
+struct Stop {
+    cancelled: Arc<AtomicBool>,
+    failed: AtomicBool,
+}
+
+impl Stop {
+    fn of(control: &BuildControl) -> Stop {
+        Stop { cancelled: Arc::clone(&control.cancelled), failed: AtomicBool::new(false) }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -302,7 +320,7 @@ impl Engine {
         if !several || wanted.dialect == builder::Dialect::Classic {
             return all.iter().map(build).collect();
         }
-        side_by_side(&all, &host.failed, build)
+        side_by_side(&all, &host.stop.failed, build)
     }
 
     fn build_one(
@@ -345,9 +363,14 @@ impl Engine {
         match &asked.attests.sbom {
             None => {}
             Some(Scanner::BuiltIn) => {
-                let files = self.built_files(result).map_err(|error| builder::HostError(error.message().to_owned()))?;
-                let value = sbom::predicate(files.root(), &wanted.dockerfile, ended);
-                attested.push(one("sbom.spdx.json", sbom::SPDX, value));
+                let ingredients = result.built.ingredients.iter();
+                let ingredients = ingredients.map(|one| (scan::sbom_name(&one.name), &one.layers));
+                for (name, layers) in
+                    [("sbom".to_owned(), &result.config.rootfs.diff_ids)].into_iter().chain(ingredients)
+                {
+                    let value = sbom::predicate(host.view(layers)?.as_fd(), &wanted.dockerfile, ended);
+                    attested.push(one(&format!("{name}.spdx.json"), sbom::SPDX, value));
+                }
             }
             Some(Scanner::Image(name)) => {
                 let step = StepId(wanted.first_step.0 + STEPS_OF_PLATFORM - 1);
@@ -379,13 +402,18 @@ impl Engine {
     ) -> Result<(BuildHost, builder::Request), BuildError> {
         let mut wanted = wanted(&request).map_err(|error| builder::HostError(error.message().to_owned()))?;
         let builds = &self.inner.builds;
-        if matches!(source, BuildSource::Tar(_) | BuildSource::Remote(_)) {
+        if matches!(source, BuildSource::Tar(_) | BuildSource::Remote { client: None, .. }) {
             wanted.dialect = builder::Dialect::Classic;
         }
-        let client = if let BuildSource::Client(client) = &source { Some(Arc::clone(client)) } else { None };
-        let web =
-            Web { client: self.inner.registries.client(), runtime, dir: &builds.web, cancelled: &control.cancelled };
-        let sources = Sources::open(source, builds, &web)?;
+        let client = match &source {
+            BuildSource::Client(client) => Some(Arc::clone(client)),
+            BuildSource::Remote { client, .. } => client.clone(),
+            BuildSource::Tar(_) | BuildSource::Folder(_) => None,
+        };
+        let stop = Stop::of(control);
+        let web = Web { client: self.inner.registries.client(), runtime, dir: &builds.web, stop: &stop };
+        let answers = Answers { secrets: request.secrets, agents: request.agents, client: client.clone() };
+        let sources = Sources::open(source, builds, &web, answers.clone())?;
         wanted.identity =
             format!("{}\n{}\n{}", sources.identity(), wanted.dockerfile, wanted.target.clone().unwrap_or_default());
         // As in Docker an image that is not here is passed over, and so is one that the image policy does not admit.
@@ -400,7 +428,7 @@ impl Engine {
         }
         wanted.caches = cache_from.iter().map(CacheSource::title).collect();
         wanted.like = like;
-        let keys = Keys { given: request.credentials, client: client.clone() };
+        let keys = Keys { given: request.credentials, client };
         let host = BuildHost {
             engine: self.clone(),
             runtime: runtime.clone(),
@@ -409,12 +437,11 @@ impl Engine {
             dockerfiles: Mutex::default(),
             contexts: builder::Single::default(),
             loaded: Mutex::default(),
-            failed: AtomicBool::new(false),
-            answers: Answers { secrets: request.secrets, agents: request.agents, client },
+            answers,
             caches: Arc::new(Caches::new(self, runtime, cache_from, keys)),
             pull: request.pull,
             keep_containers: request.keep_containers,
-            cancelled: Arc::clone(&control.cancelled),
+            stop,
         };
         Ok((host, wanted))
     }
@@ -526,9 +553,10 @@ fn side_by_side(
 ) -> Result<Vec<Arc<BuildResult>>, BuildError> {
     let first_error = Mutex::new(None);
     let build = |wanted: &builder::Request| {
-        let built = build(wanted);
-        built.inspect_err(|_| failed.store(true, Ordering::Relaxed)).map_err(|error| {
+        build(wanted).map_err(|error| {
+            // First: those whom it ends fail as well.
             first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            failed.store(true, Ordering::Relaxed);
         })
     };
     let build = &build;
@@ -574,6 +602,7 @@ fn wanted(request: &BuildRequest) -> Result<builder::Request, EngineError> {
         caches: Vec::new(),
         like: None,
         inline_cache: request.inline_cache,
+        scan_ingredients: request.attests.sbom.is_some(),
         dialect: builder::Dialect::default(),
         identity: String::new(),
     })

@@ -83,7 +83,7 @@ impl Drop for Held {
 }
 
 /// Where things are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
     /// Caches.
     pub(super) caches: &'a Path,
@@ -93,8 +93,8 @@ pub(super) struct Places<'a> {
     pub(super) run: &'a Path,
     /// What is written and lost.
     pub(super) scratch: &'a Path,
-    /// True once nobody wants the command any more.
-    pub(super) cancelled: &'a AtomicBool,
+    /// Whether nobody wants the command any more.
+    pub(super) stopped: &'a dyn Fn() -> bool,
 }
 
 impl Mounts {
@@ -308,7 +308,7 @@ impl Work<'_> {
         let name = match sharing {
             Sharing::Shared => id.to_owned(),
             Sharing::Locked => {
-                let lock = wait_for(&dir.join(format!("{id}.lock")), self.places.cancelled)?;
+                let lock = wait_for(&dir.join(format!("{id}.lock")), self.places.stopped)?;
                 self.mounts._locks.push(lock);
                 id.to_owned()
             }
@@ -351,12 +351,12 @@ impl Work<'_> {
 }
 
 /// Takes a cache that others have locked once they are done with it, unless nobody wants it any more.
-fn wait_for(path: &Path, cancelled: &AtomicBool) -> Result<durable::Lock, HostError> {
+fn wait_for(path: &Path, stopped: &dyn Fn() -> bool) -> Result<durable::Lock, HostError> {
     loop {
         if let Some(lock) = durable::Lock::try_acquire(path).map_err(failed)? {
             return Ok(lock);
         }
-        if cancelled.load(Ordering::Relaxed) {
+        if stopped() {
             return Err(HostError("build cancelled".to_owned()));
         }
         std::thread::sleep(LOCK_LOOK);
@@ -491,9 +491,9 @@ mod tests {
     fn who_waits_for_a_locked_cache_can_give_up() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("id.lock");
-        let (wanted, given_up) = (AtomicBool::new(false), AtomicBool::new(true));
+        let wanted = || false;
         let held = wait_for(&path, &wanted).unwrap();
-        assert_eq!(wait_for(&path, &given_up).unwrap_err().0, "build cancelled");
+        assert_eq!(wait_for(&path, &|| true).unwrap_err().0, "build cancelled");
         let next = std::thread::scope(|scope| {
             let waiter = scope.spawn(|| wait_for(&path, &wanted));
             drop(held);

@@ -126,6 +126,7 @@ mod tests {
         );
         let digest = oci::Digest::of(b"");
         let built = builder::Built {
+            ingredients: Vec::new(),
             config: oci::image::ImageConfig::default(),
             bytes: Vec::new(),
             steps: Vec::new(),

@@ -1,5 +1,6 @@
 //! SBOM generators: images whose program looks at the files that were built and writes what it finds, by BuildKit's protocol for scanners:
-//! the files are where `BUILDKIT_SCAN_SOURCE` says, and statements (in-toto) are left where `BUILDKIT_SCAN_DESTINATION` says.
+//! the files are where `BUILDKIT_SCAN_SOURCE` says, what went into them is in folders below `BUILDKIT_SCAN_SOURCE_EXTRAS`, and statements
+//! (in-toto) are left where `BUILDKIT_SCAN_DESTINATION` says.
 
 use std::io::Read;
 
@@ -13,6 +14,8 @@ use super::{Attested, BuildResult, sbom};
 
 /// Where the generator finds the files; the last part names the statement.
 const SOURCE: &str = "/run/src/core/sbom";
+/// Where it finds what the files were made from, if there is any of that.
+const EXTRAS: &str = "/run/src/extras";
 /// Where it leaves what it found.
 const DESTINATION: &str = "/run/out/";
 /// Where it may write besides.
@@ -53,8 +56,19 @@ fn scan(
     let mut environment = config.env.clone().unwrap_or_default();
     environment.push(format!("BUILDKIT_SCAN_SOURCE={SOURCE}"));
     environment.push(format!("BUILDKIT_SCAN_DESTINATION={DESTINATION}"));
-    let source = JobMountKind::Bind { layers: result.config.rootfs.diff_ids.clone(), source: "/".to_owned() };
-    let mount = |target: &str, read_only, kind| JobMount { target: target.to_owned(), read_only, kind };
+    let ingredients = &result.built.ingredients;
+    if !ingredients.is_empty() {
+        environment.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}"));
+    }
+    let files = |target: String, layers: &[DiffId]| JobMount {
+        target,
+        read_only: true,
+        kind: JobMountKind::Bind { layers: layers.to_vec(), source: "/".to_owned() },
+    };
+    let scratch = JobMountKind::Tmpfs { size_bytes: None };
+    let mut mounts = vec![JobMount { target: SCRATCH.to_owned(), read_only: false, kind: scratch }];
+    mounts.push(files(SOURCE.to_owned(), &result.config.rootfs.diff_ids));
+    mounts.extend(ingredients.iter().map(|one| files(format!("{EXTRAS}/{}", sbom_name(&one.name)), &one.layers)));
     let job = Job {
         layers: image.layers.iter().copied().chain([destination(host)?]).collect(),
         platform: image.config.platform(),
@@ -63,10 +77,10 @@ fn scan(
         user: config.user.clone(),
         working_dir: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
         network: JobNetwork::Default,
-        mounts: vec![mount(SCRATCH, false, JobMountKind::Tmpfs { size_bytes: None }), mount(SOURCE, true, source)],
+        mounts,
         secrets: Vec::new(),
     };
-    match host.run(&job, step, tell)? {
+    match host.run(&job, step, tell, &|| host.cancelled())? {
         Outcome::Failed(code) => Err(wrong(&format!("ended with exit code {code}"))),
         Outcome::Unchanged => Err(wrong("found nothing to say")),
         Outcome::Layer(layer) => match statements(host, &layer)? {
@@ -74,6 +88,11 @@ fn scan(
             some => Ok(some),
         },
     }
+}
+
+/// What the SBOM of something that went into an image is called.
+pub(super) fn sbom_name(ingredient: &str) -> String {
+    format!("sbom-{ingredient}")
 }
 
 /// A layer with the folder in which statements are left.

@@ -76,6 +76,8 @@ fn join(one: UnixStream, other: UnixStream) -> Result<(), HostError> {
 #[derive(Debug)]
 pub(super) struct Sources {
     origin: Origin,
+    /// Who lets us into repositories.
+    answers: Answers,
     /// The context as it came, until the build takes it.
     came: Mutex<Option<Context>>,
 }
@@ -90,18 +92,23 @@ enum Origin {
 
 impl Sources {
     /// Reads what comes as a whole; folders and clients are asked later.
-    pub(super) fn open(source: BuildSource, builds: &Builds, web: &Web<'_>) -> Result<Sources, builder::BuildError> {
+    pub(super) fn open(
+        source: BuildSource,
+        builds: &Builds,
+        web: &Web<'_>,
+        answers: Answers,
+    ) -> Result<Sources, builder::BuildError> {
         let contexts = builds.dir.join("contexts");
-        let here = |context| Sources { origin: Origin::Here, came: Mutex::new(Some(context)) };
-        match source {
-            BuildSource::Tar(input) => Ok(here(Context::read(Box::new(Incoming::new(input)), &contexts)?)),
-            BuildSource::Remote(url) => Ok(here(remote(&url, &contexts, web)?)),
+        let (origin, came) = match source {
+            BuildSource::Tar(input) => (Origin::Here, Some(Context::read(Box::new(Incoming::new(input)), &contexts)?)),
+            BuildSource::Remote { url, .. } => (Origin::Here, Some(remote(&url, &contexts, web, &answers)?)),
             BuildSource::Folder(folder) => {
                 check_folder(&folder)?;
-                Ok(Sources { origin: Origin::Folder(folder), came: Mutex::new(None) })
+                (Origin::Folder(folder), None)
             }
-            BuildSource::Client(client) => Ok(Sources { origin: Origin::Client(client), came: Mutex::new(None) }),
-        }
+            BuildSource::Client(client) => (Origin::Client(client), None),
+        };
+        Ok(Sources { origin, answers, came: Mutex::new(came) })
     }
 
     /// What the build is compared with when its steps are explained.
@@ -140,7 +147,9 @@ impl Sources {
     ) -> Result<Arc<Context>, HostError> {
         let ignore = Ignore::parse(wanted.ignore).map_err(failed)?;
         let context = match (&self.origin, wanted.name) {
-            (_, Some(NamedContext::Remote(url))) => remote(url, &builds.dir.join("contexts"), web).map_err(failed)?,
+            (_, Some(NamedContext::Remote(url))) => {
+                remote(url, &builds.dir.join("contexts"), web, &self.answers).map_err(failed)?
+            }
             (_, Some(NamedContext::Image(name))) => return Err(HostError(format!("image {name} is no folder"))),
             (Origin::Client(client), name) => {
                 let name = match name {
@@ -220,9 +229,10 @@ fn receive(
 }
 
 /// A repository, an archive, or a Dockerfile.
-fn remote(url: &str, contexts: &Path, web: &Web<'_>) -> Result<Context, builder::BuildError> {
+fn remote(url: &str, contexts: &Path, web: &Web<'_>, answers: &Answers) -> Result<Context, builder::BuildError> {
     if builder::is_repository(url) {
-        return Ok(super::git::clone(url, contexts, super::git::Metadata::Dropped, &|| web.cancelled())?);
+        let asking = super::git::Asking { contexts, answers, stopped: &|| web.cancelled() };
+        return Ok(super::git::clone(url, asking, super::git::Metadata::Dropped)?);
     }
     if !builder::is_web(url) {
         return Err(HostError(format!("unsupported remote context {url:?}: http, https and git are supported")).into());

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use archive::tar::{Metadata, Timestamp};
 use builder::{Context, Download, HostError};
@@ -16,6 +15,8 @@ use durable::{StagedFile, Versioned};
 use oci::{Digest, Digester};
 use registry::{Client, Validators, WebFile};
 use serde::{Deserialize, Serialize};
+
+use super::Stop;
 
 /// The largest Dockerfile from the web.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
@@ -61,12 +62,12 @@ pub(super) struct Web<'a> {
     pub(super) client: Client,
     pub(super) runtime: &'a tokio::runtime::Handle,
     pub(super) dir: &'a Path,
-    pub(super) cancelled: &'a AtomicBool,
+    pub(super) stop: &'a Stop,
 }
 
 impl Web<'_> {
     pub(super) fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.stop.is_wanted()
     }
 
     /// A file as a context of its own.

@@ -93,7 +93,12 @@ pub enum BuildSource {
     /// A tar that arrives.
     Tar(InputStream),
     /// A repository, an archive, or a Dockerfile elsewhere.
-    Remote(String),
+    Remote {
+        /// Its address.
+        url: String,
+        /// A client that knows secrets and credentials; without one the build is as Docker's classic builder has it.
+        client: Option<Arc<dyn BuildClient>>,
+    },
     /// A folder of this machine.
     Folder(BuildFolder),
     /// A client, which is asked for what is needed.
