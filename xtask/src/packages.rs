@@ -111,6 +111,33 @@ pub(crate) fn criu() -> Result<()> {
     later.finish(&starter)
 }
 
+/// The emulator of another processor, and a program for that one: the package, and its program.
+const EMULATOR: (&str, &str) = ("qemu-user", "usr/bin/qemu-aarch64");
+const EMULATED: (&str, &str) = ("busybox-static", "usr/bin/busybox");
+
+/// Unpacks an emulator of 64-bit ARM and a busybox for that to `target/emulation`, unless they are there. Nothing is installed: the
+/// packages would have this machine's kernel know the emulator.
+pub(crate) fn emulation() -> Result<()> {
+    let [emulator, emulated] = emulation_programs().map(|(program, _)| program);
+    if emulated.exists() {
+        return Ok(());
+    }
+    if let Some(later) = Later::begin("emulation", "qemu-aarch64")? {
+        later.unpack(EMULATOR.0)?;
+        std::fs::rename(later.folder.join("root").join(EMULATOR.1), emulator)?;
+    }
+    let later = Later { architecture: Some("arm64"), ..Later::at("emulation/arm64", "busybox")? };
+    later.apt(&["update", "-qq"])?;
+    later.unpack(EMULATED.0)?;
+    later.finish(&later.folder.join("root").join(EMULATED.1))
+}
+
+/// Where they are, and what they are called in a virtual machine.
+pub(crate) fn emulation_programs() -> [(PathBuf, &'static str); 2] {
+    let folder = workspace().join("target/emulation");
+    [(folder.join("qemu-aarch64"), "qemu-aarch64"), (folder.join("arm64/busybox"), "busybox")]
+}
+
 /// Makes `target/compose/debian.tar`, the root of a Debian with a web server and Redis, unless it is there: what Compose runs as a real
 /// application.
 pub(crate) fn application() -> Result<()> {
@@ -136,15 +163,27 @@ pub(crate) fn application() -> Result<()> {
 struct Later {
     folder: PathBuf,
     program: PathBuf,
+    /// Of another processor than this machine's.
+    architecture: Option<&'static str>,
 }
 
 impl Later {
     /// A folder of that name below `target`; nothing where `program` is in it already.
     fn begin(name: &str, program: &str) -> Result<Option<Self>> {
+        let later = Self::at(name, program)?;
+        if later.program.exists() {
+            return Ok(None);
+        }
+        later.apt(&["update", "-qq"])?;
+        Ok(Some(later))
+    }
+
+    /// A folder of that name below `target`, with nothing in it that apt would read of this machine.
+    fn at(name: &str, program: &str) -> Result<Self> {
         let folder = workspace().join("target").join(name);
         let program = folder.join(program);
         if program.exists() {
-            return Ok(None);
+            return Ok(Self { folder, program, architecture: None });
         }
         say(&format!("unpacking {name} to {}", folder.display()));
         for part in ["lists/partial", "cache/archives/partial", "root"] {
@@ -153,9 +192,7 @@ impl Later {
         std::fs::write(folder.join("sources.list"), format!("deb {} {LATER_SUITE} main\n", mirror()?))?;
         // No package counts as installed, so that all that one needs is fetched.
         std::fs::write(folder.join("status"), "")?;
-        let later = Self { folder, program };
-        later.apt(&["update", "-qq"])?;
-        Ok(Some(later))
+        Ok(Self { folder, program, architecture: None })
     }
 
     /// Fetches a package with all that it needs, and unpacks them below `root`.
@@ -186,6 +223,10 @@ impl Later {
         let mut command = Command::new("apt-get");
         for (name, place) in places {
             command.arg("-o").arg(format!("{name}={}", self.folder.join(place).display()));
+        }
+        if let Some(architecture) = self.architecture {
+            let only = format!("APT::Architectures::={architecture}");
+            command.args(["-o", &format!("APT::Architecture={architecture}"), "-o", &only]);
         }
         command.args(["-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User=root"]);
         run(command.args(arguments).stdout(std::process::Stdio::null()))

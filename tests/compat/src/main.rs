@@ -10,6 +10,7 @@ mod artifacts;
 mod attacks;
 mod build;
 mod build_attacks;
+mod build_foreign;
 mod build_results;
 mod build_sources;
 mod build_view;

@@ -27,6 +27,8 @@ const MODULES: &[&str] = &[
     // Disks with project quotas.
     "ext4",
     "quota_v2",
+    // Programs for other processors.
+    "binfmt_misc",
     // systemd asks for it by name.
     "autofs4",
 ];

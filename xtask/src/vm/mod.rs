@@ -1,4 +1,5 @@
-//! The tests of what this machine's kernel may lack: cgroup v2 alone, all of v1's hierarchies, AppArmor, systemd, an older kernel.
+//! The tests of what this machine's kernel may lack, or must not be told: cgroup v2 alone, all of v1's hierarchies, AppArmor, systemd, an
+//! older kernel, an emulator of another processor.
 //!
 //! A Debian cloud kernel boots in QEMU, without KVM, from an initramfs that holds the programs, the end-to-end tests and what they
 //! need of this machine's user space. Two machines boot from the same one, each with another form of cgroups. In each, tests run
@@ -97,7 +98,16 @@ const MACHINES: &[Machine] = &[
                     "rootless::a_delegated",
                 ],
             ),
-            (ENGINE, &["limits::memory", "lifecycle::pause_and_unpause", "security::apparmor", "quotas::a_size"]),
+            (
+                ENGINE,
+                &[
+                    "limits::memory",
+                    "lifecycle::pause_and_unpause",
+                    "security::apparmor",
+                    "quotas::a_size",
+                    "build_foreign::",
+                ],
+            ),
         ],
         systemd: &[(RUNTIME, &["systemd::"])],
     },
@@ -148,6 +158,7 @@ pub(crate) struct Prepared {
 /// Fetches the kernel, builds the tests and packs what the machines boot from.
 pub(crate) fn prepare(programs: &Path, filters: &[String]) -> Result<Prepared> {
     packages::for_vm()?;
+    packages::emulation()?;
     let folder = workspace().join("target/vm");
     fs::create_dir_all(&folder)?;
     let kernel = kernel::fetch(&folder)?;

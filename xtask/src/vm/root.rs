@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::kernel::{self, Kernel};
 use super::{EXIT_MARK, MACHINES, Machine, SUITES, Stage};
+use crate::packages;
 use crate::process::{copy_with_libraries, run};
 
 /// Programs of this machine that the tests call.
@@ -58,6 +59,7 @@ export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
 /bin/busybox mount -t tmpfs tmpfs /run
 /bin/busybox chmod 1777 /tmp
 while read module; do /bin/busybox insmod /modules/$module || echo "cannot load $module"; done < /modules/order
+/bin/busybox mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 export CONEX_PROGRAMS=/conex
 export CONEX_VM=1
 # A disk to limit: the tests only need its number.
@@ -106,7 +108,7 @@ pub(super) fn pack(
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
-    for name in ["bin", "conex", "etc", "modules", "tests", "usr/bin", "usr/lib/systemd", SYSTEMD_UNITS] {
+    for name in ["bin", "conex", "emulation", "etc", "modules", "tests", "usr/bin", "usr/lib/systemd", SYSTEMD_UNITS] {
         fs::create_dir_all(root.join(name))?;
     }
     symlink("bin", root.join("sbin"))?;
@@ -120,6 +122,9 @@ pub(super) fn pack(
         if let Some(path) = at_path(name) {
             copy_program(&root, &path, &format!("usr/bin/{name}"))?;
         }
+    }
+    for (program, name) in packages::emulation_programs() {
+        fs::copy(&program, root.join("emulation").join(name))?;
     }
     for path in SYSTEMD.iter().map(Path::new).filter(|path| path.exists()) {
         copy_program(&root, path, &path.display().to_string()[1..])?;
