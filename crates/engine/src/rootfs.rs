@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
@@ -29,11 +30,12 @@ pub(crate) fn container_view(upper: &Path, lower: &[PathBuf]) -> io::Result<Owne
 }
 
 fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    add_layers(&context, layers)?;
-    // Kernels before 5.11 or without the option show merged folders all the same.
-    let _ = fsconfig_set_flag(context.as_fd(), "ro");
-    fsconfig_create(context.as_fd())?;
+    let read_only = |context: &OwnedFd| {
+        // Kernels before 5.11 or without the option show merged folders all the same.
+        let _ = fsconfig_set_flag(context.as_fd(), "ro");
+        Ok(())
+    };
+    let context = overlay_of(layers, &read_only)?;
     Ok(fsmount(
         context.as_fd(),
         FsMountFlags::FSMOUNT_CLOEXEC,
@@ -41,14 +43,25 @@ fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// One option per layer from Linux 6.5 on, which has no limit on the total; one joined text before.
-pub(crate) fn add_layers(context: &OwnedFd, layers: &[PathBuf]) -> io::Result<()> {
-    for (index, layer) in layers.iter().enumerate() {
-        match fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::INVAL) if index == 0 => return add_joined(context, layers),
-            Err(error) => return Err(error.into()),
-        }
+/// An overlay of these layers, topmost first, ready to be mounted; `more` sets what else it has. One option per layer from Linux 6.5 on,
+/// which has no limit on the total; one joined text before. Those kernels take every option, and refuse them all only at the end.
+pub(crate) fn overlay_of(layers: &[PathBuf], more: &dyn Fn(&OwnedFd) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let made = |add: fn(&OwnedFd, &[PathBuf]) -> io::Result<()>| -> io::Result<OwnedFd> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        add(&context, layers)?;
+        more(&context)?;
+        fsconfig_create(context.as_fd())?;
+        Ok(context)
+    };
+    match made(add_each) {
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => made(add_joined),
+        result => result,
+    }
+}
+
+fn add_each(context: &OwnedFd, layers: &[PathBuf]) -> io::Result<()> {
+    for layer in layers {
+        fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
     }
     Ok(())
 }

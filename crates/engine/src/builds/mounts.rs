@@ -235,6 +235,7 @@ impl Work<'_> {
         self.mounts.folder = Some(folder.clone());
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
         fsconfig_set_string(context.as_fd(), "mode", "0700").map_err(failed)?;
+        fsconfig_create(context.as_fd()).map_err(failed)?;
         attach(&context, &folder)?;
         Ok(folder)
     }
@@ -261,18 +262,20 @@ impl Work<'_> {
         let lower = self.snapshotter.lower_dirs(layers).map_err(failed)?;
         let place = self.folder()?.join(format!("view-{}", self.number));
         make_dir(&place)?;
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
         let (lower, upper) = match read_only {
             // An overlay wants two layers where it has no upper one.
             true if lower.len() == 1 => (vec![lower[0].clone(), self.empty_dir()?], None),
             true => (lower, None),
             false => (lower, Some(self.scratch_dir()?)),
         };
-        crate::rootfs::add_layers(&context, &lower).map_err(failed)?;
-        if let Some(upper) = upper {
-            fsconfig_set_string(context.as_fd(), "upperdir", upper.join("upper")).map_err(failed)?;
-            fsconfig_set_string(context.as_fd(), "workdir", upper.join("work")).map_err(failed)?;
-        }
+        let writable = |context: &OwnedFd| {
+            if let Some(upper) = &upper {
+                fsconfig_set_string(context.as_fd(), "upperdir", upper.join("upper"))?;
+                fsconfig_set_string(context.as_fd(), "workdir", upper.join("work"))?;
+            }
+            Ok(())
+        };
+        let context = crate::rootfs::overlay_of(&lower, &writable).map_err(failed)?;
         attach(&context, &place)?;
         inside(&place, source)
     }
@@ -414,7 +417,6 @@ fn true_path(file: &OwnedFd) -> Result<PathBuf, HostError> {
 }
 
 fn attach(context: &OwnedFd, place: &Path) -> Result<(), HostError> {
-    fsconfig_create(context.as_fd()).map_err(failed)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use archive::ids::Ids;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
+    FsMountFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, mount_change, move_mount, unmount,
 };
 
 use super::plan::PlannedSource;
@@ -23,7 +23,7 @@ use super::record::ContainerRecord;
 use super::{start, trees};
 use crate::engine::Inner;
 use crate::model::{Access, EngineError};
-use crate::rootfs::add_layers;
+use crate::rootfs::overlay_of;
 use crate::userns::IdMappings;
 use crate::volumes::HeldVolumes;
 
@@ -170,14 +170,15 @@ impl StoppedRoot {
     }
 
     fn overlay(&self) -> io::Result<OwnedFd> {
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        add_layers(&context, &self.lower)?;
-        fsconfig_set_string(context.as_fd(), "upperdir", self.upper.as_path())?;
-        fsconfig_set_string(context.as_fd(), "workdir", self.work.as_path())?;
-        if self.overlay_xattrs == snapshots::OverlayXattrs::User {
-            fsconfig_set_flag(context.as_fd(), "userxattr")?;
-        }
-        fsconfig_create(context.as_fd())?;
+        let writable = |context: &OwnedFd| {
+            fsconfig_set_string(context.as_fd(), "upperdir", self.upper.as_path())?;
+            fsconfig_set_string(context.as_fd(), "workdir", self.work.as_path())?;
+            if self.overlay_xattrs == snapshots::OverlayXattrs::User {
+                fsconfig_set_flag(context.as_fd(), "userxattr")?;
+            }
+            Ok(())
+        };
+        let context = overlay_of(&self.lower, &writable)?;
         Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?)
     }
 
