@@ -38,6 +38,8 @@ const CROWDS: [Crowd; 2] = [
     Crowd { part: "containers", driver: "bridge", subnet: "10.90.0.0/16", count: 1000, pairs: 200 },
     Crowd { part: "routed", driver: "routed", subnet: "10.91.0.0/16", count: 5000, pairs: 500 },
 ];
+/// How many clients start or remove containers at once.
+const AT_ONCE: usize = 20;
 /// How many run when the daemon is killed and names come back.
 const NAMED_CONTAINERS: usize = 300;
 const MANY_PORTS: usize = 50_000;
@@ -459,22 +461,19 @@ fn available() -> Result<f64> {
 fn start_all(conex: &Side, network: &str, names: &[String]) -> Result<()> {
     let start =
         |name: &String| conex.run(&["run", "-d", "--network", network, "--name", name, SMALL, "/bin/sleep", "100000"]);
-    for crowd in names.chunks(20) {
-        std::thread::scope(|scope| {
-            let starting: Vec<_> = crowd.iter().map(|name| scope.spawn(|| start(name))).collect();
-            starting.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a starter panicked")))
-        })?;
-    }
-    Ok(())
+    names.chunks(AT_ONCE).try_for_each(|crowd| all_at_once(crowd, start))
 }
 
 fn remove_all(conex: &Side, names: &[String]) -> Result<()> {
     say(&format!("removing {} containers", names.len()));
-    for crowd in names.chunks(100) {
-        let words: Vec<&str> = ["rm", "-f"].into_iter().chain(crowd.iter().map(String::as_str)).collect();
-        conex.run(&words)?;
-    }
-    Ok(())
+    names.chunks(AT_ONCE).try_for_each(|crowd| all_at_once(crowd, |name| conex.run(&["rm", "-f", name])))
+}
+
+fn all_at_once(names: &[String], run: impl Fn(&String) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = names.iter().map(|name| scope.spawn(|| run(name))).collect();
+        running.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a client panicked")))
+    })
 }
 
 /// How long containers are without names when the daemon is killed: from its start to the first answer, in the first, the middle and
