@@ -121,11 +121,12 @@ fn apparmor_confines_whoever_does_not_ask() {
     assert_eq!(run(&["--privileged"], &look).text(), "unconfined");
     assert_eq!(run(&["--security-opt", "apparmor=unconfined"], &look).text(), "unconfined");
     // What masks and read-only mounts would keep away too is opened, so that this fence stands alone.
-    let open = ["--security-opt", "systempaths=unconfined", "--cap-add", "SYS_ADMIN", "-v", "/sys:/sys"];
+    let capabilities = ["--cap-add", "SYS_ADMIN", "--cap-add", "SYS_RAWIO"];
+    let open = [&["--security-opt", "systempaths=unconfined", "-v", "/sys:/sys"], &capabilities[..]].concat();
     let without = [&open[..], &["--security-opt", "apparmor=unconfined"]].concat();
     let tries = format!(
         "for file in {}; do (: > $file) 2>/dev/null && echo $file; done; head -c 1 /proc/kcore >/dev/null 2>&1 && echo read; \
-         mount -t tmpfs x /mnt 2>/dev/null && echo mounted; true",
+         mkdir /place && mount -t tmpfs x /place 2>/dev/null && echo mounted; true",
         HOSTS_FILES.join(" ")
     );
     let all = [&HOSTS_FILES[..], &["read", "mounted"]].concat().join("\n");
