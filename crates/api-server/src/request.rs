@@ -222,16 +222,23 @@ async fn forget(mut body: Incoming) {
     let _ = tokio::time::timeout(DOCUMENT_TIMEOUT, forget).await;
 }
 
-/// What Go says where it says nothing of types: of those it names its own.
+/// What is wrong with a document, as [`why_no_json`] says.
 fn invalid_json(document: &[u8], error: &serde_json::Error) -> ApiError {
+    match error.to_string().starts_with("trailing characters") {
+        true => ApiError::bad_request("unexpected content after JSON"),
+        false => ApiError::bad_request(format!("invalid JSON: {}", why_no_json(document, error))),
+    }
+}
+
+/// What Go says where it says nothing of types: of those it names its own.
+pub(crate) fn why_no_json(document: &[u8], error: &serde_json::Error) -> String {
     let line = document.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
     let stray = line.and_then(|line| line.get(error.column().saturating_sub(1)));
     match stray {
         Some(stray) if error.is_syntax() && error.to_string().starts_with("expected value") => {
-            let stray = char::from(*stray);
-            ApiError::bad_request(format!("invalid JSON: invalid character {stray:?} looking for beginning of value"))
+            format!("invalid character {:?} looking for beginning of value", char::from(*stray))
         }
-        _ => ApiError::bad_request(format!("invalid JSON: {error}")),
+        _ => error.to_string(),
     }
 }
 

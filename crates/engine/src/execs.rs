@@ -190,7 +190,7 @@ impl Engine {
     /// Prepares a process; returns its id.
     pub async fn create_exec(&self, container: &str, spec: ExecSpec) -> Result<String, EngineError> {
         let handle = self.inner.index.find(container)?;
-        handle.running_unpaused()?;
+        handle.running_unpaused(container)?;
         if spec.command.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
@@ -250,7 +250,7 @@ impl Engine {
         let entry = self.inner.execs.find(id)?;
         let handle =
             self.inner.index.find(entry.view.load().container.as_str()).map_err(|_| EngineError::no_such_exec(id))?;
-        handle.running_unpaused()?;
+        handle.running_unpaused(handle.id.as_str())?;
         Ok((entry, handle))
     }
 
@@ -266,7 +266,7 @@ impl Engine {
         if entry.claimed.swap(true, Ordering::AcqRel) {
             return Err(EngineError::conflict(format!("Error: Exec command {} has already run", view.id)));
         }
-        let live = handle.running_unpaused()?;
+        let live = handle.running_unpaused(handle.id.as_str())?;
         let record = handle.record();
         let mut container = std::borrow::Cow::Borrowed(&record.spec);
         let linked = crate::containers::links::environment(&self.inner, &record, &handle.view());

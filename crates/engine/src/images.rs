@@ -267,6 +267,27 @@ impl Engine {
         Ok(stream)
     }
 
+    /// What is behind an address of the web, `http://` where it names no scheme, for [`Engine::import_image`].
+    pub async fn fetch_file(&self, address: &str) -> Result<InputStream, EngineError> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let found = self.inner.registries.client().web_file(&url, &registry::Validators::default()).await;
+        let mut stream = match found {
+            Ok(registry::WebFile::New(stream)) => stream,
+            Ok(registry::WebFile::Unchanged) => return Err(EngineError::unavailable(format!("{url} sends nothing"))),
+            Err(error) => return Err(EngineError::system(&format!("cannot fetch {url}"), error)),
+        };
+        let (sink, input) = mpsc::channel(PROGRESS_QUEUE);
+        tokio::spawn(async move {
+            while let Some(piece) = stream.piece().await.map_err(io::Error::other).transpose() {
+                let is_last = piece.is_err();
+                if sink.send(piece).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(input)
+    }
+
     /// Makes an image of one layer from the tar that arrives on `input`.
     pub fn import_image(&self, input: InputStream, request: ImportRequest) -> Result<ProgressStream, EngineError> {
         let wanted = images::ImportRequest {
@@ -445,7 +466,11 @@ pub(crate) fn label(filter: &LabelFilter) -> images::LabelFilter {
 pub(crate) fn named(repository: &str, tag: &str) -> Result<Reference, EngineError> {
     let invalid = |error: oci::ReferenceError| EngineError::invalid(error.to_string());
     let name = Reference::parse(repository).map_err(invalid)?;
-    if tag.is_empty() { Ok(name.with_default_tag()) } else { name.with_tag(tag).map_err(invalid) }
+    if tag.is_empty() {
+        Ok(name.with_default_tag())
+    } else {
+        name.with_tag(tag).map_err(|_| EngineError::invalid("invalid tag format"))
+    }
 }
 
 /// A platform as a user writes it; none where he writes none.

@@ -548,7 +548,7 @@ fn options_are_refused_in_dockers_words() {
         ("gelf", "tag=x", "gelf-address is a required parameter"),
         ("fluentd", "fluentd-address=ftp://x", "unsupported scheme: 'ftp'"),
         ("journald", "tag={{.Nothing}}", "template: log-tag"),
-        ("nosuch", "a=b", "logger: no log driver named 'nosuch' is registered"),
+        ("nosuch", "a=b", "error looking up logging plugin nosuch: plugin \"nosuch\" not found"),
     ] {
         let refused = engine.docker(["create", "--log-driver", driver, "--log-opt", option, "busybox"]).fails(1);
         assert!(refused.contains(message), "{refused}");

@@ -54,6 +54,7 @@ mod quotas;
 #[path = "../../../crates/snapshots/tests/it/raw_tar.rs"]
 #[allow(dead_code, reason = "not every field is bent here")]
 mod raw_tar;
+mod refusals;
 mod registries;
 mod registry_server;
 mod run;

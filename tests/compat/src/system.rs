@@ -77,7 +77,7 @@ fn outside_a_swarm_and_without_plugins_all_is_refused_as_docker_refuses_it() {
 }
 
 /// Status and message of the answer to `METHOD PATH BODY`.
-fn answer(socket: &Path, asked: &str) -> String {
+pub(crate) fn answer(socket: &Path, asked: &str) -> String {
     let mut words = asked.splitn(3, ' ');
     let (method, path, body) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
     let (kind, body) = match body {

@@ -31,7 +31,7 @@ use crate::body::{ReplyBody, Writer};
 use crate::error::{ApiError, ApiResult};
 use crate::map::resources;
 use crate::reply::{self, Reply};
-use crate::request::Request;
+use crate::request::{Request, why_no_json};
 
 /// Who asks at which registry.
 const REGISTRY_CONFIG_HEADER: &str = "X-Registry-Config";
@@ -173,7 +173,16 @@ fn json_of<T: DeserializeOwned>(query: &Query, key: &str) -> ApiResult<Option<T>
     match query.get(key) {
         "" => Ok(None),
         text => {
-            serde_json::from_str(text).map_err(|error| ApiError::bad_request(format!("error reading {key}: {error}")))
+            let name = match key {
+                "buildargs" => "build args",
+                "cachefrom" => "cache-from",
+                "ulimits" => "ulimit settings",
+                other => other,
+            };
+            serde_json::from_str(text).map_err(|error| {
+                let why = why_no_json(text.as_bytes(), &error);
+                ApiError::bad_request(format!("error reading {name}: {why}"))
+            })
         }
     }
 }
@@ -425,7 +434,10 @@ fn prune_request(request: &Request) -> ApiResult<BuildPruneRequest> {
     let mut wanted = BuildPruneRequest { all: query.flag("all"), ..BuildPruneRequest::default() };
     // The newest clients reserve space, older ones keep storage: both mean what stays.
     for key in ["keep-storage", "reserved-space", "max-used-space"] {
-        if let Some(bytes) = request.number(key)?.filter(|bytes| *bytes > 0) {
+        let bytes = request.number(key).map_err(|error| {
+            error.wrapped(&format!("{key} is in bytes and expects an integer, got {}", query.get(key)))
+        })?;
+        if let Some(bytes) = bytes.filter(|bytes| *bytes > 0) {
             let bytes = u64::try_from(bytes).unwrap_or_default();
             wanted.keep_bytes = Some(wanted.keep_bytes.map_or(bytes, |kept| kept.min(bytes)));
         }
@@ -442,7 +454,9 @@ fn prune_request(request: &Request) -> ApiResult<BuildPruneRequest> {
             }
             "type" => wanted.kind = Some(value.to_owned()),
             "id" => wanted.ids = values.to_vec(),
-            other => return Err(ApiError::bad_request(format!("invalid filter '{other}'"))),
+            other => {
+                return Err(ApiError::bad_request(format!("failed to prune build cache: invalid filter '{other}'")));
+            }
         }
     }
     Ok(wanted)

@@ -108,13 +108,12 @@ pub(crate) async fn commit(engine: &Engine, request: Request) -> ApiResult<Reply
     Ok(reply::created(&CommitResponse { id: id.to_string() }))
 }
 
-/// Clients take every 404 here for a missing image and begin to pull it, so only that is one.
+/// Clients take every 404 here for an image that is missing, or is of another platform, and begin to pull it, so only that is one.
 fn refuse_create(error: EngineError) -> ApiError {
     let refusal = ApiError::from(error);
+    let wants_pull = ["No such image", "image with reference"].iter().any(|begin| refusal.message.starts_with(begin));
     match refusal.status {
-        StatusCode::NOT_FOUND if !refusal.message.starts_with("No such image") => {
-            ApiError { status: StatusCode::BAD_REQUEST, ..refusal }
-        }
+        StatusCode::NOT_FOUND if !wants_pull => ApiError { status: StatusCode::BAD_REQUEST, ..refusal },
         _ => refusal,
     }
 }
@@ -177,7 +176,10 @@ fn stop_options(request: &Request) -> ApiResult<StopOptions> {
 }
 
 pub(crate) async fn kill(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
-    let failed = |error: EngineError| ApiError::from(error).wrapped(&format!("cannot kill container: {name}"));
+    let failed = |error: EngineError| match ApiError::from(error) {
+        refusal if refusal.message.starts_with("cannot kill container") => refusal,
+        refusal => refusal.wrapped(&format!("cannot kill container: {name}")),
+    };
     let signal = match request.query.get("signal") {
         "" => None,
         text => Some(Signal::parse(text).map_err(failed)?),
@@ -200,7 +202,12 @@ pub(crate) async fn rename(engine: &Engine, name: &str, request: &Request) -> Ap
     }
     // An unknown container is reported before a bad name.
     engine.container(name)?;
-    engine.rename_container(name, ContainerName::parse(new_name)?).await?;
+    let failed = |error: EngineError| ApiError::from(error).wrapped("Error when allocating new name");
+    let new_name = ContainerName::parse(new_name).map_err(failed)?;
+    engine.rename_container(name, new_name).await.map_err(|error| match error.message() {
+        taken if taken.starts_with("Conflict.") => failed(error),
+        _ => error.into(),
+    })?;
     Ok(done())
 }
 

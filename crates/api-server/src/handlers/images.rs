@@ -202,21 +202,20 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
     match request.query.get("fromSrc") {
         "-" => import(engine, request).await,
         "" => Err(ApiError::bad_request("either fromImage or fromSrc must be given")),
-        url => Err(ApiError::not_implemented(format!(
-            "importing from a URL is not built yet: download {url} and import the file"
-        ))),
+        _ => import(engine, request).await,
     }
 }
 
 async fn import(engine: &Engine, request: Request) -> ApiResult<Reply> {
-    let query = &request.query;
+    let query = request.query.clone();
+    let source = query.get("fromSrc");
     let reference = match (query.get("repo"), query.get("tag")) {
         ("", _) => None,
         (repository, "") => Some(repository.to_owned()),
         (repository, tag) => Some(format!("{repository}:{tag}")),
     };
     let message = match query.get("message") {
-        "" => "Imported from -".to_owned(),
+        "" => format!("Imported from {source}"),
         text => text.to_owned(),
     };
     let wanted = ImportRequest {
@@ -228,7 +227,11 @@ async fn import(engine: &Engine, request: Request) -> ApiResult<Reply> {
             .filter(|text| !text.is_empty() && request.version.at_least(32))
             .map(str::to_owned),
     };
-    let mut steps = engine.import_image(request.into_upload(), wanted)?;
+    let input = match source {
+        "-" => request.into_upload(),
+        address => engine.fetch_file(address).await?,
+    };
+    let mut steps = engine.import_image(input, wanted)?;
     // The first step decides between a status and a line in the answer.
     let first = match steps.recv().await {
         Some(Err(error)) => return Err(error.into()),

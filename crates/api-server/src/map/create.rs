@@ -42,6 +42,11 @@ pub(crate) fn parse(
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
     let mut host = normalised(request.host_config.unwrap_or_default(), context);
+    if host.annotations.contains_key("") {
+        return Err(ApiError::bad_request(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
     refuse_unsupported(&host)?;
     let mut warnings = Vec::new();
     let network = NetworkMode::parse(&host.network_mode)?;
@@ -330,7 +335,8 @@ fn read_endpoints(
     }
     wire.into_iter()
         .map(|(network, settings)| {
-            let mut spec = endpoint::parse(&settings.unwrap_or_default())?;
+            let mut spec = endpoint::parse(&settings.unwrap_or_default())
+                .map_err(|error| error.wrapped(&format!("invalid config for network {network}")))?;
             if version.before(48) {
                 spec.gateway_priority = 0;
             }
@@ -359,8 +365,9 @@ fn move_mac_address(
         return Err(ApiError::bad_request("conflicting options: mac-address and the network mode"));
     }
     if takes_one {
-        let asked =
-            endpoint::parse(&EndpointSettings { mac_address: asked, ..EndpointSettings::default() })?.mac_address;
+        let asked = endpoint::parse(&EndpointSettings { mac_address: asked, ..EndpointSettings::default() })
+            .map_err(|error| error.wrapped(&format!("invalid config for network {}", network)))?
+            .mac_address;
         let target = endpoint_for(network, endpoints, version)?;
         if version.at_least(44) && target.mac_address.is_some() && target.mac_address != asked {
             return Err(ApiError::bad_request(

@@ -19,12 +19,6 @@ pub(crate) fn parse(mount: Mount, version: ApiVersion) -> ApiResult<MountSpec> {
             source: mount.source,
             subpath: mount.image_options.map(|options| options.subpath).filter(|path| !path.is_empty()),
         },
-        "cluster" | "npipe" => {
-            return Err(ApiError::not_implemented(format!(
-                "HostConfig.Mounts: mounts of type {:?} are not supported",
-                mount.r#type
-            )));
-        }
         other => {
             return Err(ApiError::bad_request(format!("invalid mount config for type {other:?}: mount type unknown")));
         }
@@ -209,7 +203,7 @@ mod tests {
             refusal(r#"{"Type":"what","Target":"/b"}"#, new),
             "invalid mount config for type \"what\": mount type unknown"
         );
-        assert!(refusal(r#"{"Type":"npipe","Target":"/b"}"#, new).contains("not supported"));
+        assert!(refusal(r#"{"Type":"npipe","Target":"/b"}"#, new).contains("mount type unknown"));
         assert!(refusal(r#"{"Type":"image","Source":"a","Target":"/b"}"#, ApiVersion::new(1, 47)).contains("v1.48"));
         assert!(refusal(r#"{"Type":"tmpfs","Source":"a","Target":"/b"}"#, new).contains("Source must not"));
         assert!(

@@ -112,15 +112,13 @@ impl Handle {
     }
 
     /// As [`Handle::running`], and not frozen.
-    pub(crate) fn running_unpaused(&self) -> Result<Arc<Live>, EngineError> {
+    pub(crate) fn running_unpaused(&self, reference: &str) -> Result<Arc<Live>, EngineError> {
         match self.view().state.status {
             Status::Paused => Err(EngineError::conflict(format!(
-                "Container {} is paused, unpause the container before exec",
-                self.id
+                "Container {reference} is paused, unpause the container before exec"
             ))),
             Status::Restarting => Err(EngineError::conflict(format!(
-                "Container {} is restarting, wait until the container is running",
-                self.id
+                "Container {reference} is restarting, wait until the container is running"
             ))),
             _ => self.running(),
         }

@@ -65,6 +65,7 @@ pub(crate) use actor::{limited, monitor_error};
 pub(crate) use files::{Pieces, changed_files};
 pub(crate) use handle::{Handle, Progress};
 pub(crate) use index::Index;
+pub(crate) use plan::{create_of, refuse_driver};
 pub(crate) use record::ContainerRecord;
 pub(crate) use recover::{Recorded, find_exec_exit};
 pub(crate) use resolver::Names;
@@ -91,11 +92,6 @@ const FORCED_ATTEMPTS: usize = 5;
 /// A namespace for functions about all containers.
 #[derive(Debug)]
 pub(crate) struct Containers;
-
-/// Only the local volume driver is built.
-pub(crate) fn refuse_driver(driver: &str) -> Result<(), EngineError> {
-    plan::refuse_driver(driver, "Driver")
-}
 
 /// A wait that is registered: answer the client's header, then [`Waiter::result`].
 #[derive(Debug)]

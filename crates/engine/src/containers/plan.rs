@@ -80,12 +80,11 @@ pub(crate) fn plan(spec: &ContainerSpec, inherited: Vec<PlannedMount>) -> Result
     }
     mounts.extend(wished);
     for target in &spec.volumes {
-        let target = container_path(target)
-            .map_err(|why| EngineError::invalid(format!("invalid volume path '{target}': {why}")))?;
+        let target = container_path(target).map_err(EngineError::invalid)?;
         mounts.entry(target.clone()).or_insert_with(|| image_volume(&target));
     }
-    if mounts.values().any(PlannedMount::is_of_default_driver) {
-        refuse_driver(&spec.volume_driver, "HostConfig.VolumeDriver")?;
+    if let Some(mount) = mounts.values().find(|mount| mount.is_of_default_driver()) {
+        refuse_driver(&spec.volume_driver, mount.volume())?;
     }
     let mut mounts: Vec<PlannedMount> = mounts.into_values().collect();
     mounts.sort_by_key(|mount| mount.target.matches('/').count());
@@ -196,7 +195,7 @@ fn from_mount(mount: &MountSpec) -> Result<PlannedMount, EngineError> {
             (PlannedSource::Host { path, create: *create_source, recursion: *recursion }, *propagation)
         }
         MountKind::Volume { name, copy_up, labels, driver, driver_options, subpath } => {
-            refuse_driver(driver, "Mounts[].VolumeOptions.DriverConfig.Name")?;
+            refuse_driver(driver, name.as_deref())?;
             let source = PlannedSource::Volume {
                 name: name.clone(),
                 copy_up: *copy_up,
@@ -224,13 +223,19 @@ fn from_mount(mount: &MountSpec) -> Result<PlannedMount, EngineError> {
 }
 
 /// Only the local driver is built.
-pub(crate) fn refuse_driver(driver: &str, field: &str) -> Result<(), EngineError> {
+pub(crate) fn refuse_driver(driver: &str, volume: Option<&str>) -> Result<(), EngineError> {
     match driver {
         "" | "local" => Ok(()),
-        _ => Err(EngineError::not_found(format!(
-            "error looking up volume plugin {driver}: plugin \"{driver}\" not found ({field})"
-        ))),
+        _ => {
+            let why = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
+            Err(EngineError::not_found(format!("{}{why}", create_of(volume))))
+        }
     }
+}
+
+/// How Docker begins what it says of a volume that cannot be made.
+pub(crate) fn create_of(volume: Option<&str>) -> String {
+    volume.map(|name| format!("create {name}: ")).unwrap_or_default()
 }
 
 fn tmpfs_options(size_bytes: Option<u64>, mode: Option<u32>, more: &[String], access: Access) -> Vec<String> {
@@ -244,8 +249,7 @@ fn tmpfs_options(size_bytes: Option<u64>, mode: Option<u32>, more: &[String], ac
 }
 
 fn from_tmpfs(target: &str, options: &str) -> Result<PlannedMount, EngineError> {
-    let target =
-        container_path(target).map_err(|why| EngineError::invalid(format!("invalid tmpfs path '{target}': {why}")))?;
+    let target = container_path(target).map_err(EngineError::invalid)?;
     let given: Vec<String> = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
     check_tmpfs(&given)?;
     let access = if given.iter().any(|option| option == "ro") { Access::ReadOnly } else { Access::ReadWrite };

@@ -6,6 +6,7 @@ use crate::model::{ContainerSpec, EngineError, Resources, UpdateRequest};
 
 /// Changes what the request names and checks the result as a create would.
 pub(super) fn apply(spec: &mut ContainerSpec, request: &UpdateRequest, host: &Host) -> Result<(), EngineError> {
+    validate::one_cpu_limit(&request.resources)?;
     let mut resources = spec.resources.clone();
     merge(&mut resources, &request.resources)?;
     if let Some(limit) = request.pids_limit {
@@ -19,7 +20,7 @@ pub(super) fn apply(spec: &mut ContainerSpec, request: &UpdateRequest, host: &Ho
     validate::resources(&mut resources, host)?;
     if let Some(policy) = request.restart {
         if spec.auto_remove && super::actor::comes_back(policy) {
-            return Err(EngineError::invalid(
+            return Err(EngineError::conflict(
                 "Restart policy cannot be updated because AutoRemove is enabled for the container",
             ));
         }

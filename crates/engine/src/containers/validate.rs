@@ -236,17 +236,25 @@ fn memory(resources: &mut Resources, host: &Host, warnings: &mut Vec<String>) ->
         warnings.push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".into());
         resources.oom_kill_disable = None;
     }
+    if resources.oom_kill_disable == Some(true) && resources.memory_bytes == 0 {
+        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".into());
+    }
     Ok(())
+}
+
+/// Processors are given as a number or as a share of a period.
+pub(super) fn one_cpu_limit(resources: &Resources) -> Result<(), EngineError> {
+    let both = |what| EngineError::invalid(format!("Conflicting options: Nano CPUs and {what} cannot both be set."));
+    match resources.nano_cpus > 0 {
+        true if resources.cpu_period_us > 0 => Err(both("CPU Period")),
+        true if resources.cpu_quota_us > 0 => Err(both("CPU Quota")),
+        _ => Ok(()),
+    }
 }
 
 fn cpu(resources: &Resources, host: &Host) -> Result<(), EngineError> {
     let refuse = |message: String| Err(EngineError::invalid(message));
-    if resources.nano_cpus > 0 && resources.cpu_period_us > 0 {
-        return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set.".into());
-    }
-    if resources.nano_cpus > 0 && resources.cpu_quota_us > 0 {
-        return refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set.".into());
-    }
+    one_cpu_limit(resources)?;
     let most = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
     if resources.nano_cpus < 0 || resources.nano_cpus > most {
         return refuse(format!(
@@ -274,14 +282,15 @@ fn cpusets(resources: &Resources, host: &Host) -> Result<(), EngineError> {
         if given.is_empty() {
             return Ok(());
         }
-        let wanted = parse_set(given)
-            .ok_or_else(|| EngineError::invalid(format!("Invalid value {} for cpuset {what}", shortened(given))))?;
+        let wanted = parse_set(given).ok_or_else(|| {
+            let given = shortened(given);
+            EngineError::invalid(format!("Invalid value {given} for cpuset {what}: invalid format: {given}"))
+        })?;
         if wanted.iter().any(|number| !available.contains(number)) {
-            let list: Vec<String> = available.iter().map(usize::to_string).collect();
             return Err(EngineError::invalid(format!(
                 "Requested {noun} are not available - requested {}, available: {}",
                 shortened(given),
-                list.join(",")
+                show_set(available)
             )));
         }
         Ok(())
@@ -293,6 +302,17 @@ fn cpusets(resources: &Resources, host: &Host) -> Result<(), EngineError> {
 /// Set texts can be megabytes long in hostile requests.
 fn shortened(text: &str) -> &str {
     text.get(..100).unwrap_or(text)
+}
+
+/// Writes `0-3,7`, from numbers in order.
+fn show_set(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
+    let show = |run: &[usize]| match run {
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+        [] => String::new(),
+    };
+    runs.map(show).collect::<Vec<_>>().join(",")
 }
 
 /// Reads `0-3,7`. Bounded: no host has so many CPUs, and a range is not spelled out before it is checked.
@@ -390,7 +410,7 @@ mod tests {
             ),
             (
                 Resources { cpuset_cpus: "7".into(), ..Resources::default() },
-                "Requested CPUs are not available - requested 7, available: 0,1",
+                "Requested CPUs are not available - requested 7, available: 0-1",
             ),
             (Resources { blkio_weight: 5, ..Resources::default() }, "Range of blkio weight"),
             (Resources { cgroup_parent: "/a/../b".into(), ..Resources::default() }, "invalid cgroup parent"),

@@ -72,8 +72,9 @@ impl LogConfig {
             )));
         }
         let found = DRIVERS.iter().find(|(known, _)| *known == name);
-        let (_, driver) =
-            found.ok_or_else(|| EngineError::invalid(format!("logger: no log driver named '{name}' is registered")))?;
+        let (_, driver) = found.ok_or_else(|| {
+            EngineError::invalid(format!("error looking up logging plugin {name}: plugin \"{name}\" not found"))
+        })?;
         let config = Self { driver: *driver, options };
         config.check_options()?;
         Ok(config)
@@ -199,6 +200,10 @@ impl LogConfig {
     }
 
     fn check_options(&self) -> Result<(), EngineError> {
+        if self.driver == LogDriver::None {
+            // It keeps nothing, however it is told to keep it.
+            return Ok(());
+        }
         let is_known = |key: &str| {
             COMMON_OPTIONS.contains(&key)
                 || match self.driver {
@@ -288,13 +293,12 @@ mod tests {
             ("json-file", "tag", "{{.Nothing}}", "{{.Nothing}}"),
             ("json-file", "tag", "{{", "tag"),
             ("local", "tag", "x", "unknown log opt 'tag' for local log driver"),
-            ("none", "max-size", "1m", "unknown log opt 'max-size' for none log driver"),
             ("syslog", "gelf-address", "x", "unknown log opt 'gelf-address' for syslog log driver"),
             ("syslog", "max-size", "1m", "unknown log opt 'max-size' for syslog log driver"),
             ("gelf", "bogus", "1", "unknown log opt \"bogus\" for gelf log driver"),
             ("journald", "cache-disabled", "maybe", "invalid value for cache-disabled: maybe"),
             ("awslogs", "x", "y", "LogConfig.Type"),
-            ("nosuch", "x", "y", "logger: no log driver named 'nosuch' is registered"),
+            ("nosuch", "x", "y", "error looking up logging plugin nosuch: plugin \"nosuch\" not found"),
         ] {
             let refused = config(driver, &[(key, value)]).unwrap_err();
             assert!(refused.contains(message), "{driver} {key}: {refused}");

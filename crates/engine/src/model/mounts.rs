@@ -167,7 +167,10 @@ impl Propagation {
             "rshared" => Self::RShared,
             "slave" => Self::Slave,
             "rslave" => Self::RSlave,
-            _ => return Err(EngineError::invalid(format!("invalid propagation config: invalid value: {text}"))),
+            _ => {
+                let why = format!("invalid mount config for type \"bind\": invalid propagation mode: {text}");
+                return Err(EngineError::invalid(why));
+            }
         })
     }
 
@@ -188,6 +191,9 @@ impl Bind {
     /// Reads `source:target[:mode]`, `name:target[:mode]` or `target`.
     pub fn parse(text: &str) -> Result<Self, EngineError> {
         let invalid = || EngineError::invalid(format!("invalid volume specification: '{text}'"));
+        if text.is_empty() {
+            return Err(invalid());
+        }
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, mode) = match parts.as_slice() {
             [target] => (BindSource::Anonymous, *target, ""),
@@ -195,9 +201,12 @@ impl Bind {
             [source, target, mode] if !mode.is_empty() => (bind_source(source).ok_or_else(invalid)?, *target, *mode),
             _ => return Err(invalid()),
         };
-        let target = container_path(target)
-            .map_err(|why| EngineError::invalid(format!("invalid volume specification: '{text}': {why}")))?;
         let modes = BindModes::parse(mode, &source)?;
+        let kind = if matches!(source, BindSource::Host(_)) { "bind" } else { "volume" };
+        let target = container_path(target).map_err(|why| {
+            let why = format!("invalid mount config for type \"{kind}\": {why}");
+            EngineError::invalid(format!("invalid volume specification: '{text}': {why}"))
+        })?;
         check_volume_name(&source)?;
         Ok(Self {
             text: text.into(),
@@ -227,6 +236,9 @@ impl From<Bind> for String {
 impl VolumesFrom {
     /// Reads `container[:ro|rw]`.
     pub fn parse(text: &str) -> Result<Self, EngineError> {
+        if text.is_empty() {
+            return Err(EngineError::invalid("volumes-from specification cannot be an empty string"));
+        }
         let (container, access) = match text.split_once(':') {
             None => (text, None),
             Some((container, mode)) => (container, Some(Self::access(mode)?)),
@@ -267,7 +279,7 @@ impl MountSpec {
         if self.target.is_empty() {
             return Err(wrong("field Target must not be empty"));
         }
-        container_path(&self.target).map_err(|why| wrong(&format!("invalid mount path: '{}' {why}", self.target)))?;
+        container_path(&self.target).map_err(|why| wrong(&why))?;
         match &self.kind {
             MountKind::Bind { source, .. } if source.is_empty() => Err(wrong("field Source must not be empty")),
             MountKind::Bind { source, .. } if !source.starts_with('/') => {
@@ -351,6 +363,10 @@ struct BindModes {
 impl BindModes {
     fn parse(mode: &str, source: &BindSource) -> Result<Self, EngineError> {
         let mut modes = Self { access: Access::ReadWrite, propagation: None, copy_up: CopyUp::WhenEmpty };
+        let accesses = mode.split(',').filter(|part| ["ro", "rw"].contains(part)).count();
+        if accesses > 1 {
+            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
+        }
         for part in mode.split(',').filter(|part| !part.is_empty()) {
             match part {
                 "rw" => modes.access = Access::ReadWrite,
@@ -402,12 +418,12 @@ fn is_local(path: &str) -> bool {
 }
 
 /// A path inside a container: absolute, without `.` and `..`, and not the root itself.
-pub(crate) fn container_path(text: &str) -> Result<String, &'static str> {
+pub(crate) fn container_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
-        return Err("mount path must be absolute");
+        return Err(format!("invalid mount path: '{text}' mount path must be absolute"));
     }
     match clean_path(text) {
-        path if path == "/" => Err("destination can't be '/'"),
+        path if path == "/" => Err("invalid specification: destination can't be '/'".to_owned()),
         path => Ok(path),
     }
 }
@@ -448,8 +464,14 @@ mod tests {
     fn wrong_binds_are_refused_in_dockers_words() {
         for (text, message) in [
             ("/a:/b:c:d", "invalid volume specification: '/a:/b:c:d'"),
-            ("/a:/", "invalid volume specification: '/a:/': destination can't be '/'"),
-            ("/a:b", "invalid volume specification: '/a:b': mount path must be absolute"),
+            (
+                "/a:/",
+                "invalid volume specification: '/a:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'",
+            ),
+            (
+                "/a:b",
+                "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
+            ),
             ("/a:/b:bad", "invalid mode: bad"),
             ("vol:/b:rshared", "invalid mode: rshared"),
             (":/b", "invalid volume specification: ':/b'"),

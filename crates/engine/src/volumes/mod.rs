@@ -23,6 +23,7 @@ pub(crate) use copy_up::copy_up;
 pub(crate) use held::{HeldVolumes, unmount_unused};
 pub(crate) use plain::is_snapshot;
 
+use crate::containers::{create_of, refuse_driver};
 use crate::engine::{Engine, blocking};
 use crate::model::{
     EngineError, EventKind, Patterns, PruneFilters, PruneReport, VolumeName, VolumeQuery, VolumeRequest, VolumeUsage,
@@ -123,8 +124,10 @@ impl Volumes {
 impl Engine {
     /// Creates a volume, or finds the one of that name.
     pub async fn create_volume(&self, request: VolumeRequest) -> Result<Arc<VolumeView>, EngineError> {
-        crate::containers::refuse_driver(&request.driver)?;
-        check_options(request.options.as_ref())?;
+        let name = request.name.as_ref().map(VolumeName::as_str);
+        refuse_driver(&request.driver, name)?;
+        check_options(request.options.as_ref())
+            .map_err(|error| EngineError::new(error.kind(), format!("{}{}", create_of(name), error.message())))?;
         self.ensure_volume(request).await.map(|(volume, _)| volume)
     }
 

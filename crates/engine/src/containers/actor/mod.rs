@@ -458,7 +458,12 @@ impl Actor {
 
     async fn update(&mut self, request: UpdateRequest) -> Result<(), EngineError> {
         let mut spec = self.record.spec.clone();
-        super::update::apply(&mut spec, &request, &self.engine.inner.host)?;
+        super::update::apply(&mut spec, &request, &self.engine.inner.host).map_err(|error| match error.kind() {
+            crate::model::ErrorKind::Conflict => {
+                EngineError::conflict(format!("Cannot update container {}: {}", self.handle.id, error.message()))
+            }
+            _ => error,
+        })?;
         if let (Some(connection), true) = (self.connection.clone(), self.life.pid().is_some()) {
             let resources = crate::spec::update_resources(&spec.resources, &self.engine.inner.host.spec);
             limited(connection.request(Request::Update { resources: Box::new(resources) }, Vec::new())).await?;
