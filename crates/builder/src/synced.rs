@@ -5,15 +5,16 @@
 //! <root>/build/synced/<key>.json    which file is where in it, with its time and digest
 //! ```
 //!
-//! Bytes are only ever added to a data file, so a build that reads it is not disturbed by the next one. When less than half of it is in
-//! use it is written anew.
+//! Bytes are only ever added to a data file, so a build that reads it is not disturbed by the next one. One build at a time adds to it:
+//! another one that receives the same folder meanwhile keeps what it is sent for itself. When less than half of it is in use it is written
+//! anew.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use archive::layer::LayerTree;
 use archive::tar::{Device, Entry, EntryKind, Metadata, Timestamp, Xattr};
@@ -94,7 +95,15 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct SyncedFolders {
     dir: PathBuf,
-    folders: Mutex<HashMap<String, Snapshot>>,
+    folders: Mutex<HashMap<String, Folder>>,
+}
+
+/// What is known of a folder without a look at the disk.
+#[derive(Debug)]
+enum Folder {
+    /// A build receives it: nobody else may add to its data.
+    Receiving,
+    Kept(Snapshot),
 }
 
 impl SyncedFolders {
@@ -106,10 +115,8 @@ impl SyncedFolders {
 
     /// Begins to receive a folder. `key` says which folder of which client it is; an empty one is of nobody.
     pub fn receive(&self, key: &str) -> Result<Receiver<'_>, ContextError> {
-        let name = Digest::of(key.as_bytes()).hex();
-        // Taken out: a second build of the same folder at the same time starts anew instead of waiting.
-        let held = if key.is_empty() { None } else { self.take(&name) };
-        let name = if key.is_empty() { String::new() } else { name };
+        let claim = if key.is_empty() { None } else { self.claim(Digest::of(key.as_bytes()).hex()) };
+        let (claim, held) = claim.map_or((None, None), |(claim, held)| (Some(claim), held));
         let (data, before, end) = match held {
             Some(Snapshot { data, index }) => {
                 let end = index.end;
@@ -118,8 +125,7 @@ impl SyncedFolders {
             None => (Place::New(StagedFile::create(&self.dir)?), Arc::default(), 0),
         };
         Ok(Receiver {
-            folders: self,
-            name,
+            claim,
             data,
             before,
             end,
@@ -135,10 +141,27 @@ impl SyncedFolders {
         })
     }
 
-    fn take(&self, name: &str) -> Option<Snapshot> {
-        if let Some(snapshot) = self.folders.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-            return Some(snapshot);
-        }
+    /// Keeps others from a folder's data, and gives what is there of it. None where another build receives it: it is not waited for.
+    fn claim(&self, name: String) -> Option<(Claim<'_>, Option<Snapshot>)> {
+        let before = {
+            let mut folders = self.lock();
+            if matches!(folders.get(&name), Some(Folder::Receiving)) {
+                return None;
+            }
+            folders.insert(name.clone(), Folder::Receiving)
+        };
+        let held = match before {
+            Some(Folder::Kept(snapshot)) => Some(snapshot),
+            _ => self.load(&name),
+        };
+        Some((Claim { folders: self, name }, held))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Folder>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self, name: &str) -> Option<Snapshot> {
         let index: Index = durable::load(&self.dir.join(format!("{name}.json"))).ok()?;
         if index.boot != boot_id() {
             return None;
@@ -160,11 +183,42 @@ impl SyncedFolders {
 
     /// Forgets all folders; builds that read one go on.
     pub fn clear(&self) -> Result<(), durable::PathError> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().retain(|_, folder| matches!(folder, Folder::Receiving));
         for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             durable::remove(&self.dir, &file.file_name().to_string_lossy())?;
         }
         Ok(())
+    }
+}
+
+/// The right to add to a folder's data, until it is dropped.
+#[derive(Debug)]
+struct Claim<'a> {
+    folders: &'a SyncedFolders,
+    name: String,
+}
+
+impl Claim<'_> {
+    fn data(&self) -> String {
+        format!("{}.data", self.name)
+    }
+
+    fn index(&self) -> String {
+        format!("{}.json", self.name)
+    }
+
+    fn keep(&self, snapshot: Snapshot) {
+        self.folders.lock().insert(self.name.clone(), Folder::Kept(snapshot));
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut folders = self.folders.lock();
+        // What was not kept is looked for on the disk the next time: what a build that failed has added lies behind what counts there.
+        if matches!(folders.get(&self.name), Some(Folder::Receiving)) {
+            folders.remove(&self.name);
+        }
     }
 }
 
@@ -226,8 +280,8 @@ impl Run {
 /// A folder on its way.
 #[derive(Debug)]
 pub struct Receiver<'a> {
-    folders: &'a SyncedFolders,
-    name: String,
+    /// None where what comes is for this build alone.
+    claim: Option<Claim<'a>>,
     data: Place,
     before: Arc<Index>,
     end: u64,
@@ -379,29 +433,29 @@ impl Receiver<'_> {
         let placeholder = Place::Old(Arc::new(self.data.file().try_clone().map_err(ContextError::Folder)?));
         let data = match std::mem::replace(&mut self.data, placeholder) {
             Place::Old(file) => file,
-            Place::New(staged) if self.name.is_empty() => {
-                // Nobody's: it goes with the context.
-                return Ok(Arc::new(staged.file().try_clone().map_err(ContextError::Folder)?));
-            }
             Place::New(staged) => {
                 let file = staged.file().try_clone().map_err(ContextError::Folder)?;
-                staged.commit_volatile(&format!("{}.data", self.name))?;
+                if let Some(claim) = &self.claim {
+                    // An index of other data would lie about these.
+                    durable::remove(&claim.folders.dir, &claim.index())?;
+                    staged.commit_volatile(&claim.data())?;
+                }
                 Arc::new(file)
             }
         };
+        // Nobody's: it goes with the context.
+        let Some(claim) = self.claim.take() else { return Ok(data) };
         if self.end > 2 * used + COMPACT_BYTES_MIN {
             // Mostly leftovers: the next build starts a new file.
-            durable::remove(&self.folders.dir, &format!("{}.json", self.name))?;
+            durable::remove(&claim.folders.dir, &claim.index())?;
             return Ok(data);
         }
         let index = Arc::new(Index { files: std::mem::take(&mut self.kept), end: self.end, boot: boot_id() });
         if !unchanged {
             // As the data it is of no use after the next boot.
-            durable::save_volatile(&self.folders.dir, &format!("{}.json", self.name), &*index)
-                .map_err(ContextError::Index)?;
+            durable::save_volatile(&claim.folders.dir, &claim.index(), &*index).map_err(ContextError::Index)?;
         }
-        let snapshot = Snapshot { data: Arc::clone(&data), index };
-        self.folders.folders.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone(), snapshot);
+        claim.keep(Snapshot { data: Arc::clone(&data), index });
         Ok(data)
     }
 }
@@ -482,6 +536,36 @@ mod tests {
         let second = receiver.finish().unwrap();
         assert_eq!((second.text("a").as_deref(), second.text("b").as_deref()), (Some("one"), Some("22")));
         assert_eq!(first.text("b").as_deref(), Some("xyz"), "an earlier build is not disturbed");
+    }
+
+    #[test]
+    fn builds_of_one_folder_at_once_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = SyncedFolders::open(dir.path()).unwrap();
+        let begin = |file: &SentFile| {
+            let mut receiver = folders.receive("key").unwrap();
+            receiver.describe(file.clone()).unwrap();
+            receiver
+        };
+        let send = |mut receiver: Receiver<'_>, text: &[u8]| {
+            receiver.bytes(0, text).unwrap();
+            receiver.bytes(0, b"").unwrap();
+            receiver.finish().unwrap()
+        };
+        send(begin(&file("a", 3, 1)), b"one");
+        for round in 2..5 {
+            let changed = file("a", 3, round);
+            let (mut first, second) = (begin(&changed), begin(&changed));
+            first.bytes(0, b"tw").unwrap();
+            let second = send(second, b"six");
+            let first = send(first, b"o");
+            assert_eq!((first.text("a").as_deref(), second.text("a").as_deref()), (Some("two"), Some("six")));
+            // One that failed lets go.
+            drop(begin(&file("a", 9, round)));
+            let mut third = folders.receive("key").unwrap();
+            assert_eq!(third.describe(changed).unwrap(), None);
+            assert_eq!(third.finish().unwrap().text("a").as_deref(), Some("two"));
+        }
     }
 
     #[test]
