@@ -313,7 +313,12 @@ fn is_procfs(fd: BorrowedFd<'_>) -> bool {
 }
 
 fn attach(planned: &PlannedMount<'_>, mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<()> {
-    attach_at(mount, place).map_err(|errno| planned.error(errno_text(errno)))
+    attach_at(mount, place).map_err(|errno| {
+        // The kernel does not say so of a folder on a file, or the other way round.
+        let kinds = [mount, place].map(|fd| fstat(fd).ok().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()));
+        let differ = errno == Errno::INVAL && kinds[0] != kinds[1];
+        planned.error(errno_text(if differ { Errno::NOTDIR } else { errno }))
+    })
 }
 
 /// Attaches a detached mount to the place that `place` is open on, whatever its name is by now.

@@ -82,3 +82,22 @@ fn an_import_fetches_what_is_at_an_address() {
     server.wait().unwrap();
     engine.finish();
 }
+
+#[test]
+fn starts_that_fail_have_dockers_exit_codes_and_advice() {
+    let engine = Engine::with_busybox();
+    let folder = engine.host().files().join("empty");
+    std::fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    let run = |code: i32, words: &[&str]| engine.docker([&["run", "--rm"], words].concat()).fails(code);
+    assert!(run(126, &["busybox", "/etc"]).contains("is a directory"));
+    assert!(run(127, &["busybox", "nosuch"]).contains("executable file not found in $PATH"));
+    let advice = "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?";
+    for bind in ["/etc/hostname:/etc", &format!("{folder}:/etc/passwd")] {
+        let told = run(125, &["-v", bind, "busybox", "true"]);
+        assert!(told.contains(advice), "{bind}: {told}");
+    }
+    let told = run(125, &["--device", folder, "busybox", "true"]);
+    assert!(told.contains("error gathering device information") && told.contains("not a device node"), "{told}");
+    engine.finish();
+}

@@ -236,18 +236,17 @@ fn check_address(record: &NetworkRecord, endpoint: &EndpointSpec) -> Result<(), 
 }
 
 fn check_one(record: &NetworkRecord, address: IpAddr, given: bool, contained: bool) -> Result<(), EngineError> {
-    if !given {
-        return Err(EngineError::invalid(
+    let wrong = |what: &str| {
+        let network = &record.name;
+        Err(EngineError::invalid(format!("invalid config for network {network}: invalid endpoint settings:\n{what}")))
+    };
+    match (given, contained) {
+        (false, _) => wrong(
             "user specified IP address is supported only when connecting to networks with user configured subnets",
-        ));
+        ),
+        (true, false) => wrong(&format!("no configured subnet contains IP address {address}")),
+        (true, true) => Ok(()),
     }
-    if !contained {
-        return Err(EngineError::invalid(format!(
-            "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains IP address {address}",
-            record.name
-        )));
-    }
-    Ok(())
 }
 
 /// Host and none stand alone.

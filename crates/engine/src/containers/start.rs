@@ -604,6 +604,9 @@ fn resolve_device(host: &Path, container: &str, permissions: &str) -> Result<Vec
             devices.extend(found);
         }
     }
+    if devices.is_empty() {
+        return Err(std::io::Error::other("not a device node"));
+    }
     Ok(devices)
 }
 

@@ -131,7 +131,15 @@ impl Actor {
 
 /// Docker's exit codes and words for a start that failed.
 fn launch_failure(error: MonitorError) -> (i32, EngineError) {
-    let message = format!("failed to create task for container: {}", crate::model::chain(&error));
+    let mut message = format!("failed to create task for container: {}", crate::model::chain(&error));
+    if message.contains("error mounting") && message.contains("not a directory") {
+        message += ": Are you trying to mount a directory onto a file (or vice-versa)? \
+                    Check if the specified host path exists and is the expected type";
+    }
+    if error.kind() == Some(FailureKind::PermissionDenied) && !message.contains("permission denied") {
+        // By this the docker command line knows its exit code, also where it is a directory that cannot be run.
+        message += ": permission denied";
+    }
     match error.kind() {
         Some(FailureKind::NotFound) => (127, EngineError::invalid(message)),
         Some(FailureKind::PermissionDenied) => (126, EngineError::invalid(message)),
