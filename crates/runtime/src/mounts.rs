@@ -315,8 +315,10 @@ fn is_procfs(fd: BorrowedFd<'_>) -> bool {
 fn attach(planned: &PlannedMount<'_>, mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<()> {
     attach_at(mount, place).map_err(|errno| {
         // The kernel does not say so of a folder on a file, or the other way round.
-        let kinds = [mount, place].map(|fd| fstat(fd).ok().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()));
-        let differ = errno == Errno::INVAL && kinds[0] != kinds[1];
+        let is_folder = |fd| {
+            fstat(fd).is_ok_and(|stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
+        let differ = errno == Errno::INVAL && is_folder(mount) != is_folder(place);
         planned.error(errno_text(if differ { Errno::NOTDIR } else { errno }))
     })
 }

@@ -623,7 +623,7 @@ mod tests {
             ("--bip 10.0.0.1", "ADDRESS/PREFIX"),
             ("--mtu 10", "from 68"),
             ("--default-address-pool base=10.0.0.0/8,size=40", "invalid subnet size"),
-            ("--log-driver nosuch", "no log driver named 'nosuch'"),
+            ("--log-driver nosuch", "error looking up logging plugin nosuch"),
             ("--log-opt bogus=1", "unknown log opt 'bogus'"),
             ("--default-ulimit nofile", "invalid ulimit argument"),
             ("--default-ulimit nofile=2:1", "soft limit must be less"),
