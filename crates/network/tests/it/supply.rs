@@ -152,8 +152,6 @@ fn so_many_networks_are_supplied_and_no_more() {
         most = most.max(pairs(&host) - of_the_default - taken.len());
         taken.push(networks.take_if_ready(&id).unwrap());
     }
-    assert!(most <= 8 * 4, "{most}");
-    networks.settle();
-    // The oldest has made room for the newest; it is removed as any other.
-    assert!(networks.take_if_ready("003456789abcdef").is_none());
+    // Three are ready on each; those who were asked for longest ago have made room for the others.
+    assert!((8 * 2..=8 * 3).contains(&most), "{most}");
 }
