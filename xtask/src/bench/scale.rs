@@ -129,25 +129,16 @@ pub(super) fn pid(world: &World) -> Result<u32> {
 
 /// What a process takes while it is watched: % of a processor.
 pub(super) fn share_of(pid: u32) -> Result<f64> {
-    share(|| time_of(pid))
+    shares(|| Ok([time_of(pid)?])).map(|[share]| share)
 }
 
 /// What a process takes while it is watched, and what all take whose names begin so: % of a processor.
-pub(super) fn shares_of(pid: u32, names: &[&str]) -> Result<(f64, f64)> {
-    let all = || {
-        fs::read_dir("/proc").map(|entries| {
-            entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-                .filter(|pid| is_named(*pid, names))
-                .filter_map(|pid| time_of(pid).ok())
-                .sum::<f64>()
-        })
-    };
-    let before = (time_of(pid)?, all()?);
-    std::thread::sleep(WATCHED);
-    let share = |before: f64, after: f64| (after - before) / WATCHED.as_secs_f64() * 100.0;
-    Ok((share(before.0, time_of(pid)?), share(before.1, all()?)))
+pub(super) fn shares_of(pid: u32, names: &[&str]) -> Result<[f64; 2]> {
+    shares(|| {
+        let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let named = processes.filter(|pid| is_named(*pid, names));
+        Ok([time_of(pid)?, named.filter_map(|pid| time_of(pid).ok()).sum()])
+    })
 }
 
 fn is_named(pid: u32, names: &[&str]) -> bool {
@@ -157,21 +148,24 @@ fn is_named(pid: u32, names: &[&str]) -> bool {
 
 /// What the whole machine takes, to the nanosecond and whoever it was: % of a processor.
 pub(super) fn share_of_machine() -> Result<f64> {
-    share(|| {
+    let seconds = || {
         // cgroup v1, and v2.
         if let Ok(text) = fs::read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
-            return Ok(text.trim().parse::<f64>()? / 1e9);
+            return Ok([text.trim().parse::<f64>()? / 1e9]);
         }
         let text = fs::read_to_string("/sys/fs/cgroup/cpu.stat")?;
         let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
-        Ok(usage.context("cpu.stat has no usage_usec")?.parse::<f64>()? / 1e6)
-    })
+        Ok([usage.context("cpu.stat has no usage_usec")?.parse::<f64>()? / 1e6])
+    };
+    shares(seconds).map(|[share]| share)
 }
 
-fn share(seconds: impl Fn() -> Result<f64>) -> Result<f64> {
+/// Shares of a processor from times in seconds: %.
+fn shares<const N: usize>(seconds: impl Fn() -> Result<[f64; N]>) -> Result<[f64; N]> {
     let before = seconds()?;
     std::thread::sleep(WATCHED);
-    Ok((seconds()? - before) / WATCHED.as_secs_f64() * 100.0)
+    let after = seconds()?;
+    Ok(std::array::from_fn(|index| (after[index] - before[index]) / WATCHED.as_secs_f64() * 100.0))
 }
 
 /// User and system time of a process, in seconds.

@@ -35,10 +35,10 @@ pub(crate) fn run(world: &mut World, _options: &Options) -> Result<Report> {
         report.figure(format!("{CHECKED} health checks a second by processes, Docker, of a processor"), theirs, "%");
         report.promise("health checks: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
     }
-    let (daemon, ours) = statistics(world, Engine::Conex)?;
+    let [daemon, ours] = statistics(world, Engine::Conex)?;
     report.figure(format!("stats of {COUNTED} containers, Conex with its monitors, of a processor"), ours, "%");
     if world.has_docker() {
-        let (_, theirs) = statistics(world, Engine::Docker)?;
+        let [_, theirs] = statistics(world, Engine::Docker)?;
         report.figure(format!("stats of {COUNTED} containers, Docker with containerd, of a processor"), theirs, "%");
         report.promise("stats: Docker's time, times Conex's", Bound::AtLeast, 2.0, Some(theirs / ours));
     }
@@ -79,7 +79,7 @@ fn checks(world: &World, engine: Engine, idle: f64) -> Result<f64> {
 }
 
 /// What it costs that `docker stats` shows containers: the daemon, and all that serves with it.
-fn statistics(world: &World, engine: Engine) -> Result<(f64, f64)> {
+fn statistics(world: &World, engine: Engine) -> Result<[f64; 2]> {
     start(world, engine, COUNTED, &[])?;
     let (line, servants) = match engine {
         Engine::Conex => (world.docker_on_conex(["stats"]), ["conex"].as_slice()),

@@ -176,10 +176,7 @@ fn stop_options(request: &Request) -> ApiResult<StopOptions> {
 }
 
 pub(crate) async fn kill(engine: &Engine, name: &str, request: &Request) -> ApiResult<Reply> {
-    let failed = |error: EngineError| match ApiError::from(error) {
-        refusal if refusal.message.starts_with("cannot kill container") => refusal,
-        refusal => refusal.wrapped(&format!("cannot kill container: {name}")),
-    };
+    let failed = |error: EngineError| ApiError::from(error).wrapped(&format!("cannot kill container: {name}"));
     let signal = match request.query.get("signal") {
         "" => None,
         text => Some(Signal::parse(text).map_err(failed)?),

@@ -200,7 +200,6 @@ pub(crate) async fn create(engine: &Engine, request: Request) -> ApiResult<Reply
         return super::registries::pull(engine, request).await;
     }
     match request.query.get("fromSrc") {
-        "-" => import(engine, request).await,
         "" => Err(ApiError::bad_request("either fromImage or fromSrc must be given")),
         _ => import(engine, request).await,
     }

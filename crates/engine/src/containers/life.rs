@@ -460,9 +460,6 @@ impl Refusal {
                 EngineError::new(crate::model::ErrorKind::System, format!("Container {id} is not paused"))
             }
             (Refusal::NotRunning, "stop") => EngineError::not_modified("container is already stopped"),
-            (Refusal::NotRunning, "kill") => {
-                EngineError::conflict(format!("cannot kill container: {reference}: container {id} is not running"))
-            }
             (Refusal::NotRunning, _) => EngineError::conflict(format!("container {id} is not running")),
             (Refusal::Removing, "remove") => {
                 EngineError::conflict(format!("removal of container {reference} is already in progress"))
